@@ -1,0 +1,44 @@
+# Everything runs in .venv, which is filled from the Python package index and from nowhere else.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+SCENES := output/drawn_scenes
+
+.PHONY: help venv test lint format eval clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
+
+venv: $(READY) ## install the package and its tools into .venv
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "make venv: $(PYTHON) must be Python 3.10 or newer; choose one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+		|| { echo "make venv: $(PYTHON) lacks the venv module (on Debian: apt install python3-venv)" >&2; exit 1; }
+	@echo "make venv: installing into $(VENV) from the package index; this takes about two minutes, once"
+	@$(RUN) -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(RUN) -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+test: $(READY) ## run the tests
+	$(RUN) -m pytest
+
+lint: $(READY) ## check style, types and spelling
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+	$(RUN) -m codespell_lib
+
+format: $(READY) ## rewrite the code in the project's style
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+eval: $(READY) ## draw small scenes and evaluate on them (random weights)
+	@echo "make eval: the weights are RANDOM; the numbers show that everything runs, not how well it segments"
+	$(RUN) tools/draw_scenes.py $(SCENES)
+	$(RUN) train_net.py --eval-only --config-file configs/drawn_scenes.yaml --dataset $(SCENES)/dataset.yaml
+
+clean: ## remove .venv and all caches; results in output/ stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,102 @@
+"""Draw small labelled scenes, so that everything can be tried without a download.
+
+    python tools/draw_scenes.py OUTPUT [--count N] [--seed S]
+
+writes OUTPUT/images, OUTPUT/annotations and OUTPUT/dataset.yaml, which ``train_net.py --dataset`` takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image, ImageDraw
+
+HEIGHT, WIDTH = 240, 320
+CLASSES = ("sky", "grass", "brick wall", "circle", "square", "triangle", "star")
+# Corners of each outline, and how far in every second one lies.
+SHAPES = {"circle": (64, 1.0), "square": (4, 1.0), "triangle": (3, 1.0), "star": (10, 0.45)}
+
+
+def draw_scene(index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """One scene: sky above, grass or bricks below, two to five shapes in any colour on top.
+
+    Args:
+        index: number of the scene; the same index and seed give the same scene, however many are drawn.
+        seed: number of the series.
+    Returns:
+        The image [H,W,3] and its label [H,W], the index into ``CLASSES`` of every pixel; both uint8.
+    """
+    rng = np.random.default_rng((seed, index))
+    ground = str(rng.choice(["grass", "brick wall"]))
+    image, label = _texture(ground, rng), np.full((HEIGHT, WIDTH), CLASSES.index(ground), np.uint8)
+    horizon = int(rng.integers(HEIGHT // 3, 2 * HEIGHT // 3))
+    image[:horizon], label[:horizon] = _texture("sky", rng)[:horizon], CLASSES.index("sky")
+    for _ in range(rng.integers(2, 6)):
+        name = str(rng.choice(list(SHAPES)))
+        inside = _shape(name, rng)
+        image[inside], label[inside] = rng.integers(0, 256, 3), CLASSES.index(name)
+    return image, label
+
+
+def write_scenes(output: Path, count: int, seed: int = 0) -> Path:
+    """Draw scenes 0 to count-1 into a folder; files of the same name are replaced.
+
+    Returns:
+        The data-set file, ``output/dataset.yaml``.
+    """
+    images, annotations = output / "images", output / "annotations"
+    for folder in (images, annotations):
+        folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        image, label = draw_scene(index, seed)
+        Image.fromarray(image).save(images / f"scene_{index:03}.png")
+        Image.fromarray(label).save(annotations / f"scene_{index:03}.png")
+    spec = {"name": "drawn_scenes", "images": images.name, "labels": annotations.name, "classes": list(CLASSES)}
+    dataset = output / "dataset.yaml"
+    dataset.write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
+    return dataset
+
+
+def _texture(name: str, rng: np.random.Generator) -> np.ndarray:
+    """A whole picture [H,W,3] uint8 of one background."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    if name == "sky":
+        down = y[..., None] / HEIGHT
+        colour, noise = (1 - down) * (90, 150, 230) + down * (210, 230, 250), 3
+    elif name == "grass":
+        colour, noise = np.broadcast_to((60, 140, 50), (HEIGHT, WIDTH, 3)), 20
+    else:
+        mortar = (y % 16 < 2) | ((x + 16 * (y // 16 % 2)) % 32 < 2)  # every second row is shifted by half a brick
+        colour, noise = np.where(mortar[..., None], (200, 195, 185), (165, 80, 60)), 8
+    return (colour + rng.normal(0, noise, (HEIGHT, WIDTH, 1))).clip(0, 255).astype(np.uint8)
+
+
+def _shape(name: str, rng: np.random.Generator) -> np.ndarray:
+    """The pixels [H,W] bool of one shape, somewhere wholly inside the scene, turned by any angle."""
+    corners, inner = SHAPES[name]
+    radius = rng.uniform(HEIGHT / 12, HEIGHT / 5)
+    centre = rng.uniform((radius, radius), (WIDTH - radius, HEIGHT - radius))
+    angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(corners) / corners
+    reach = radius * np.where(np.arange(corners) % 2, inner, 1.0)
+    outline = centre + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # [corners,2], x before y
+    canvas = Image.new("1", (WIDTH, HEIGHT))
+    ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in outline], fill=1)
+    return np.array(canvas)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw small labelled scenes to evaluate on.")
+    parser.add_argument("output", type=Path, help="folder to write to; made where it is missing")
+    parser.add_argument("--count", type=int, default=24, help="number of scenes, at least 1 (default 24)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other scenes (default 0)")
+    args = parser.parse_args()
+    if args.count < 1 or args.seed < 0:
+        parser.error(f"--count {args.count} --seed {args.seed}: the count must be at least 1, the seed at least 0")
+    print(f"{args.count} scenes: {write_scenes(args.output, args.count, args.seed)}")
+
+
+if __name__ == "__main__":
+    main()

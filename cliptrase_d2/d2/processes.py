@@ -1,0 +1,74 @@
+"""Start the worker processes, on either side of the door, or join those that `torchrun` has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from cliptrase_d2.errors import InputError
+
+TIMEOUT = timedelta(minutes=30)
+_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Place(NamedTuple):
+    """Where one process stands in the job: its number and how many there are, in all and on its machine."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_size: int
+
+
+def run_in_group(
+    comm: ModuleType, place: Place, url: str, main_func: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta
+) -> None:
+    """Meet the other processes at `url`, over NCCL where there are GPUs and else over gloo, and run `main_func`."""
+    use_cuda = torch.cuda.is_available()
+    if use_cuda:
+        torch.cuda.set_device(place.local_rank)
+    dist.init_process_group(
+        "nccl" if use_cuda else "gloo", url, timeout=timeout, world_size=place.world_size, rank=place.rank
+    )
+    try:
+        comm.create_local_process_group(place.local_size)
+        comm.synchronize()  # else the first collective call may time out while others still start
+        main_func(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+def torchrun_aware(spawn: Callable[..., None], comm: ModuleType) -> Callable[..., None]:
+    """A `launch` with the interface of `spawn` that also works inside `torchrun`, which neither side's does.
+
+    Args:
+        spawn: `launch` of the side in use.
+        comm: the side's communication module, which must learn of the process group.
+    """
+
+    def launch(
+        main_func: Callable[..., Any],
+        num_gpus_per_machine: int,
+        num_machines: int = 1,
+        machine_rank: int = 0,
+        dist_url: str | None = None,
+        args: tuple[Any, ...] = (),
+        timeout: timedelta = TIMEOUT,
+    ) -> None:
+        """Run `main_func(*args)` in `num_gpus_per_machine` processes: on GPUs where there are any, else on the CPU."""
+        if all(name in os.environ for name in _TORCHRUN):
+            rank, local_rank, world_size, local_size = (int(os.environ[name]) for name in _TORCHRUN[:4])
+            place = Place(rank, world_size, local_rank, local_size)
+            return run_in_group(comm, place, "env://", main_func, args, timeout)
+        available = torch.cuda.device_count()
+        if torch.cuda.is_available() and num_gpus_per_machine > available:
+            raise InputError("--num-gpus", num_gpus_per_machine, f"up to {available}, the GPUs found", "Lower it.")
+        return spawn(main_func, num_gpus_per_machine, num_machines, machine_rank, dist_url, args, timeout)
+
+    return launch

@@ -1,0 +1,71 @@
+"""Read checkpoints as data only: no unpickler that can run code, on either side of the door."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cliptrase_d2.errors import InputError
+
+_ALLOWED = "a complete .pth file of tensors and plain values, or a .safetensors file"
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """The checkpoint with its weights under "model", all on the CPU; a bare state dict becomes {"model": it}.
+
+    Raises:
+        InputError: the file is truncated, is no checkpoint, or holds anything that only running code could load.
+    """
+    try:
+        if path.endswith(".safetensors"):
+            return {"model": load_file(path)}
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile, pickle and safetensors each raise their own for a bad file
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        fix = "Download or save it again; convert a pickle (.pkl) to .safetensors where you trust it."
+        raise InputError(path, f"it cannot be read as data ({reason})", _ALLOWED, fix) from error
+    weights = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        came = f"no table of tensors but {_outline(content)}"
+        raise InputError(path, came, _ALLOWED, "Save the model's state_dict(), alone or under the key 'model'.")
+    return dict(content) if "model" in content else {"model": weights}
+
+
+def _outline(content: object) -> str:
+    if isinstance(content, Mapping):
+        return f"a table with the keys {', '.join(map(str, list(content)[:5]))}"
+    return f"a {type(content).__name__}"
+
+
+class DataOnly:
+    """Put before a checkpointer's class: it then loads through `read_checkpoint` and never in silence."""
+
+    model: nn.Module
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As the checkpointer's.
+
+        Raises:
+            InputError: no such file, or one that `read_checkpoint` refuses, or one for another model.
+        """
+        if path and "://" not in path and not os.path.isfile(path):
+            raise InputError(
+                path, "no such file", "a checkpoint", "Check MODEL.WEIGHTS, or the output folder to resume."
+            )
+        return super().load(path, *args, **kwargs)  # type: ignore[misc, no-any-return]  # of the class after this one
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = read_checkpoint(filename)
+        own = {name: value.shape for name, value in self.model.state_dict().items()}
+        given = {name.removeprefix("module."): value.shape for name, value in checkpoint["model"].items()}
+        if own and not own.items() & given.items():
+            came = f"none of its {len(given)} tensors has the name and shape of one of the model's {len(own)}"
+            raise InputError(
+                filename, came, "a checkpoint of this model", "Choose the config that it was trained with."
+            )
+        return checkpoint

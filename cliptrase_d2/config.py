@@ -1,0 +1,106 @@
+"""Every configuration key of this project, once: meaning, unit or range, source.
+
+Sections are those of the CLIPtrase supplement. Detectron2's own keys that the project reads as they are:
+MODEL.{META_ARCHITECTURE,DEVICE,WEIGHTS}, INPUT.FORMAT, DATASETS.TEST, DATALOADER.NUM_WORKERS, OUTPUT_DIR, SEED;
+and INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST: the short side, and the limit of the long side, in pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from cliptrase_d2.d2 import CfgNode, get_cfg, merge_config_file, merge_config_options
+
+
+def load_config(file: str | os.PathLike[str] | None = None, options: Sequence[str] = ()) -> CfgNode:
+    """Detectron2's defaults and ours, then a YAML file, then KEY VALUE pairs.
+
+    Raises:
+        InputError: an unreadable file, an unknown key, or a value of another type than the key has.
+    """
+    cfg = get_cfg()
+    add_cliptrase_config(cfg)
+    if file:
+        merge_config_file(cfg, file)
+    merge_config_options(cfg, options)
+    return cfg
+
+
+def add_cliptrase_config(cfg: CfgNode) -> None:
+    """Add the project's keys to Detectron2's defaults, in place."""
+    cfg.MODEL.META_ARCHITECTURE = "CLIPtrase"
+    cfg.INPUT.FORMAT = "RGB"
+    _add_clip(cfg)
+    _add_method(cfg)
+    _add_evaluation(cfg)
+
+
+def _add_clip(cfg: CfgNode) -> None:
+    clip = cfg.MODEL.CLIP = CfgNode()
+    # Any plain ViT that open_clip names: ViT-B-16, ViT-L-14-336, ViT-H-14, …
+    clip.NAME = "ViT-B-16"
+    # An open_clip tag, a file (OpenAI archive, .pt, .bin, .safetensors), or "" for seeded random weights.
+    clip.PRETRAINED = "openai"
+    # Seed of the random weights, where there are any.
+    clip.SEED = 0
+    # Positional embedding of another grid than the trained one: "scale_factor" (n + 0.1)/n0, as the published
+    # numbers have it, or "output_size", plain bicubic resizing.
+    clip.POS_EMBED_RESIZE = "scale_factor"
+    # Arithmetic of the image tower: "fp32", "bf16" or "fp16" (autocast). Distances are float64 in any case.
+    clip.PRECISION = "fp32"
+    # Prompt templates: "imagenet" (80, A.3), "vild" (14), "simple" (1).
+    clip.TEMPLATES = "imagenet"
+    # Folder for the text features of vocabularies seen before; "" computes them every time.
+    clip.TEXT_CACHE = "~/.cache/cliptrase_d2"
+
+
+def _add_method(cfg: CfgNode) -> None:
+    method = cfg.MODEL.CLIPTRASE = CfgNode()
+    # Class names where the input brings none; empty: those of the first data set in DATASETS.TEST.
+    method.VOCABULARY = []
+    # Prompts of a last class "background" beside VOCABULARY; empty: no such class.
+    method.BACKGROUND = []
+    # Last block's attention (A.2): "qq_kk_vv" (CLIPtrase), "qq_kk" (SCLIP), "v" (MaskCLIP), "qk" (plain CLIP).
+    method.ATTENTION = "qq_kk_vv"
+    # Block whose q, k, v are correlated (A.2), counted from the end: -2 is the last but one.
+    method.CORRELATION_LAYER = -2
+    # Similarity of two tokens: "cosine" (Eq. 1-6), or "inner_product" (Table 1).
+    method.CORRELATION = "cosine"
+    # "separate": a cosine for every head (Eq. 1-3); "concatenated": one over all heads (Eq. 4-6).
+    method.HEADS = "separate"
+    # Subtract the class token's row from every patch's row (A.1).
+    method.SUPPRESS_GLOBAL_PATCHES = True
+    # "dbscan", "hdbscan", or "none": no masks, the per-pixel result stands.
+    method.CLUSTERING = "dbscan"
+    # DBSCAN's radius, > 0, and least neighbourhood, >= 1: 0.7 and 3 at 224 pixels, 1.1 and 7 at 336 (C).
+    method.EPS = 0.7
+    method.MIN_SAMPLES = 3
+    # Derive both from the number of patches N instead: 0.05·√N and N/65. For images of any size.
+    method.RESOLUTION_FREE = False
+    # HDBSCAN's smallest cluster, in patches, >= 2.
+    method.MIN_CLUSTER_SIZE = 5
+    # Enlargement of the cluster maps before the median filter, and the filter's side (odd; 1: none).
+    method.MASK_UPSAMPLE = 4
+    method.MEDIAN_FILTER = 7
+    # A mask's name (A.3): "vote", its most frequent pixel label, or "mean", its highest mean logit.
+    method.CLASSIFICATION = "vote"
+    # Multiply patch logits by the class token's, word by word. The published VOC20 numbers do.
+    method.CLS_LOGIT_WEIGHT = False
+    # Also return sem_seg [C,H,W], which Detectron2's own evaluator wants: gigabytes at many classes.
+    method.OUTPUT_SEM_SEG = False
+
+
+def _add_evaluation(cfg: CfgNode) -> None:
+    # "center_crop": a square of MIN_SIZE_TEST, labels cropped too (the paper's numbers); "whole": the whole image,
+    # result at its original size; "slide": windows, result at original size (SCLIP's protocol).
+    cfg.TEST.PROTOCOL = "whole"
+    # Side and stride of the windows of "slide", in pixels; multiples of the patch size.
+    cfg.TEST.WINDOW = 224
+    cfg.TEST.STRIDE = 112
+    # Images per step. The result of an image does not depend on its company.
+    cfg.TEST.BATCH_SIZE = 1
+    # A broken image or label: "stop" at once, or "skip" it and report all of them at the end.
+    cfg.TEST.ON_ERROR = "stop"
+    # Write predictions/<image stem>.png: class index, 16-bit above 255 classes.
+    cfg.TEST.SAVE_PREDICTIONS = False

@@ -1,0 +1,1 @@
+"""Running things: evaluation loops and what they need to know about the run."""

@@ -1,0 +1,101 @@
+"""Zero-shot evaluation: a model, a data set and a protocol become four numbers."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from cliptrase_d2.d2 import CfgNode, comm
+from cliptrase_d2.data.loader import EvaluationLoader, build_evaluation_loader, split_batch
+from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.engine.provenance import config_hash, versions
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+
+
+def evaluate_dataset(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, dict[str, float]]:
+    """Evaluate on one registered data set, by the protocol and the sizes of the configuration.
+
+    Returns:
+        Detectron2's form, ``{"sem_seg": {metric: percent}}``; empty in every process but the first.
+    Raises:
+        InputError: an image or label that cannot be used, unless TEST.ON_ERROR is "skip".
+    """
+    mapper = EvaluationMapper.for_dataset(
+        name,
+        protocol=cfg.TEST.PROTOCOL,
+        short_side=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        patch_size=model.tower.patch_size,
+    )
+    loader = build_evaluation_loader(
+        name,
+        mapper,
+        batch_size=cfg.TEST.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        on_error=cfg.TEST.ON_ERROR,
+    )
+    evaluator = SegmentationEvaluator(
+        name,
+        cfg.OUTPUT_DIR,
+        save_predictions=cfg.TEST.SAVE_PREDICTIONS,
+        context={"protocol": _protocol(cfg), "config_hash": config_hash(cfg), "versions": versions()},
+    )
+    return evaluate(model, loader, evaluator, name)
+
+
+def evaluate(
+    model: nn.Module, loader: EvaluationLoader, evaluator: SegmentationEvaluator, title: str
+) -> dict[str, dict[str, float]]:
+    """Run a model over a loader, with a progress bar, and return what the evaluator says.
+
+    Args:
+        model: takes and returns Detectron2's list of dicts.
+        loader: lists of inputs; what could not be read is noted and left out.
+        evaluator: reset here.
+        title: of the progress bar.
+    """
+    evaluator.reset()
+    was_training = model.training
+    model.eval()
+    # A log file wants a line now and then, a terminal a bar that moves.
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    quiet = not comm.is_main_process()
+    with tqdm(total=len(loader.dataset), desc=title, unit="image", mininterval=interval, disable=quiet) as bar:  # type: ignore[arg-type]
+        for batch in loader:
+            inputs, bad = split_batch(batch)
+            if inputs:
+                evaluator.process(inputs, model(inputs))
+            for record in bad:
+                evaluator.skip(record.file_name, record.error)
+            bar.update(len(batch))
+    model.train(was_training)
+    comm.synchronize()
+    return evaluator.evaluate()
+
+
+def require_datasets(names: tuple[str, ...]) -> None:
+    """Refuse to evaluate on nothing.
+
+    Raises:
+        InputError: no data set is named.
+    """
+    if not names:
+        raise InputError(
+            "DATASETS.TEST",
+            "no data set",
+            "names of registered data sets",
+            "Give --dataset D.yaml, or set DATASETS.TEST in the configuration.",
+        )
+
+
+def _protocol(cfg: CfgNode) -> dict[str, Any]:
+    protocol = {"name": cfg.TEST.PROTOCOL, "short_side": cfg.INPUT.MIN_SIZE_TEST}
+    if cfg.TEST.PROTOCOL != "center_crop":
+        protocol["max_size"] = cfg.INPUT.MAX_SIZE_TEST
+    if cfg.TEST.PROTOCOL == "slide":
+        protocol |= {"window": cfg.TEST.WINDOW, "stride": cfg.TEST.STRIDE}
+    return protocol

@@ -1,0 +1,28 @@
+"""What a number came from: the configuration in one word, and the versions of what computed it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import version
+
+from cliptrase_d2.d2 import CfgNode, describe
+
+_PACKAGES = ("cliptrase_d2", "torch", "open_clip_torch", "hdbscan", "numpy")
+
+
+def config_hash(cfg: CfgNode) -> str:
+    """Twelve hexadecimal digits that change with any key but the output folder."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = ""
+    return hashlib.sha256(cfg.dump().encode()).hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of every package that takes part in a number."""
+    return {
+        "python": platform.python_version(),
+        "detectron2": describe(),
+        **{package: version(package) for package in _PACKAGES},
+    }

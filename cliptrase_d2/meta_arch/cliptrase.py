@@ -1,0 +1,255 @@
+"""CLIPtrase: CLIP's own patch correlations become masks, its words name them, nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cliptrase_d2.clip.load import load_clip, tokenizer_for
+from cliptrase_d2.clip.text import TextEncoder
+from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.clip.visual import VisualTower
+from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, MetadataCatalog, configurable
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.training_free.classify import Classification
+from cliptrase_d2.training_free.method import Method, PatchScene
+from cliptrase_d2.training_free.proposals import MaskProposals
+from cliptrase_d2.training_free.windows import Windows, cut, stitch_correlation, stitch_patches
+from cliptrase_d2.vocabulary import Vocabulary
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@META_ARCH_REGISTRY.register()
+class CLIPtrase(nn.Module):
+    """Zero-shot segmenter with Detectron2's inputs and outputs.
+
+    Args:
+        clip: an open_clip model, a plain class-token ViT.
+        tower: the image tower of `clip` with the method's attention.
+        text_encoder: words to text features, with `clip`.
+        method: settings of the method.
+        window, stride: side and step of sliding windows in pixels, multiples of the patch size;
+            None to see every image as a whole.
+        vocabulary: classes of inputs that bring none; None if every input must.
+        precision: arithmetic of the image tower, a key of `PRECISIONS`.
+        bgr: whether images come with the channels reversed.
+        output_sem_seg: whether to return per-class scores at output size.
+    Raises:
+        InputError: a window that does not fit the patches, or an unknown precision.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        clip: nn.Module,
+        tower: VisualTower,
+        text_encoder: TextEncoder,
+        method: Method,
+        window: int | None = None,
+        stride: int | None = None,
+        vocabulary: Vocabulary | None = None,
+        precision: str = "fp32",
+        bgr: bool = False,
+        output_sem_seg: bool = False,
+    ):
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise InputError("MODEL.CLIP.PRECISION", repr(precision), ", ".join(PRECISIONS), "Choose one of these.")
+        for key, pixels in (("TEST.WINDOW", window), ("TEST.STRIDE", stride)):
+            if pixels is not None and (pixels <= 0 or pixels % tower.patch_size):
+                fix = f"Use {max(1, round(pixels / tower.patch_size)) * tower.patch_size}."
+                raise InputError(key, f"{pixels} pixels", f"a multiple of the patch size, {tower.patch_size}", fix)
+        self.clip = clip
+        self.tower = tower
+        self.text_encoder = text_encoder
+        self.method = method
+        self.window, self.stride = window, stride
+        self.vocabulary = vocabulary
+        self.precision = PRECISIONS[precision]
+        self.bgr = bgr
+        self.output_sem_seg = output_sem_seg
+        self._texts: dict[Vocabulary, TextFeatures] = {}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of `__init__` from a configuration; loads the CLIP weights."""
+        clip, _ = load_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, seed=cfg.MODEL.CLIP.SEED)
+        method = cfg.MODEL.CLIPTRASE
+        cache = cfg.MODEL.CLIP.TEXT_CACHE
+        slides = cfg.TEST.PROTOCOL == "slide"
+        return {
+            "clip": clip,
+            "tower": VisualTower(
+                visual=clip.visual,
+                attention=method.ATTENTION,
+                correlation_layer=method.CORRELATION_LAYER,
+                position_resize=cfg.MODEL.CLIP.POS_EMBED_RESIZE,
+            ),
+            "text_encoder": TextEncoder(
+                clip,
+                tokenizer_for(cfg.MODEL.CLIP.NAME),
+                templates=cfg.MODEL.CLIP.TEMPLATES,
+                cache_dir=Path(cache).expanduser() if cache else None,
+            ),
+            "method": Method(
+                correlation=method.CORRELATION,
+                heads=method.HEADS,
+                suppress_global_patches=method.SUPPRESS_GLOBAL_PATCHES,
+                clustering=method.CLUSTERING,
+                eps=method.EPS,
+                min_samples=method.MIN_SAMPLES,
+                resolution_free=method.RESOLUTION_FREE,
+                min_cluster_size=method.MIN_CLUSTER_SIZE,
+                mask_upsample=method.MASK_UPSAMPLE,
+                median_filter=method.MEDIAN_FILTER,
+                classification=method.CLASSIFICATION,
+                cls_logit_weight=method.CLS_LOGIT_WEIGHT,
+            ),
+            "window": cfg.TEST.WINDOW if slides else None,
+            "stride": cfg.TEST.STRIDE if slides else None,
+            "vocabulary": _default_vocabulary(method.VOCABULARY, method.BACKGROUND, cfg.DATASETS.TEST),
+            "precision": cfg.MODEL.CLIP.PRECISION,
+            "bgr": cfg.INPUT.FORMAT == "BGR",
+            "output_sem_seg": method.OUTPUT_SEM_SEG,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; inputs are brought there."""
+        return self.tower.pixel_mean.device
+
+    @torch.inference_mode()
+    def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        """Segment images, each on its own vocabulary and as if it were alone.
+
+        Args:
+            batched_inputs: for every image a dict with ``image`` [3,H,W], RGB in 0 to 255; optionally ``height``
+                and ``width`` of the result (else the image's) and ``vocabulary`` (else the model's).
+        Returns:
+            For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C]; and
+            ``sem_seg`` [C,H,W] if the model was told so.
+        Raises:
+            InputError: no vocabulary from anywhere.
+        """
+        outputs: dict[int, dict[str, Tensor]] = {}
+        for members, images in self._batches(batched_inputs):
+            scene = self.see(images)
+            clusters = self.method.cluster(scene.correlation)
+            for index, member in enumerate(members):
+                text, size = self.text_features(batched_inputs[member]), _output_size(batched_inputs[member])
+                logits = self.method.word_logits(scene, index, text, self.clip.logit_scale.exp())
+                masks = self.method.propose(scene, index, clusters[index], size)
+                named = self.method.classify(masks, logits, text)
+                outputs[member] = self._output(masks, named, logits, text)
+        return [outputs[member] for member in range(len(batched_inputs))]
+
+    def see(self, images: Tensor) -> PatchScene:
+        """Patch features and correlations of images as a whole, or stitched from windows.
+
+        Args:
+            images: [B,3,H,W] normalised, sides in multiples of the patch size.
+        """
+        grid = (images.shape[2] // self.tower.patch_size, images.shape[3] // self.tower.patch_size)
+        if self.window is None or self.stride is None:
+            return self._encode(images, grid)
+        window, stride = self.window // self.tower.patch_size, self.stride // self.tower.patch_size
+        windows = Windows.cover(grid, window, stride)
+        views = cut(images, windows, self.tower.patch_size)  # [B·K,3,H',W']
+        # As many windows at a time as there are images: memory is that of the batch the user asked for.
+        scenes = [self._encode(part, windows.window) for part in views.split(len(images))]
+        patches, class_token, correlation = (
+            torch.cat([getattr(scene, name) for scene in scenes]).unflatten(0, (len(images), -1))  # [B,K,…]
+            for name in ("patches", "class_token", "correlation")
+        )
+        return PatchScene(
+            stitch_patches(patches, windows),
+            class_token.mean(1),
+            stitch_correlation(correlation, windows),
+            grid,
+        )
+
+    def text_features(self, inputs: dict[str, Any]) -> TextFeatures:
+        """Features of the vocabulary that an input brings, or else of the model's; encoded once.
+
+        Raises:
+            InputError: neither has one.
+        """
+        vocabulary = inputs.get("vocabulary", self.vocabulary)
+        if vocabulary is None:
+            raise InputError(
+                "vocabulary",
+                "none in the input, the configuration or the data set",
+                "class names",
+                "Set MODEL.CLIPTRASE.VOCABULARY, or give the input a 'vocabulary'.",
+            )
+        if vocabulary not in self._texts:
+            self._texts[vocabulary] = self.text_encoder(vocabulary)
+        return self._texts[vocabulary]
+
+    def _encode(self, images: Tensor, grid: tuple[int, int]) -> PatchScene:
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            tokens = self.tower(images)
+        return PatchScene(tokens.patches, tokens.class_token, self.method.correlate(tokens), grid)
+
+    def _batches(self, batched_inputs: Sequence[dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Images of one size together, [B,3,H,W]: padding would show in the correlations."""
+        sizes: dict[tuple[int, int], list[int]] = {}
+        images = [self._prepare(inputs["image"]) for inputs in batched_inputs]
+        for member, image in enumerate(images):
+            sizes.setdefault((image.shape[1], image.shape[2]), []).append(member)
+        for members in sizes.values():
+            yield members, torch.stack([images[member] for member in members])
+
+    def _prepare(self, image: Tensor) -> Tensor:
+        """[3,H,W] in 0 to 255 -> normalised, resized to the nearest whole patches if it does not fit."""
+        image = image.to(self.device)
+        image = self.tower.normalise(image.flip(0) if self.bgr else image)
+        side = self.tower.patch_size
+        fitting = [max(1, round(length / side)) * side for length in image.shape[1:]]
+        if fitting == list(image.shape[1:]):
+            return image
+        return F.interpolate(image[None], fitting, mode="bicubic", align_corners=False, antialias=True)[0]
+
+    def _output(
+        self, masks: MaskProposals, named: Classification, logits: Tensor, text: TextFeatures
+    ) -> dict[str, Tensor]:
+        output = {
+            "label_map": named.label_map,
+            "pred_masks": masks.soft_masks(),
+            "pred_logits": named.mask_logits,
+        }
+        if self.output_sem_seg:
+            output["sem_seg"] = _class_scores(masks, named, logits, text)
+        return output
+
+
+def _class_scores(masks: MaskProposals, named: Classification, logits: Tensor, text: TextFeatures) -> Tensor:
+    """Scores [C,H,W] whose argmax is the label map: each mask's logits, or the pixels' where there is no mask."""
+    if len(masks):
+        return named.mask_logits.T[:, masks.assignment]  # [C,H,W]
+    size = (named.label_map.shape[0], named.label_map.shape[1])
+    words = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]  # [R,H,W]
+    scores = words.new_full((len(text.classes), *size), -torch.inf)
+    return scores.scatter_reduce(0, text.class_index[:, None, None].expand_as(words), words, "amax")
+
+
+def _output_size(inputs: dict[str, Any]) -> tuple[int, int]:
+    height, width = inputs["image"].shape[1:]
+    return inputs.get("height", height), inputs.get("width", width)
+
+
+def _default_vocabulary(classes: Sequence[str], background: Sequence[str], datasets: Sequence[str]) -> Vocabulary | None:
+    if classes:
+        return Vocabulary.parse(classes, background, where="MODEL.CLIPTRASE.VOCABULARY")
+    if not datasets:
+        return None
+    metadata = MetadataCatalog.get(datasets[0])
+    names = metadata.get("stuff_classes")
+    return metadata.get("vocabulary") or (Vocabulary.parse(names, where=datasets[0]) if names else None)

@@ -1,0 +1,103 @@
+"""Naming: patch logits against the words, the winner at every pixel, one class per mask.
+
+Source: CLIPtrase supplement, A.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cliptrase_d2.training_free.bilinear import region_weights, upsampled_argmax
+
+RULES = ("vote", "mean")
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What the masks and pixels of one image are called.
+
+    Attributes:
+        label_map: [H,W] int64, class 0 to C-1 of every pixel.
+        mask_logits: [Q,C]; log vote shares for "vote", mean logits for "mean".
+    """
+
+    label_map: Tensor
+    mask_logits: Tensor
+
+
+def patch_logits(patches: Tensor, words: Tensor, scale: float | Tensor, class_token: Tensor | None = None) -> Tensor:
+    """Scaled similarity of every patch with every word.
+
+    Args:
+        patches: [B,N,D] features in the joint space.
+        words: [R,D], L2-normalised.
+        scale: the exponential of CLIP's logit scale, > 0.
+        class_token: [B,D]; where given, its own logits multiply those of every patch, word by word.
+    Returns:
+        [B,N,R] float32.
+    """
+    words = words.float()
+    logits = scale * (patches.float() @ words.T)  # [B,N,R]
+    if class_token is not None:
+        logits = logits * (scale * (class_token.float() @ words.T))[:, None]
+    return logits
+
+
+def pixel_labels(logits: Tensor, class_index: Tensor, size: tuple[int, int]) -> Tensor:
+    """Class of the best word at every pixel, the logits being upsampled bilinearly.
+
+    The words of one class compete on their own and only the winner is looked up, as background prompts do.
+
+    Args:
+        logits: [B,R,h,w].
+        class_index: [R] int64, the class of each word.
+        size: (H, W).
+    Returns:
+        [B,H,W] int64, 0 to C-1.
+    """
+    return class_index[upsampled_argmax(logits, size)]
+
+
+def vote(labels: Tensor, assignment: Tensor, masks: int, classes: int) -> Classification:
+    """Every mask takes its most frequent pixel label; among equals the smallest.
+
+    Args:
+        labels: [H,W] int64 classes before voting.
+        assignment: [H,W] int64, the mask 0 to Q-1 of every pixel.
+        masks: Q; with no mask at all the pixel labels stand.
+        classes: C.
+    """
+    if not masks:
+        return Classification(labels, torch.zeros((0, classes), device=labels.device))
+    ballots = torch.bincount((assignment * classes + labels).flatten(), minlength=masks * classes)
+    ballots = ballots.view(masks, classes)  # [Q,C]
+    share = ballots / ballots.sum(1, keepdim=True).clamp_min(1)
+    # The floor keeps an unvoted class finite; a mask without pixels prefers no class.
+    logits = share.clamp_min(torch.finfo(share.dtype).tiny).log()
+    return Classification(ballots.argmax(1)[assignment], logits)
+
+
+def mean(
+    labels: Tensor, assignment: Tensor, masks: int, logits: Tensor, class_index: Tensor, classes: int
+) -> Classification:
+    """Every mask takes the class whose logits, averaged over its pixels, are highest.
+
+    Args:
+        labels: [H,W] int64 per-pixel classes, which stand where there is no mask at all.
+        assignment: [H,W] int64, the mask 0 to Q-1 of every pixel.
+        masks: Q.
+        logits: [R,h,w] on the grid.
+        class_index: [R] int64, the class of each word; a class is as good as its best word.
+        classes: C.
+    """
+    words, *grid = logits.shape
+    weights = region_weights(assignment, masks, (grid[0], grid[1]))  # [Q,N]
+    pixels = weights.sum(1, keepdim=True)
+    word_means = (weights @ logits.reshape(words, -1).T.double() / pixels.clamp_min(1)).float()  # [Q,R]
+    mask_logits = word_means.new_full((masks, classes), -torch.inf)
+    mask_logits = mask_logits.scatter_reduce(1, class_index.expand(masks, -1), word_means, "amax")  # [Q,C]
+    label_map = mask_logits.argmax(1)[assignment] if masks else labels
+    return Classification(label_map, mask_logits)

@@ -1,0 +1,126 @@
+"""The method's settings, and the stages with these settings filled in: tensors in, tensors out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cliptrase_d2.clip.tokens import TextFeatures, VisualTokens
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.training_free import classify
+from cliptrase_d2.training_free.clustering import NOISE, dbscan, hdbscan_clusters, resolution_free
+from cliptrase_d2.training_free.correlation import (
+    HEADS,
+    MEASURES,
+    patch_correlation,
+    self_correlation,
+    suppress_global_patches,
+)
+from cliptrase_d2.training_free.proposals import MaskProposals, propose_masks
+
+CLUSTERINGS = ("dbscan", "hdbscan", "none")
+
+
+@dataclass(frozen=True)
+class PatchScene:
+    """What the image tower saw, ready for the method.
+
+    Attributes:
+        patches: [B,N,D] features in the joint space.
+        class_token: [B,D].
+        correlation: [B,N,N], one row per patch.
+        grid: (h, w) with h·w = N.
+    """
+
+    patches: Tensor
+    class_token: Tensor
+    correlation: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Settings of the method; `config.py` says what each of them means.
+
+    Raises:
+        InputError: a setting outside its range.
+    """
+
+    correlation: str = "cosine"
+    heads: str = "separate"
+    suppress_global_patches: bool = True
+    clustering: str = "dbscan"
+    eps: float = 0.7
+    min_samples: int = 3
+    resolution_free: bool = False
+    min_cluster_size: int = 5
+    mask_upsample: int = 4
+    median_filter: int = 7
+    classification: str = "vote"
+    cls_logit_weight: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("CORRELATION", self.correlation, MEASURES)
+        _one_of("HEADS", self.heads, HEADS)
+        _one_of("CLUSTERING", self.clustering, CLUSTERINGS)
+        _one_of("CLASSIFICATION", self.classification, classify.RULES)
+        _require("EPS", self.eps, self.eps > 0, "a number above 0")
+        _require("MIN_SAMPLES", self.min_samples, self.min_samples >= 1, "1 or more")
+        _require("MIN_CLUSTER_SIZE", self.min_cluster_size, self.min_cluster_size >= 2, "2 or more")
+        _require("MASK_UPSAMPLE", self.mask_upsample, self.mask_upsample >= 1, "1 or more")
+        odd = self.median_filter >= 1 and self.median_filter % 2 == 1
+        _require("MEDIAN_FILTER", self.median_filter, odd, "an odd number, 1 for no filter")
+
+    def correlate(self, tokens: VisualTokens) -> Tensor:
+        """Correlation rows of the patches, [B,N,N]."""
+        correlation = self_correlation(
+            tokens.query, tokens.key, tokens.value, measure=self.correlation, heads=self.heads
+        )
+        return suppress_global_patches(correlation) if self.suppress_global_patches else patch_correlation(correlation)
+
+    def cluster(self, correlation: Tensor) -> Tensor:
+        """Cluster 0, 1, … of every patch or -1 for noise, [B,N,N] -> [B,N] int64."""
+        if self.clustering == "none":
+            return torch.full(correlation.shape[:2], NOISE, device=correlation.device)
+        if self.clustering == "hdbscan":
+            return hdbscan_clusters(correlation, self.min_cluster_size)
+        if self.resolution_free:
+            return dbscan(correlation, *resolution_free(correlation.shape[1]))
+        return dbscan(correlation, self.eps, self.min_samples)
+
+    def propose(self, scene: PatchScene, index: int, labels: Tensor, size: tuple[int, int]) -> MaskProposals:
+        """Masks of image `index`, whose patches are in clusters `labels` [N], at `size` (H, W)."""
+        return propose_masks(
+            scene.correlation[index],
+            labels,
+            scene.grid,
+            size,
+            upsample=self.mask_upsample,
+            filter_size=self.median_filter,
+        )
+
+    def word_logits(self, scene: PatchScene, index: int, text: TextFeatures, scale: Tensor) -> Tensor:
+        """Logits of every word on the grid for image `index`, [R,h,w]."""
+        image = slice(index, index + 1)
+        class_token = scene.class_token[image] if self.cls_logit_weight else None
+        logits = classify.patch_logits(scene.patches[image], text.features, scale, class_token)  # [1,N,R]
+        return logits[0].T.reshape(-1, *scene.grid)  # [R,h,w]
+
+    def classify(self, masks: MaskProposals, logits: Tensor, text: TextFeatures) -> classify.Classification:
+        """Name the masks of one image from the logits of its words, [R,h,w]."""
+        size = (masks.assignment.shape[0], masks.assignment.shape[1])
+        labels = classify.pixel_labels(logits[None], text.class_index, size)[0]
+        if self.classification == "vote":
+            return classify.vote(labels, masks.assignment, len(masks), len(text.classes))
+        return classify.mean(labels, masks.assignment, len(masks), logits, text.class_index, len(text.classes))
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(key, value, value in allowed, " or ".join(map(repr, allowed)))
+
+
+def _require(key: str, value: object, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise InputError(f"MODEL.CLIPTRASE.{key}", repr(value), allowed, "Change it in the configuration.")

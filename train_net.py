@@ -1,0 +1,93 @@
+"""Evaluate zero-shot: python train_net.py --eval-only --config-file F [--dataset D.yaml …] [KEY VALUE …]."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import torch
+from tabulate import tabulate
+
+import cliptrase_d2.meta_arch  # noqa: F401 (registers the models)
+from cliptrase_d2.config import load_config
+from cliptrase_d2.d2 import (
+    CfgNode,
+    DetectionCheckpointer,
+    build_model,
+    comm,
+    default_argument_parser,
+    default_setup,
+    describe,
+    launch,
+    setup_logger,
+)
+from cliptrase_d2.data.custom import read_dataset_file
+from cliptrase_d2.data.register import register_spec
+from cliptrase_d2.engine.evaluation import evaluate_dataset, require_datasets
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.evaluation.table import HEADLINE
+
+logger = logging.getLogger("cliptrase_d2")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Detectron2's flags and --dataset."""
+    parser = default_argument_parser(__doc__)
+    parser.add_argument(
+        "--dataset", action="append", default=[], metavar="D.yaml", help="an own data set, in place of DATASETS.TEST"
+    )
+    return parser.parse_args()
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Configuration, data sets, log and output folder."""
+    cfg = load_config(args.config_file, args.opts)
+    if args.dataset:
+        cfg.DATASETS.TEST = tuple(register_spec(read_dataset_file(path)) for path in args.dataset)
+    without_gpu = cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available()
+    if without_gpu:
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cliptrase_d2")
+    logger.info(describe())
+    if without_gpu:
+        logger.info("No CUDA device was found: running on the CPU.")
+    default_setup(cfg, args)
+    return cfg
+
+
+def main(args: argparse.Namespace) -> None:
+    """Evaluate the configured model on every data set and print one table."""
+    cfg = setup(args)
+    if not args.eval_only:
+        raise InputError(
+            "train_net.py",
+            f"training {cfg.MODEL.META_ARCHITECTURE}, which has nothing to train",
+            "--eval-only",
+            "Add --eval-only.",
+        )
+    require_datasets(cfg.DATASETS.TEST)
+    model = build_model(cfg).eval()
+    if cfg.MODEL.WEIGHTS:
+        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    rows = [(name, evaluate_dataset(cfg, model, name)) for name in cfg.DATASETS.TEST]
+    if comm.is_main_process():
+        table = [[name, *(f"{results['sem_seg'][key]:.2f}" for key in HEADLINE)] for name, results in rows]
+        logger.info("Results in percent:\n%s", tabulate(table, headers=["data set", *HEADLINE], disable_numparse=True))
+        logger.info("Everything about them is in %s/inference/", cfg.OUTPUT_DIR)
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    try:
+        launch(
+            main,
+            arguments.num_gpus,
+            num_machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+            args=(arguments,),
+        )
+    except InputError as error:
+        sys.exit(f"error: {error}")

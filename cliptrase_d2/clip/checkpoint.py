@@ -1,0 +1,101 @@
+"""A weights file of any of CLIP's formats as plain named tensors, read without running code from it."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cliptrase_d2.clip.torchscript import is_torchscript, read_torchscript
+from cliptrase_d2.errors import InputError
+
+FORMATS = "OpenAI's JIT archive, an open_clip .pt/.bin state dict, or .safetensors"
+# Entries that only OpenAI's own state dicts have.
+_OPENAI_ENTRIES = frozenset({"input_resolution", "context_length", "vocab_size"})
+_DATA_PARALLEL = "module."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a weights file holds.
+
+    Attributes:
+        tensors: the weights by open_clip's names.
+        ignored: names of entries that are no tensors.
+        format: what the file is, in words.
+        from_openai: whether it holds entries that only OpenAI's own models have.
+    """
+
+    tensors: dict[str, Tensor]
+    ignored: tuple[str, ...]
+    format: str
+    from_openai: bool
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a weights file on the CPU.
+
+    Raises:
+        InputError: the file is missing, damaged, no checkpoint, or holds more than data.
+    """
+    if not path.is_file():
+        came = "a folder" if path.is_dir() else "no such file"
+        raise InputError(path, came, FORMATS, "Check the path.")
+    try:
+        content, kind = _read(path)
+    except Exception as error:  # a damaged file can make its reader fail in any way, and all mean the same
+        raise _unreadable(path, error) from error
+    entries = _state_dict(content)
+    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(
+            path,
+            f"no tensors ({kind} with {type(content).__name__})",
+            FORMATS,
+            "Pass the file of a trained CLIP model.",
+        )
+    if all(name.startswith(_DATA_PARALLEL) for name in tensors):  # saved while wrapped for several GPUs
+        tensors = {name.removeprefix(_DATA_PARALLEL): value for name, value in tensors.items()}
+    from_openai = tensors.keys() >= _OPENAI_ENTRIES
+    return Checkpoint(
+        # attn_mask is the causal mask, which every model makes for itself.
+        tensors={n: v for n, v in tensors.items() if n not in _OPENAI_ENTRIES and not n.endswith("attn_mask")},
+        ignored=tuple(str(name) for name, value in entries.items() if not isinstance(value, Tensor)),
+        format=kind,
+        from_openai=from_openai,
+    )
+
+
+def _read(path: Path) -> tuple[object, str]:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path), "safetensors"
+    if is_torchscript(path):
+        return read_torchscript(path), "TorchScript archive"
+    return torch.load(path, map_location="cpu", weights_only=True), "PyTorch state dict"
+
+
+def _state_dict(content: object) -> dict[str, object]:
+    if not isinstance(content, dict):
+        return {}
+    nested = content.get("state_dict")  # a training checkpoint, with optimizer and epoch beside the weights
+    return nested if isinstance(nested, dict) else content
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if code:
+        return InputError(
+            path,
+            f"a pickle that names {code[1]}, which could run code",
+            f"files with nothing but tensors: {FORMATS}",
+            "It was not executed. Get the weights from a source that you trust, as .safetensors or as a state dict.",
+        )
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return InputError(
+        path, f"a file that cannot be read ({reason[:120]})", FORMATS, "It may be truncated: copy or download it again."
+    )

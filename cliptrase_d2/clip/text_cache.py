@@ -1,0 +1,69 @@
+"""Text features on disk: one file per vocabulary, named after all that decides them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+FORMAT = "cliptrase text features 1"
+
+
+def cache_key(*parts: str | Sequence[str]) -> str:
+    """A digest of everything that decides the features, in this order."""
+    return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()
+
+
+def cache_file(folder: Path, key: str) -> Path:
+    """Where the features with this key are kept."""
+    return folder / f"text-{key[:32]}.safetensors"
+
+
+def read_features(folder: Path, key: str, rows: int) -> Tensor | None:
+    """[R,D] float32 features, or None where there are none that can be used.
+
+    Args:
+        rows: the number of words, R, that the features must have.
+    """
+    path = cache_file(folder, key)
+    try:
+        with safe_open(path, framework="pt") as stored:
+            if (stored.metadata() or {}) != {"format": FORMAT, "key": key}:
+                raise ValueError("written for something else")
+            features = stored.get_tensor("features")
+        if features.dtype != torch.float32 or features.ndim != 2 or len(features) != rows:
+            raise ValueError(f"{features.dtype} features of shape {list(features.shape)}")
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, ValueError) as error:
+        logger.warning("%s: not usable as text features (%s); they are computed again.", path, error)
+        return None
+    return features
+
+
+def write_features(folder: Path, key: str, features: Tensor) -> None:
+    """Keep features; a reader sees the whole file or none, whoever else writes.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = cache_file(folder, key)
+    unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    try:
+        unfinished.write_bytes(
+            safetensors.torch.save({"features": features.contiguous()}, {"format": FORMAT, "key": key})
+        )
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""CLIP's image tower with a replaceable last attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from cliptrase_d2.clip import open_clip_modules as clip
+from cliptrase_d2.clip.attention import attention_named, query_key
+from cliptrase_d2.clip.pos_embed import RESIZE_MODES, resize_position_embedding
+from cliptrase_d2.clip.tokens import VisualTokens
+from cliptrase_d2.errors import InputError
+
+
+class VisualTower(nn.Module):
+    """Images to tokens of the joint space, with one block's q, k, v beside them.
+
+    Every block is the trained one; only the attention of the last is the one that `attention` names.
+    With "qk" the class token is that of `encode_image`.
+
+    Args:
+        visual: an open_clip image tower, a plain class-token ViT.
+        attention: name of the last block's attention, see `attention.ATTENTIONS`.
+        correlation_layer: block whose q, k, v are handed over, -1 being the last.
+        position_resize: how the position embedding is fitted to another grid, see `pos_embed.RESIZE_MODES`.
+    Raises:
+        InputError: the tower, a name or the layer is not supported.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        visual: VisionTransformer,
+        attention: str,
+        correlation_layer: int = -2,
+        position_resize: str = "scale_factor",
+    ):
+        super().__init__()
+        clip.check_visual(visual, type(visual).__name__)
+        depth = len(clip.blocks(visual))
+        if not -depth <= correlation_layer < depth:
+            raise InputError(
+                "correlation_layer",
+                f"block {correlation_layer} of a tower with {depth} blocks",
+                f"{-depth} to {depth - 1}",
+                "Count from the end: -1 is the last block, -2 the last but one.",
+            )
+        if position_resize not in RESIZE_MODES:
+            raise InputError(
+                "position_resize",
+                f"the mode {position_resize!r}",
+                f"one of {', '.join(RESIZE_MODES)}",
+                "Use one of these names.",
+            )
+        self.visual = visual
+        self.attention = attention_named(attention)
+        self.correlation_layer = correlation_layer % depth
+        self.position_resize = position_resize
+        self.patch_size = clip.patch_size(visual)
+        mean, std = clip.pixel_statistics(visual)
+        # In 0 to 255, the range of the images; they follow from the model, so no checkpoint holds them.
+        self.register_buffer("pixel_mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """RGB in 0 to 255, uint8 or float, [...,3,H,W], to what `forward` takes; float32."""
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def forward(self, images: Tensor) -> VisualTokens:
+        """Encode a batch.
+
+        Args:
+            images: [B,3,H,W] float, normalised; H and W are multiples of the patch size, any aspect.
+        Returns:
+            Tokens in the joint space, float32; q, k, v as the block computes them.
+        Raises:
+            InputError: H or W is no multiple of the patch size.
+        """
+        grid = self._grid(images)
+        x = clip.embed(self.visual, images, self._position(grid))  # [B,N+1,E]
+        blocks = clip.blocks(self.visual)
+        for index, block in enumerate(blocks):
+            q, k, v = clip.project_qkv(block, x)  # each [B,A,N+1,d]
+            if index == self.correlation_layer:
+                correlated = q, k, v
+            attend = self.attention if index == len(blocks) - 1 else query_key
+            x = clip.finish_block(block, x, attend(q, k, v))
+        joint = F.normalize(clip.to_joint_space(self.visual, x).float(), dim=-1)  # [B,N+1,D]
+        return VisualTokens(joint[:, 0], joint[:, 1:], *correlated, grid)
+
+    def _position(self, grid: tuple[int, int]) -> Tensor:
+        # Resized anew for every batch: under half a percent of the tower's time, and never stale.
+        embedding, trained = clip.position_embedding(self.visual), clip.trained_grid(self.visual)
+        return resize_position_embedding(embedding, trained, grid, self.position_resize)
+
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size or not height or not width:
+            raise InputError(
+                "images",
+                f"{height}×{width} pixels",
+                f"height and width in multiples of {self.patch_size}, the patch size",
+                "Pad or resize the images first.",
+            )
+        return height // self.patch_size, width // self.patch_size

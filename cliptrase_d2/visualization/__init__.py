@@ -1,0 +1,1 @@
+"""Label maps as pictures: arrays in, RGB arrays out."""

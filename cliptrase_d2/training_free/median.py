@@ -22,7 +22,7 @@ def median_filter(maps: Tensor, size: int) -> Tensor:
     """Median over size×size windows with symmetric borders (… c b a | a b c …).
 
     Args:
-        maps: [Q,H,W] real numbers, H and W at least size // 2.
+        maps: [Q,H,W] real numbers; a map narrower than the border is mirrored again and again.
         size: odd window side; 1 returns the maps as they are.
     Returns:
         [Q,H,W], every value one of the input's.
@@ -37,8 +37,8 @@ def median_filter(maps: Tensor, size: int) -> Tensor:
 
 
 def _symmetric(length: int, margin: int, device: torch.device) -> Tensor:
-    index = torch.arange(length, device=device)
-    return torch.cat([index[:margin].flip(0), index, index[length - margin :].flip(0)])
+    index = torch.arange(-margin, length + margin, device=device) % (2 * length)
+    return torch.minimum(index, 2 * length - 1 - index)
 
 
 def _filter(padded: Tensor, size: int, height: int, width: int) -> Tensor:

@@ -1,0 +1,170 @@
+"""An own data set: what describes it, and the YAML file that a user writes it in."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.vocabulary import Vocabulary
+
+DATASET_KEYS = ("name", "images", "labels", "classes", "ignore_label", "label_map", "background")
+_REQUIRED_KEYS = ("name", "images", "classes")
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A folder of images, a folder of labels of the same stems, and a class list.
+
+    Attributes:
+        name: unique, and the name of the folder that results are written to.
+        images: folder of images.
+        classes: class names in evaluation order, "a;b" are synonyms of one class.
+        labels: folder of label files; None for prediction only.
+        ignore_label: class index and raw value of pixels that are not scored.
+        label_map: raw label value -> class index or ignore label; None where files hold class indices.
+        background: prompts of a last class "background"; none for no such class.
+        source: the file that this was read from, for error messages.
+
+    Raises:
+        InputError: anything that cannot be, such as a class named twice or a mapped label beyond the classes.
+    """
+
+    name: str
+    images: Path
+    classes: tuple[str, ...]
+    labels: Path | None = None
+    ignore_label: int = 255
+    label_map: Mapping[int, int] | None = None
+    background: tuple[str, ...] = ()
+    source: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise InputError(
+                self.where,
+                f"the name {self.name!r}",
+                "text of letters, digits, '_', '-' and '.', for a folder is named after it",
+                "Rename it (in YAML quote a name that reads as a number or as yes/no).",
+            )
+        rule = self.label_rule  # reading the property checks the class list, with or without labels
+        if self.labels is not None:
+            rule.check(self.where)
+
+    @property
+    def where(self) -> str:
+        """What error messages call this data set."""
+        return str(self.source) if self.source else f"data set {self.name!r}"
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The C classes with their words, the background class last."""
+        return Vocabulary.parse(self.classes, self.background, self.where)
+
+    @property
+    def label_rule(self) -> LabelRule:
+        """How raw label values become class indices."""
+        return LabelRule(len(self.vocabulary.classes), self.ignore_label, self.label_map)
+
+
+def read_dataset_file(path: str | Path) -> DatasetSpec:
+    """Read the description of a data set from a YAML file.
+
+    Args:
+        path: file with the keys ``DATASET_KEYS``; folders in it are relative to the file.
+    Raises:
+        InputError: no such file, no valid YAML, an unknown or missing key, or a value that cannot be.
+    """
+    path = Path(path)
+    values = _read_yaml(path)
+    _check_keys(values, path)
+    classes = values["classes"]
+    return DatasetSpec(
+        name=values["name"],
+        images=_path(values["images"], "images", path),
+        classes=_read_class_file(_path(classes, "classes", path))
+        if isinstance(classes, str)
+        else _names(classes, "classes", path),
+        labels=None if values.get("labels") is None else _path(values["labels"], "labels", path),
+        ignore_label=values.get("ignore_label", 255),
+        label_map=values.get("label_map"),
+        background=_names(values.get("background") or [], "background", path),
+        source=path,
+    )
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key given twice where YAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+            raise yaml.constructor.ConstructorError(None, None, f"the key {', '.join(twice)} twice", node.start_mark)
+        return mapping
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        # _StrictLoader is a SafeLoader: it builds plain values only.
+        values = yaml.load(_read_text(path), Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise InputError(path, f"no valid YAML ({problem})", "a YAML file", "Correct the line.") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            path, f"{type(values).__name__} in place of keys", f"keys {', '.join(DATASET_KEYS)}", "Write 'key: value'."
+        )
+    return values
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", "an existing text file", "Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"unreadable ({error})", "a text file in UTF-8", "Check the file.") from error
+
+
+def _check_keys(values: dict[str, Any], path: Path) -> None:
+    for key in values:
+        if key not in DATASET_KEYS:
+            close = difflib.get_close_matches(str(key), DATASET_KEYS, n=1)
+            fix = f"Did you mean {close[0]!r}?" if close else "Remove it."
+            raise InputError(path, f"the unknown key {key!r}", ", ".join(DATASET_KEYS), fix)
+    missing = [key for key in _REQUIRED_KEYS if values.get(key) is None]
+    if missing:
+        raise InputError(path, f"no {' and no '.join(missing)}", f"at least {', '.join(_REQUIRED_KEYS)}", "Add them.")
+
+
+def _path(value: object, key: str, path: Path) -> Path:
+    if not isinstance(value, str):
+        raise InputError(
+            path, f"{key} {value!r}", "a path, relative to this file", "Write a path, in quotes if need be."
+        )
+    return path.parent / Path(value).expanduser()
+
+
+def _names(value: object, key: str, path: Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(path, f"{key} {value!r}", "a list of names", f"Write {key}: [first, second].")
+    return tuple(value)
+
+
+def _read_class_file(path: Path) -> tuple[str, ...]:
+    lines = [line.strip() for line in _read_text(path).rstrip().splitlines()]
+    if "" in lines:
+        raise InputError(
+            path, f"line {lines.index('') + 1} is empty", "one class name per line", "Remove it or name the class."
+        )
+    return tuple(lines)

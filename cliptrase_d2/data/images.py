@@ -1,0 +1,91 @@
+"""Reads photographs and label files of every common encoding."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cliptrase_d2.errors import InputError
+
+# What Pillow raises, by format, on data that breaks its rules.
+_BROKEN = (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error, zlib.error)
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L")
+_LABEL_MODES = ("1", "L", "P", "I", *_SIXTEEN_BIT_MODES)
+# Pillow stretches grey values of 2 and 4 bits to 0..255. PNG optimisers write labels like this.
+_STRETCHED_BY = {"L;2": 85, "L;4": 17}
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a photograph the way it is looked at.
+
+    The EXIF orientation is applied, grey, palette and CMYK become RGB, 16 bits become 8, alpha is dropped.
+
+    Returns:
+        [H,W,3] uint8 RGB.
+    Raises:
+        InputError: a file that is missing, broken or truncated, or of pixels that are no colours.
+    """
+    image, _ = _load(path, turn=True)
+    if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise _no_colours(path, "32 bits per pixel")
+        return np.repeat(((grey * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise _no_colours(path, "floating point pixels")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # Pillow wants a palette with transparency to take this way
+    try:
+        return np.array(image.convert("RGB"))
+    except ValueError as error:
+        raise _no_colours(path, f"the colour mode {image.mode}") from error
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """Read the raw values of a label file; those of a palette are its indices.
+
+    Returns:
+        [H,W] int32.
+    Raises:
+        InputError: a file that is missing, broken or truncated, or of several channels.
+    """
+    image, encoding = _load(path, turn=False)
+    if image.mode not in _LABEL_MODES:
+        raise InputError(
+            path,
+            f"a label file of mode {image.mode}",
+            "one channel of whole numbers: 8 or 16 bit grey, palette indices, or 32 bit TIFF",
+            "Convert the colours to class indices in one channel.",
+        )
+    return np.asarray(image).astype(np.int32) // _STRETCHED_BY.get(encoding, 1)
+
+
+def _load(path: str | Path, *, turn: bool) -> tuple[Image.Image, str]:
+    """The decoded image, turned by its EXIF orientation if asked, and how its pixels are stored (Pillow's raw mode)."""
+    try:
+        with Image.open(path) as image:
+            arguments = image.tile[0][3] if image.tile else ""
+            encoding = arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
+            image.load()
+            return (ImageOps.exif_transpose(image) if turn else image.copy()), encoding
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", "an existing image", "Check the path.") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            path, "too many pixels", f"{2 * (Image.MAX_IMAGE_PIXELS or 0)} at most", "Cut it up."
+        ) from error
+    except _BROKEN as error:
+        raise InputError(
+            path,
+            f"unreadable ({type(error).__name__}: {error})",
+            "a whole image file that Pillow can open",
+            "Fetch or export the file again, or remove it.",
+        ) from error
+
+
+def _no_colours(path: str | Path, came: str) -> InputError:
+    return InputError(path, came, "8 or 16 bits per channel, grey or colour", "Convert the image, to PNG for example.")

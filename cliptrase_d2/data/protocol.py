@@ -1,0 +1,83 @@
+"""How an image is shown to the model, and which part of it the result describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cliptrase_d2.data.geometry import resize_and_crop, whole_size
+from cliptrase_d2.errors import InputError
+
+PROTOCOLS = ("center_crop", "whole", "slide")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way of showing images to a model.
+
+    - ``center_crop``: the square of ``short_side`` in the middle, for the model and for the result.
+    - ``whole`` and ``slide``: the model sees the image at ``short_side``, the result has its original size.
+
+    Attributes:
+        name: one of ``PROTOCOLS``.
+        short_side: pixels; for ``center_crop`` a multiple of ``patch_size``.
+        max_size: most pixels of the long side; not used by ``center_crop``.
+        patch_size: pixels of the model's patches.
+    Raises:
+        InputError: an unknown name, or sizes that do not fit the patches.
+    """
+
+    name: str
+    short_side: int
+    max_size: int
+    patch_size: int
+
+    def __post_init__(self) -> None:
+        if self.name not in PROTOCOLS:
+            raise InputError("TEST.PROTOCOL", repr(self.name), ", ".join(PROTOCOLS), "Choose one of these.")
+        if self.short_side < self.patch_size or (self.crops and self.short_side % self.patch_size):
+            raise InputError(
+                "INPUT.MIN_SIZE_TEST",
+                f"{self.short_side} with patches of {self.patch_size} pixels",
+                f"a multiple of {self.patch_size}",
+                f"Use {max(1, round(self.short_side / self.patch_size)) * self.patch_size}.",
+            )
+        if not self.crops and self.max_size < self.short_side:
+            allowed = f"at least the short side, {self.short_side}"
+            raise InputError("INPUT.MAX_SIZE_TEST", self.max_size, allowed, "Raise it.")
+
+    @property
+    def crops(self) -> bool:
+        """Whether the result describes only a part of the image."""
+        return self.name == "center_crop"
+
+    def crop(self, image: Image.Image, resample: Image.Resampling, where: object) -> Image.Image:
+        """The part that the result describes, at the size of the result.
+
+        Args:
+            image: photograph, or labels of mode "I".
+            resample: bicubic for photographs, nearest for labels.
+            where: the file, for the message.
+        Raises:
+            InputError: an image so thin that its long side explodes.
+        """
+        return resize_and_crop(image, self.short_side, resample, where) if self.crops else image
+
+    def model_input(self, image: Image.Image) -> dict[str, Any]:
+        """What the model takes.
+
+        Args:
+            image: RGB, as ``crop`` returned it.
+        Returns:
+            ``image`` [3,H,W] uint8 RGB; ``height`` and ``width`` wanted of the result.
+        """
+        height, width = image.height, image.width
+        if not self.crops:
+            seen = whole_size(height, width, self.short_side, self.max_size, self.patch_size)
+            image = image.resize(seen[::-1], Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
+        return {"image": pixels, "height": height, "width": width}

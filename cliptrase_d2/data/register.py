@@ -1,0 +1,136 @@
+"""Puts a data set into Detectron2's catalogs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
+from cliptrase_d2.data.custom import DatasetSpec
+from cliptrase_d2.data.files import LABEL_SUFFIXES, find_files
+from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.vocabulary import Vocabulary
+
+_SHOWN = 3  # files named in one message
+
+
+def register_dataset(
+    name: str,
+    images: str | Path,
+    classes: Sequence[str],
+    labels: str | Path | None = None,
+    *,
+    ignore_label: int = 255,
+    label_map: Mapping[int, int] | None = None,
+    background: Sequence[str] = (),
+) -> str:
+    """Register a folder of images, a folder of labels and a class list.
+
+    Args:
+        name: unique; results are written to a folder of this name.
+        images: folder of images.
+        classes: class names in evaluation order, "a;b" are synonyms of one class.
+        labels: folder of label files of the same stems; None for prediction only.
+        ignore_label: class index and raw value of pixels that are not scored.
+        label_map: raw label value -> class index or ignore label; None where files hold class indices.
+        background: prompts of a last class "background"; none for no such class.
+    Returns:
+        The name, for ``DATASETS.TEST``.
+    Raises:
+        InputError: a description that cannot be, or another data set under this name.
+    """
+    if isinstance(classes, str) or isinstance(background, str):
+        raise InputError(f"data set {name!r}", "classes as one string", "a list of names", "Put them in a list.")
+    return register_spec(
+        DatasetSpec(
+            name,
+            Path(images),
+            tuple(classes),
+            None if labels is None else Path(labels),
+            ignore_label,
+            label_map,
+            tuple(background),
+        )
+    )
+
+
+def register_spec(spec: DatasetSpec) -> str:
+    """Register a data set; once more does nothing. Its folders are listed when it is first asked for.
+
+    Returns:
+        The name, for ``DATASETS.TEST``.
+    Raises:
+        InputError: another data set under this name.
+    """
+    if spec.name in DatasetCatalog.list():
+        if MetadataCatalog.get(spec.name).get("spec") != spec:
+            raise InputError(
+                spec.where, f"the name {spec.name!r}, which another data set has", "a new name", "Choose another name."
+            )
+        return spec.name
+    DatasetCatalog.register(spec.name, lambda: load_records(spec))
+    MetadataCatalog.get(spec.name).set(
+        spec=spec,
+        stuff_classes=list(spec.vocabulary.classes),
+        vocabulary=spec.vocabulary,
+        ignore_label=spec.ignore_label,
+        label_map=spec.label_map,
+        evaluator_type="sem_seg",
+    )
+    return spec.name
+
+
+def dataset_labels(name: str) -> tuple[Vocabulary, LabelRule]:
+    """The classes of a registered data set, ours or one of Detectron2's own, and how its labels are read.
+
+    Raises:
+        InputError: a data set that names no classes.
+    """
+    metadata = MetadataCatalog.get(name)
+    vocabulary = metadata.get("vocabulary") or Vocabulary.parse(
+        metadata.get("stuff_classes", []), where=f"data set {name!r}"
+    )
+    return vocabulary, LabelRule(
+        len(vocabulary.classes), metadata.get("ignore_label", 255), metadata.get("label_map", None)
+    )
+
+
+def load_records(spec: DatasetSpec) -> list[dict[str, str]]:
+    """List the data set in Detectron2's form: ``file_name`` and, with labels, ``sem_seg_file_name``.
+
+    Raises:
+        InputError: a folder that cannot be used, or a file without its partner.
+    """
+    found = find_files(spec.images, spec.labels)
+    if found.labels_without_image:
+        raise no_image(found.labels_without_image, spec.images)
+    if found.images_without_label:
+        assert spec.labels is not None  # only a label folder can lack labels
+        raise no_label(found.images_without_label, spec.labels)
+    return found.records
+
+
+def no_image(labels: Sequence[Path], images: Path) -> InputError:
+    """The error for label files without their image."""
+    return InputError(
+        _names(labels),
+        f"no image of that stem in {images}",
+        "an image for every label file",
+        "Add the image, or remove the label file.",
+    )
+
+
+def no_label(images: Sequence[Path], labels: Path) -> InputError:
+    """The error for images without their label file."""
+    return InputError(
+        _names(images),
+        f"no label file of that stem in {labels}",
+        f"a label file ({' '.join(LABEL_SUFFIXES)}) for every image",
+        "Add the label file, remove the image, or give no labels for prediction only.",
+    )
+
+
+def _names(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(str(path) for path in paths[:_SHOWN]) + more

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from cliptrase_d2.data.files import find_files
+from cliptrase_d2.errors import InputError
+
+
+def fill(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_images_come_in_natural_order(tmp_path: Path) -> None:
+    images = fill(tmp_path / "images", "img10.jpg", "img2.JPG", "img1.webp", "9.jpeg", "a.PNG", "b.tif", "c.TIFF")
+    found = find_files(images, None)
+    names = [Path(record["file_name"]).name for record in found.records]
+    assert names == ["9.jpeg", "a.PNG", "b.tif", "c.TIFF", "img1.webp", "img2.JPG", "img10.jpg"]
+    assert all(record.keys() == {"file_name"} for record in found.records)
+
+
+def test_labels_are_paired_by_stem(tmp_path: Path) -> None:
+    images = fill(tmp_path / "images", "a.b.jpg", "c.png")
+    labels = fill(tmp_path / "labels", "a.b.png", "c.tif")
+    assert find_files(images, labels).records == [
+        {"file_name": str(images / "a.b.jpg"), "sem_seg_file_name": str(labels / "a.b.png")},
+        {"file_name": str(images / "c.png"), "sem_seg_file_name": str(labels / "c.tif")},
+    ]
+
+
+def test_files_without_partner_are_told_apart(tmp_path: Path) -> None:
+    images = fill(tmp_path / "images", "a.jpg", "b.jpg")
+    labels = fill(tmp_path / "labels", "b.png", "c.png")
+    found = find_files(images, labels)
+    assert [Path(record["file_name"]).name for record in found.records] == ["b.jpg"]
+    assert found.images_without_label == (images / "a.jpg",)
+    assert found.labels_without_image == (labels / "c.png",)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        find_files(tmp_path / "images", None)
+
+
+def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "images").touch()
+    with pytest.raises(InputError, match="not a folder"):
+        find_files(tmp_path / "images", None)
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no image"):
+        find_files(fill(tmp_path / "images"), None)
+
+
+def test_folder_of_other_files_says_what_came(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no image among 2 files, such as a\.bmp"):
+        find_files(fill(tmp_path / "images", "a.bmp", "b.gif"), None)
+
+
+def test_jpeg_labels_are_refused(tmp_path: Path) -> None:
+    images, labels = fill(tmp_path / "images", "a.jpg"), fill(tmp_path / "labels", "a.jpg")
+    with pytest.raises(InputError, match=r"no label file among 1 files, such as a\.jpg"):
+        find_files(images, labels)
+
+
+def test_two_images_of_one_stem(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"two images of one stem, a\.jpg and a\.png"):
+        find_files(fill(tmp_path / "images", "a.jpg", "a.png"), None)
+
+
+def test_images_and_labels_in_one_folder(tmp_path: Path) -> None:
+    images = fill(tmp_path / "images", "a.jpg")
+    with pytest.raises(InputError, match="in one folder"):
+        find_files(images, tmp_path / "images" / ".." / "images")
+
+
+def test_left_out_files_are_said_and_hidden_ones_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = fill(tmp_path / "images", "a.jpg", "b.bmp", ".DS_Store", "._a.jpg")
+    with caplog.at_level(logging.WARNING):
+        assert len(find_files(images, None).records) == 1
+    assert "1 files are no images and left out: b.bmp" in caplog.text

@@ -1,0 +1,52 @@
+"""Counts how often each class is taken for each."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cliptrase_d2.errors import InputError
+
+
+def confusion_matrix(
+    truth: Tensor | np.ndarray,
+    prediction: Tensor | np.ndarray,
+    num_classes: int,
+    ignore_label: int,
+    where: object = "labels",
+) -> Tensor:
+    """Count the pixels of every pair of true and predicted class.
+
+    Args:
+        truth: [H,W] integers, 0..C-1 or the ignore label.
+        prediction: [H,W] integers, 0..C-1 wherever the truth is not ignored.
+        num_classes: C.
+        ignore_label: true label of pixels that do not count.
+        where: file, for the message.
+    Returns:
+        [C,C] int64 on the CPU, rows truth, columns prediction.
+    Raises:
+        InputError: different sizes, or a label outside the classes.
+    """
+    truth, prediction = torch.as_tensor(truth).cpu().long(), torch.as_tensor(prediction).cpu().long()
+    if truth.shape != prediction.shape:
+        raise InputError(
+            where, f"a prediction of {_size(prediction)} for labels of {_size(truth)}", "equal sizes", "Resize one."
+        )
+    counted = truth != ignore_label
+    truth, prediction = truth[counted], prediction[counted]
+    for labels, what in ((truth, "label"), (prediction, "predicted class")):
+        outside = (labels < 0) | (labels >= num_classes)
+        if outside.any():
+            raise InputError(
+                where,
+                f"the {what} {int(labels[outside][0])}",
+                f"0..{num_classes - 1} or the ignore label {ignore_label}",
+                "Check that class list, label_map and vocabulary agree.",
+            )
+    return torch.bincount(truth * num_classes + prediction, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def _size(labels: Tensor) -> str:
+    return "x".join(str(side) for side in reversed(labels.shape))

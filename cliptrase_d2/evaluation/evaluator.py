@@ -1,0 +1,148 @@
+"""Scores a data set image by image and writes what it found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cliptrase_d2.d2 import DatasetEvaluator, comm
+from cliptrase_d2.data.register import dataset_labels
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.evaluation.confusion import confusion_matrix
+from cliptrase_d2.evaluation.metrics import segmentation_metrics
+from cliptrase_d2.evaluation.table import HEADLINE, format_table
+
+logger = logging.getLogger(__name__)
+
+
+class SegmentationEvaluator(DatasetEvaluator):
+    """Sums one confusion matrix over a data set, in all processes, and reports the metrics.
+
+    Results go to ``output_dir/inference/<data set>``: ``metrics.json`` and ``predictions/<image stem>.png``.
+
+    Args:
+        dataset_name: as registered.
+        output_dir: folder of the run.
+        save_predictions: write every label map as PNG of class indices, 16-bit above 255 classes.
+        context: what else metrics.json should say: protocol, config hash, versions.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path,
+        *,
+        save_predictions: bool = False,
+        context: Mapping[str, Any] | None = None,
+    ):
+        vocabulary, label_rule = dataset_labels(dataset_name)
+        self.dataset_name = dataset_name
+        self.classes = vocabulary.classes
+        self.ignore_label = label_rule.ignore_label
+        self.folder = Path(output_dir) / "inference" / dataset_name
+        self.save_predictions = save_predictions
+        self.context = dict(context or {})
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self._confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)  # [C,C]
+        self._images = 0
+        self._without_valid_label: list[str] = []
+        self._skipped: list[dict[str, str]] = []
+        self._saved: dict[Path, str] = {}
+
+    def skip(self, file_name: str, error: InputError) -> None:
+        """Note an image that could not be read."""
+        self._skipped.append({"file": file_name, "reason": str(error)})
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Count a batch.
+
+        Args:
+            inputs: dicts with ``file_name`` and, with labels, ``sem_seg`` [H,W].
+            outputs: dicts with ``label_map`` [H,W], of the same order and sizes.
+        Raises:
+            InputError: a class index outside the classes, or two images of one stem.
+        """
+        for given, result in zip(inputs, outputs, strict=True):
+            file_name, label_map = given["file_name"], result["label_map"]
+            if "sem_seg" in given:
+                self._confusion += confusion_matrix(
+                    given["sem_seg"], label_map, len(self.classes), self.ignore_label, where=file_name
+                )
+                if bool((given["sem_seg"] == self.ignore_label).all()):
+                    self._without_valid_label.append(file_name)
+            if self.save_predictions:
+                self._save(file_name, label_map)
+            self._images += 1
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Sum over all processes, write metrics.json and log the table.
+
+        Returns:
+            Detectron2's form, ``{"sem_seg": {name: percent}}``, NaN where there was nothing to score;
+            empty in every process but the first.
+        """
+        shares = comm.gather((self._confusion, self._images, self._without_valid_label, self._skipped))
+        if not comm.is_main_process():
+            return {}
+        confusions, images, without_valid_label, skipped = zip(*shares, strict=True)
+        confusion = torch.stack(confusions).sum(0)
+        metrics = segmentation_metrics(confusion, self.classes)
+        report = {
+            "dataset": self.dataset_name,
+            **metrics,
+            "images": sum(images),
+            "no_valid_label": sorted(chain.from_iterable(without_valid_label)),
+            "skipped": sorted(chain.from_iterable(skipped), key=lambda entry: entry["file"]),
+            **self.context,
+        }
+        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+        _write(self.folder / "metrics.json", lambda file: file.write(text.encode()))
+        self._log(report)
+        return {"sem_seg": {name: float("nan") if metrics[name] is None else metrics[name] for name in HEADLINE}}
+
+    def _log(self, report: Mapping[str, Any]) -> None:
+        name = self.dataset_name
+        if report["mIoU"] is None:
+            logger.info("%s: %d images, none with a label to score", name, report["images"])
+        else:
+            logger.info("%s: %d images\n%s", name, report["images"], format_table(report))
+        for file_name in report["no_valid_label"]:
+            logger.warning("%s: not scored, every pixel has the ignore label", file_name)
+        for entry in report["skipped"]:
+            logger.warning("skipped %s: %s", entry["file"], entry["reason"])
+
+    def _save(self, file_name: str, label_map: Tensor) -> None:
+        path = self.folder / "predictions" / f"{Path(file_name).stem}.png"
+        if path in self._saved:
+            raise InputError(
+                file_name,
+                f"the stem of {self._saved[path]}, whose prediction it would overwrite",
+                "one image per stem",
+                "Rename one, or set TEST.SAVE_PREDICTIONS False.",
+            )
+        self._saved[path] = file_name
+        depth = np.uint8 if len(self.classes) <= 255 else np.uint16
+        image = Image.fromarray(label_map.cpu().numpy().astype(depth))
+        _write(path, lambda file: image.save(file, format="PNG"))
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with partial.open("wb") as file:
+        write(file)
+    partial.replace(path)

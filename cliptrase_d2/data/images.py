@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,19 +32,37 @@ def read_image(path: str | Path) -> np.ndarray:
         InputError: a file that is missing, broken or truncated, or of pixels that are no colours.
     """
     image, _ = _load(path, turn=True)
+    return _rgb(image, path)
+
+
+def upright_rgb(image: Image.Image, where: object) -> np.ndarray:
+    """An open image in the same form as ``read_image`` returns it.
+
+    Args:
+        image: decoded or not.
+        where: what the message of an error should call it.
+    Raises:
+        InputError: a broken or truncated image, or pixels that are no colours.
+    """
+    with _explained(where):
+        upright = ImageOps.exif_transpose(image)
+    return _rgb(upright, where)
+
+
+def _rgb(image: Image.Image, where: object) -> np.ndarray:
     if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
-            raise _no_colours(path, "32 bits per pixel")
+            raise _no_colours(where, "32 bits per pixel")
         return np.repeat(((grey * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
-        raise _no_colours(path, "floating point pixels")
+        raise _no_colours(where, "floating point pixels")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # Pillow wants a palette with transparency to take this way
     try:
         return np.array(image.convert("RGB"))
     except ValueError as error:
-        raise _no_colours(path, f"the colour mode {image.mode}") from error
+        raise _no_colours(where, f"the colour mode {image.mode}") from error
 
 
 def read_label(path: str | Path) -> np.ndarray:
@@ -66,26 +86,32 @@ def read_label(path: str | Path) -> np.ndarray:
 
 def _load(path: str | Path, *, turn: bool) -> tuple[Image.Image, str]:
     """The decoded image, turned by its EXIF orientation if asked, and how its pixels are stored (Pillow's raw mode)."""
+    with _explained(path), Image.open(path) as image:
+        arguments = image.tile[0][3] if image.tile else ""
+        encoding = arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
+        image.load()
+        return (ImageOps.exif_transpose(image) if turn else image.copy()), encoding
+
+
+@contextmanager
+def _explained(where: object) -> Iterator[None]:
+    """Say of whatever Pillow raises while it decodes what the user can do about it."""
     try:
-        with Image.open(path) as image:
-            arguments = image.tile[0][3] if image.tile else ""
-            encoding = arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
-            image.load()
-            return (ImageOps.exif_transpose(image) if turn else image.copy()), encoding
+        yield
     except FileNotFoundError as error:
-        raise InputError(path, "no such file", "an existing image", "Check the path.") from error
+        raise InputError(where, "no such file", "an existing image", "Check the path.") from error
     except Image.DecompressionBombError as error:
         raise InputError(
-            path, "too many pixels", f"{2 * (Image.MAX_IMAGE_PIXELS or 0)} at most", "Cut it up."
+            where, "too many pixels", f"{2 * (Image.MAX_IMAGE_PIXELS or 0)} at most", "Cut it up."
         ) from error
     except _BROKEN as error:
         raise InputError(
-            path,
+            where,
             f"unreadable ({type(error).__name__}: {error})",
             "a whole image file that Pillow can open",
             "Fetch or export the file again, or remove it.",
         ) from error
 
 
-def _no_colours(path: str | Path, came: str) -> InputError:
-    return InputError(path, came, "8 or 16 bits per channel, grey or colour", "Convert the image, to PNG for example.")
+def _no_colours(where: object, came: str) -> InputError:
+    return InputError(where, came, "8 or 16 bits per channel, grey or colour", "Convert the image, to PNG for example.")

@@ -9,27 +9,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliptrase_d2.data.geometry import resize_and_crop, whole_size
 from cliptrase_d2.data.images import read_image, read_label
 from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.protocol import Protocol
 from cliptrase_d2.data.register import dataset_labels
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
-
-PROTOCOLS = ("center_crop", "whole", "slide")
 
 
 class EvaluationMapper:
     """Reads the image and the labels of a record and brings them to the size that a protocol asks for.
 
-    - ``center_crop``: image (bicubic) and labels (nearest) to a square of ``short_side``.
-    - ``whole`` and ``slide``: the image to ``short_side`` (at most ``max_size``), the labels as they are.
+    ``center_crop`` crops the labels like the image; ``whole`` and ``slide`` leave them as they are.
 
     Args:
-        protocol: one of ``PROTOCOLS``.
-        short_side: pixels; for ``center_crop`` a multiple of ``patch_size``.
-        max_size: most pixels of the long side; not used by ``center_crop``.
-        patch_size: pixels of the model's patches.
+        protocol, short_side, max_size, patch_size: as in ``Protocol``.
         vocabulary: the classes, handed on to the model.
         label_rule: how raw label values become class indices.
     Raises:
@@ -46,21 +40,7 @@ class EvaluationMapper:
         vocabulary: Vocabulary,
         label_rule: LabelRule,
     ):
-        if protocol not in PROTOCOLS:
-            raise InputError("TEST.PROTOCOL", repr(protocol), ", ".join(PROTOCOLS), "Choose one of these.")
-        if short_side < patch_size or (protocol == "center_crop" and short_side % patch_size):
-            raise InputError(
-                "INPUT.MIN_SIZE_TEST",
-                f"{short_side} with patches of {patch_size} pixels",
-                f"a multiple of {patch_size}",
-                f"Use {max(1, round(short_side / patch_size)) * patch_size}.",
-            )
-        if protocol != "center_crop" and max_size < short_side:
-            raise InputError("INPUT.MAX_SIZE_TEST", max_size, f"at least the short side, {short_side}", "Raise it.")
-        self.protocol = protocol
-        self.short_side = short_side
-        self.max_size = max_size
-        self.patch_size = patch_size
+        self.protocol = Protocol(protocol, short_side, max_size, patch_size)
         self.vocabulary = vocabulary
         self.label_rule = label_rule
 
@@ -93,23 +73,10 @@ class EvaluationMapper:
         """
         image = Image.fromarray(read_image(record["file_name"]))
         labels = self._read_labels(record, image) if "sem_seg_file_name" in record else None
-        height, width = image.height, image.width
-        if self.protocol == "center_crop":
-            height = width = self.short_side
-            image = resize_and_crop(image, height, Image.Resampling.BICUBIC, record["file_name"])
-            if labels is not None:
-                labels = resize_and_crop(labels, height, Image.Resampling.NEAREST, record["sem_seg_file_name"])
-        else:
-            seen = whole_size(height, width, self.short_side, self.max_size, self.patch_size)
-            image = image.resize(seen[::-1], Image.Resampling.BICUBIC)
-        mapped = {
-            **record,
-            "image": torch.from_numpy(np.array(image).transpose(2, 0, 1).copy()),
-            "height": height,
-            "width": width,
-            "vocabulary": self.vocabulary,
-        }
+        image = self.protocol.crop(image, Image.Resampling.BICUBIC, record["file_name"])
+        mapped = {**record, **self.protocol.model_input(image), "vocabulary": self.vocabulary}
         if labels is not None:
+            labels = self.protocol.crop(labels, Image.Resampling.NEAREST, record["sem_seg_file_name"])
             mapped["sem_seg"] = torch.from_numpy(np.asarray(labels).astype(np.int64))
         return mapped
 

@@ -44,7 +44,7 @@ class TextEncoder:
         *,
         templates: str,
         cache_dir: Path | None = None,
-        tokens_per_chunk: int = 8192,
+        tokens_per_chunk: int = 4096,
     ):
         templates_named(templates)
         self.model, self.tokenizer, self.templates = model, tokenizer, templates

@@ -89,7 +89,9 @@ def _squared_distances(features: Tensor) -> Tensor:
     squares = rows.square().sum(-1)
     with torch.autocast(features.device.type, enabled=False):
         products = torch.bmm(rows, rows.transpose(1, 2))
-    return squares[:, :, None] + squares[:, None, :] - 2 * products
+    distances = squares[:, :, None] + squares[:, None, :] - 2 * products
+    distances.diagonal(dim1=1, dim2=2).zero_()  # the rounding of long rows can exceed eps: no point is far from itself
+    return distances
 
 
 def _smallest_connected(edges: Tensor, core: Tensor) -> Tensor:

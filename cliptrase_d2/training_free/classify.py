@@ -93,11 +93,12 @@ def mean(
         class_index: [R] int64, the class of each word; a class is as good as its best word.
         classes: C.
     """
+    if not masks:
+        return Classification(labels, logits.new_zeros((0, classes)))
     words, *grid = logits.shape
     weights = region_weights(assignment, masks, (grid[0], grid[1]))  # [Q,N]
     pixels = weights.sum(1, keepdim=True)
     word_means = (weights @ logits.reshape(words, -1).T.double() / pixels.clamp_min(1)).float()  # [Q,R]
     mask_logits = word_means.new_full((masks, classes), -torch.inf)
     mask_logits = mask_logits.scatter_reduce(1, class_index.expand(masks, -1), word_means, "amax")  # [Q,C]
-    label_map = mask_logits.argmax(1)[assignment] if masks else labels
-    return Classification(label_map, mask_logits)
+    return Classification(mask_logits.argmax(1)[assignment], mask_logits)

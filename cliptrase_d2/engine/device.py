@@ -27,7 +27,7 @@ def resolve_device(cfg: CfgNode) -> bool:
     try:
         torch.empty(1, device=device)
     # PyTorch says it in many ways: no such backend, index out of range, not compiled in.
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise _no_device(name) from error
     return False
 

@@ -1,0 +1,1 @@
+"""Segmenting one image from Python: predictor.py takes it, result.py is what comes back."""

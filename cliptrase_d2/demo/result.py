@@ -1,0 +1,98 @@
+"""What a segmented image is handed back as."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.visualization.legend import LegendEntry, with_legend
+from cliptrase_d2.visualization.overlay import overlay, palette
+
+_SHOWN = 5  # classes in the short form
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SegmentationResult:
+    """One image, segmented.
+
+    Attributes:
+        image: [H,W,3] uint8 RGB, what the label map describes: upright, and with the protocol
+            ``center_crop`` the crop.
+        label_map: [H,W] int64, index into ``classes``.
+        classes: C names.
+        masks: [Q,H,W] float32, the mask proposals.
+        mask_logits: [Q,C] float32, their scores for every class.
+    """
+
+    image: np.ndarray
+    label_map: np.ndarray
+    classes: tuple[str, ...]
+    masks: np.ndarray
+    mask_logits: np.ndarray
+
+    def __repr__(self) -> str:
+        height, width = self.label_map.shape
+        shares = self.shares()
+        found = ", ".join(f"{name} {shares[name]:.1%}" for name in list(shares)[:_SHOWN])
+        found += f" and {len(shares) - _SHOWN} more" if len(shares) > _SHOWN else ""
+        return f"SegmentationResult({width}x{height} pixels, {len(self.masks)} masks: {found})"
+
+    def shares(self) -> dict[str, float]:
+        """Share of the pixels, 0 to 1, of every class that occurs, the largest first."""
+        return {self.classes[index]: share for index, share in self._shares()}
+
+    def overlay(self, legend: bool = True) -> np.ndarray:
+        """The image under the colours of its classes.
+
+        Args:
+            legend: add their names and shares on the right.
+        Returns:
+            [H,W',3] uint8 RGB; W' is W without a legend.
+        """
+        colours = palette(len(self.classes))
+        picture = overlay(self.image, self.label_map, colours)
+        if not legend:
+            return picture
+        entries = [LegendEntry(self.classes[index], share, colours[index]) for index, share in self._shares()]
+        return with_legend(picture, entries)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the overlay with its legend; the suffix decides the format.
+
+        Raises:
+            InputError: a suffix that Pillow does not write, or a place that cannot be written.
+        """
+        _write(self.overlay(), path, ".png, .jpg, .webp or another suffix that Pillow writes")
+
+    def save_labels(self, path: str | os.PathLike[str]) -> None:
+        """Write the label map as PNG of class indices, 16-bit above 255 classes.
+
+        Raises:
+            InputError: a suffix other than .png, or a place that cannot be written.
+        """
+        if not os.fspath(path).lower().endswith(".png"):
+            raise InputError(path, "a file for class indices", "the suffix .png, which keeps them exactly", "Use .png.")
+        depth = np.uint8 if len(self.classes) <= 255 else np.uint16
+        _write(self.label_map.astype(depth), path, ".png")
+
+    def _shares(self) -> list[tuple[int, float]]:
+        counts = np.bincount(self.label_map.ravel(), minlength=len(self.classes))
+        order = np.argsort(-counts, kind="stable")
+        return [(int(index), float(counts[index] / counts.sum())) for index in order if counts[index]]
+
+
+def _write(pixels: np.ndarray, path: str | os.PathLike[str], suffixes: str) -> None:
+    try:
+        Image.fromarray(pixels).save(path)
+    # In turn: an unknown suffix, a format that is only read, a place that cannot be written.
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(
+            path,
+            f"a picture that could not be written ({type(error).__name__}: {error})",
+            f"a file in an existing folder, with the suffix {suffixes}",
+            "Check the folder and the suffix.",
+        ) from error

@@ -1,0 +1,200 @@
+"""From an image and class names to a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
+
+from cliptrase_d2.clip.text import TextEncoder
+from cliptrase_d2.clip.visual import VisualTower
+from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode
+from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.demo.predictor import Segmenter
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.training_free.method import Method
+from cliptrase_d2.vocabulary import Vocabulary
+from tests.clip.tiny import register_tiny, tiny_clip
+
+CLASSES = ["sky", "tree;bush", "road"]
+PIXELS = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+ORIENTATION, TURN_RIGHT = 0x0112, 6
+
+
+@pytest.fixture(scope="module")
+def model() -> CLIPtrase:
+    clip = tiny_clip()
+    return CLIPtrase(
+        clip=clip,
+        tower=VisualTower(visual=clip.visual, attention="qq_kk_vv"),
+        text_encoder=TextEncoder(clip, SimpleTokenizer(), templates="simple"),
+        method=Method(),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def segmenter(model: CLIPtrase) -> Segmenter:
+    return Segmenter(model=model, protocol="whole", short_side=64, max_size=256)
+
+
+def test_result_describes_the_image_that_was_given(segmenter: Segmenter) -> None:
+    result = segmenter(PIXELS, CLASSES)
+    np.testing.assert_array_equal(result.image, PIXELS)
+    assert result.label_map.shape == (50, 70)
+    assert result.label_map.dtype == np.int64
+    assert result.classes == ("sky", "tree", "road")
+    assert result.masks.shape == (len(result.masks), 50, 70)
+    assert result.masks.dtype == result.mask_logits.dtype == np.float32
+    assert result.mask_logits.shape == (len(result.masks), 3)
+    assert sum(result.shares().values()) == pytest.approx(1)
+
+
+def test_a_file_a_pil_image_and_an_array_give_the_same(segmenter: Segmenter, tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    results = [
+        segmenter(image, CLASSES)
+        for image in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(PIXELS), PIXELS)
+    ]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.image, results[0].image)
+        np.testing.assert_array_equal(result.label_map, results[0].label_map)
+
+
+def test_it_is_the_result_that_an_evaluation_scores(segmenter: Segmenter, tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    for protocol in ("whole", "center_crop"):
+        mapper = EvaluationMapper(
+            protocol=protocol,
+            short_side=64,
+            max_size=256,
+            patch_size=16,
+            vocabulary=Vocabulary.parse(CLASSES),
+            label_rule=LabelRule(3),
+        )
+        scored = segmenter.model([mapper({"file_name": str(tmp_path / "a.png")})])[0]["label_map"]
+        mine = Segmenter(model=segmenter.model, protocol=protocol, short_side=64, max_size=256)(PIXELS, CLASSES)
+        assert torch.equal(torch.from_numpy(mine.label_map), scored)
+
+
+def test_center_crop_hands_back_the_crop(model: CLIPtrase) -> None:
+    result = Segmenter(model=model, protocol="center_crop", short_side=32, max_size=64)(PIXELS, CLASSES)
+    # 50×70 becomes 32×44, of which columns 6 to 37 are the middle.
+    expected = Image.fromarray(PIXELS).resize((44, 32), Image.Resampling.BICUBIC).crop((6, 0, 38, 32))
+    np.testing.assert_array_equal(result.image, np.array(expected))
+    assert result.label_map.shape == (32, 32)
+
+
+def test_grey_is_rgb_of_equal_channels(segmenter: Segmenter) -> None:
+    result = segmenter(PIXELS[..., 0], CLASSES)
+    np.testing.assert_array_equal(result.image, np.stack([PIXELS[..., 0]] * 3, axis=2))
+
+
+def test_alpha_is_dropped(segmenter: Segmenter) -> None:
+    transparent = np.concatenate([PIXELS, np.zeros((50, 70, 1), np.uint8)], axis=2)
+    for image in (transparent, Image.fromarray(transparent)):
+        np.testing.assert_array_equal(segmenter(image, CLASSES).image, PIXELS)
+
+
+def test_an_open_image_is_turned_by_its_exif_orientation(segmenter: Segmenter, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = TURN_RIGHT
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        result = segmenter(image, CLASSES)
+    np.testing.assert_array_equal(result.image, np.rot90(PIXELS, -1))
+    assert result.label_map.shape == (70, 50)
+
+
+def test_an_array_that_lies_in_memory_another_way_is_read_right(segmenter: Segmenter) -> None:
+    np.testing.assert_array_equal(segmenter(PIXELS[::-1, ::2], CLASSES).image, PIXELS[::-1, ::2])
+
+
+def test_background_prompts_are_one_more_class(segmenter: Segmenter) -> None:
+    assert segmenter(PIXELS, CLASSES, background=["wall", "floor"]).classes == ("sky", "tree", "road", "background")
+
+
+@pytest.mark.parametrize(
+    ("image", "came"),
+    [
+        (PIXELS / 255.0, "float64 from 0 to 1"),
+        (PIXELS.astype(np.int64), "int64 from 0 to 255"),
+        (PIXELS > 127, "bool"),
+        (PIXELS.transpose(2, 0, 1), "shape [3, 50, 70]"),
+        (PIXELS[None], "shape [1, 50, 70, 3]"),
+        (PIXELS[..., :2], "shape [50, 70, 2]"),
+        (PIXELS[:0], "shape [0, 70, 3]"),
+        (torch.from_numpy(PIXELS), "Tensor"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_reason(segmenter: Segmenter, image: np.ndarray, came: str) -> None:
+    with pytest.raises(InputError) as caught:
+        segmenter(image, CLASSES)
+    assert came in str(caught.value)
+    assert "uint8 array [H,W]" in str(caught.value)
+
+
+def test_a_float_image_is_told_how_to_become_one(segmenter: Segmenter) -> None:
+    with pytest.raises(InputError, match=r"\(array \* 255\)"):
+        segmenter(PIXELS / np.float32(255), CLASSES)
+
+
+def test_a_truncated_open_image_is_refused(segmenter: Segmenter, tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "whole.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(InputError, match="truncated"):
+        segmenter(image, CLASSES)
+
+
+def test_a_missing_file_is_named(segmenter: Segmenter) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.jpg: no such file"):
+        segmenter("nowhere.jpg", CLASSES)
+
+
+def test_no_class_is_refused(segmenter: Segmenter) -> None:
+    with pytest.raises(InputError, match="classes: no class"):
+        segmenter(PIXELS, [])
+
+
+def random_weights(name: str) -> list[str]:
+    return [
+        *("MODEL.CLIP.NAME", name, "MODEL.CLIP.PRETRAINED", ""),
+        *("MODEL.CLIP.TEMPLATES", "simple", "MODEL.CLIP.TEXT_CACHE", ""),
+    ]
+
+
+def test_from_config_segments_whole_images_unless_told_otherwise() -> None:
+    # CUDA, Detectron2's default device, gives way to the CPU on a machine without it.
+    segmenter = Segmenter.from_config(opts=random_weights("ViT-B-32"))
+    assert segmenter.protocol.name == "whole"
+    assert (segmenter.protocol.short_side, segmenter.protocol.patch_size) == (336, 32)
+    assert segmenter.model.method.resolution_free
+    assert not segmenter.model.training
+    assert segmenter(PIXELS, CLASSES).label_map.shape == (50, 70)
+
+
+def test_from_config_honours_a_file_and_whole_model_weights(tmp_path: Path) -> None:
+    config, opts = tmp_path / "a.yaml", random_weights(register_tiny(tmp_path))
+    config.write_text("INPUT: {MIN_SIZE_TEST: 64, FORMAT: BGR}\nTEST: {PROTOCOL: center_crop}\n")
+    weights = Segmenter.from_config(config, [*opts, "MODEL.CLIP.SEED", "7"]).model.state_dict()
+    torch.save({"model": weights}, tmp_path / "weights.pth")
+    loaded = Segmenter.from_config(config, [*opts, "MODEL.WEIGHTS", str(tmp_path / "weights.pth")])
+    assert loaded.protocol.name == "center_crop"
+    assert not loaded.model.bgr  # we hand it RGB, whatever another reader of the file does
+    assert all(torch.equal(tensor.cpu(), weights[name].cpu()) for name, tensor in loaded.model.state_dict().items())
+
+
+def test_from_config_refuses_another_architecture() -> None:
+    @META_ARCH_REGISTRY.register()
+    class AnotherArchitecture(torch.nn.Module):
+        def __init__(self, cfg: CfgNode):
+            super().__init__()
+
+    with pytest.raises(InputError, match=r"MODEL\.META_ARCHITECTURE: AnotherArchitecture"):
+        Segmenter.from_config(opts=["MODEL.META_ARCHITECTURE", "AnotherArchitecture"])

@@ -28,9 +28,7 @@ class Vocabulary:
     words: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def parse(
-        cls, classes: Sequence[str], background: Sequence[str] = (), where: object = "vocabulary"
-    ) -> Vocabulary:
+    def parse(cls, classes: Sequence[str], background: Sequence[str] = (), where: object = "vocabulary") -> Vocabulary:
         """Read class names, with ``a;b`` as synonyms, and optional background prompts.
 
         Args:
@@ -40,15 +38,14 @@ class Vocabulary:
         Raises:
             InputError: no class at all, an empty name, or a word given twice.
         """
-        if isinstance(classes, str) or isinstance(background, str):
-            raise InputError(
-                where, f"one string, {str(classes)[:60]!r}", "a list of class names", "Put the names in a list."
-            )
-        rows = [(_split(name, where), name) for name in classes]
-        if not rows:
+        for given in (classes, background):
+            if isinstance(given, str):
+                came = f"one string, {given[:60]!r}"
+                raise InputError(where, came, "a list of class names", "Put the names in a list.")
+        words = [_split(name, where) for name in classes]
+        if not words:
             raise InputError(where, "no class", "at least one class name", "Name the classes to look for.")
-        names = [words[0] for words, _ in rows]
-        words = [words for words, _ in rows]
+        names = [synonyms[0] for synonyms in words]
         if background:
             names.append(BACKGROUND_NAME)
             # The published lists repeat background prompts; a prompt said twice changes nothing.

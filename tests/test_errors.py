@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+from cliptrase_d2.errors import InputError
+
+
+def test_the_message_answers_where_what_came_what_is_allowed_and_what_to_do() -> None:
+    error = InputError("a.png", "16 bits", "8 bits", "Convert it.")
+    assert str(error) == "a.png: 16 bits. Allowed: 8 bits. Convert it."
+
+
+def test_it_is_a_value_error_with_its_parts() -> None:
+    error = InputError(Path("a.png"), 16, 8, "Convert it.")
+    assert isinstance(error, ValueError)
+    assert (error.where, error.came, error.allowed, error.fix) == (Path("a.png"), 16, 8, "Convert it.")
+
+
+def test_it_survives_the_way_out_of_a_worker_process() -> None:
+    error = InputError("a.png", "16 bits", "8 bits", "Convert it.")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is InputError
+    assert str(copy) == str(error)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.vocabulary import Vocabulary
+
+
+def test_a_plain_list() -> None:
+    vocabulary = Vocabulary.parse(["cat", "dog"])
+    assert vocabulary.classes == ("cat", "dog")
+    assert vocabulary.prompts == ("cat", "dog")
+    assert vocabulary.class_index == (0, 1)
+
+
+def test_synonyms_are_words_of_one_class_named_by_the_first() -> None:
+    vocabulary = Vocabulary.parse(["sofa;couch", "cat", "tv;television set;monitor"])
+    assert vocabulary.classes == ("sofa", "cat", "tv")
+    assert vocabulary.words == (("sofa", "couch"), ("cat",), ("tv", "television set", "monitor"))
+    assert vocabulary.prompts == ("sofa", "couch", "cat", "tv", "television set", "monitor")
+    assert vocabulary.class_index == (0, 0, 1, 2, 2, 2)
+
+
+def test_background_prompts_are_the_words_of_a_last_class() -> None:
+    vocabulary = Vocabulary.parse(["cat", "dog"], background=["sky;cloud", "wall"])
+    assert vocabulary.classes == ("cat", "dog", "background")
+    assert vocabulary.prompts == ("cat", "dog", "sky", "cloud", "wall")
+    assert vocabulary.class_index == (0, 1, 2, 2, 2)
+
+
+def test_no_background_prompts_no_background_class() -> None:
+    assert Vocabulary.parse(["cat"], background=[]).classes == ("cat",)
+
+
+def test_a_background_prompt_may_be_said_twice() -> None:
+    assert Vocabulary.parse(["cat"], background=["sky", "wall", "sky"]).prompts == ("cat", "sky", "wall")
+
+
+def test_a_class_may_be_called_background() -> None:
+    assert Vocabulary.parse(["background", "cat"]).class_index == (0, 1)
+
+
+def test_white_space_around_names_is_dropped_and_kept_within() -> None:
+    assert Vocabulary.parse(["  traffic light ", "sofa ; couch\n"]).prompts == ("traffic light", "sofa", "couch")
+
+
+def test_capitals_and_other_scripts_are_kept() -> None:
+    assert Vocabulary.parse(["TV", "tv", "猫"]).prompts == ("TV", "tv", "猫")
+
+
+def test_one_word() -> None:
+    assert Vocabulary.parse(("cat",)).class_index == (0,)
+
+
+def test_847_classes() -> None:
+    vocabulary = Vocabulary.parse([f"thing {index}" for index in range(847)])
+    assert vocabulary.class_index == tuple(range(847))
+
+
+def test_equal_vocabularies_are_one_key_even_after_a_worker_process() -> None:
+    vocabulary = Vocabulary.parse(["cat;kitten", "dog"], background=["sky"])
+    assert {vocabulary: 1}[Vocabulary.parse(["cat ; kitten", "dog"], ["sky"])] == 1
+    assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary
+
+
+@pytest.mark.parametrize("name", ["", "   ", "a;", ";b", "a;;b", None, 7, True, ["cat"]])
+def test_a_name_that_is_no_name_is_refused(name: object) -> None:
+    with pytest.raises(InputError) as caught:
+        Vocabulary.parse(["dog", name], where="classes.txt")  # type: ignore[list-item]
+    assert caught.value.where == "classes.txt"
+    assert repr(name) in caught.value.came
+
+
+def test_a_background_prompt_that_is_no_name_is_refused() -> None:
+    with pytest.raises(InputError, match="''"):
+        Vocabulary.parse(["dog"], background=["sky", ""])
+
+
+def test_no_class_at_all_is_refused() -> None:
+    with pytest.raises(InputError, match=r"names\.yaml: no class"):
+        Vocabulary.parse([], background=["sky"], where="names.yaml")
+
+
+def test_one_string_is_refused_because_its_letters_would_be_the_classes() -> None:
+    with pytest.raises(InputError, match="one string, 'cat'"):
+        Vocabulary.parse("cat")
+    with pytest.raises(InputError, match="one string, 'sky'"):
+        Vocabulary.parse(["cat"], background="sky")
+
+
+@pytest.mark.parametrize(
+    ("classes", "background", "word"),
+    [
+        (["cat", "dog", "cat"], [], "cat"),
+        (["cat", " cat"], [], "cat"),
+        (["sofa;couch", "couch"], [], "couch"),
+        (["sofa;sofa"], [], "sofa"),
+        (["sky", "cat"], ["wall", "sky"], "sky"),
+        (["background", "cat"], ["background"], "background"),
+    ],
+)
+def test_a_word_given_twice_is_refused(classes: list[str], background: list[str], word: str) -> None:
+    with pytest.raises(InputError, match=f"the word '{word}' twice"):
+        Vocabulary.parse(classes, background)
+
+
+def test_background_cannot_be_a_class_and_a_list_of_prompts() -> None:
+    with pytest.raises(InputError, match="a class named 'background' besides"):
+        Vocabulary.parse(["cat", "background"], background=["wall"])

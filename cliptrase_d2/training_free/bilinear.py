@@ -41,9 +41,7 @@ def upsampled_argmax(scores: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         [B,H,W] int64, 0 to C-1.
     """
-    rows, columns = (
-        _axis(grid, length, scores.device) for grid, length in zip(scores.shape[2:], size, strict=True)
-    )
+    rows, columns = (_axis(grid, length, scores.device) for grid, length in zip(scores.shape[2:], size, strict=True))
     return torch.stack([_image_argmax(image.float(), rows, columns) for image in scores])
 
 

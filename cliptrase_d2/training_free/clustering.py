@@ -29,11 +29,9 @@ def dbscan(features: Tensor, eps: float, min_samples: int) -> Tensor:
     Returns:
         [B,N] int64, cluster 0, 1, …, or -1 for noise.
     """
-    batch, points, _ = features.shape
+    points = features.shape[1]
     images = max(1, _DISTANCE_BYTES // (8 * points * points))
-    return torch.cat([_dbscan(chunk, eps, min_samples) for chunk in features.split(images)]) if batch else (
-        features.new_empty((0, points), dtype=torch.int64)
-    )
+    return torch.cat([_dbscan(chunk, eps, min_samples) for chunk in features.split(images)])
 
 
 def resolution_free(points: int) -> tuple[float, int]:

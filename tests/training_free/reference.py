@@ -45,12 +45,9 @@ def self_correlation(query: Tensor, key: Tensor, value: Tensor, similarity=cosin
 
 def suppress_global_patches(correlation: Tensor) -> Tensor:
     """R = max(0, S[1:,1:] - S[0,1:]) of one image, [N+1,N+1] -> [N,N]."""
-    patches = len(correlation) - 1
-    result = torch.zeros(patches, patches, dtype=correlation.dtype)
-    for i in range(patches):
-        for j in range(patches):
-            result[i, j] = max(0.0, float(correlation[i + 1, j + 1] - correlation[0, j + 1]))
-    return result
+    class_row, *patch_rows = correlation.tolist()
+    result = [[max(0.0, a - b) for a, b in zip(row[1:], class_row[1:], strict=True)] for row in patch_rows]
+    return torch.tensor(result, dtype=correlation.dtype)
 
 
 def dbscan(rows: Tensor, eps: float, min_samples: int) -> Tensor:

@@ -112,6 +112,10 @@ def test_a_batch_equals_its_images_one_by_one(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(dbscan(batch, 1.0, 3), one_by_one)
 
 
+def test_a_batch_of_no_images_has_no_labels() -> None:
+    assert dbscan(torch.zeros(0, 6, 6), 1.0, 3).shape == (0, 6)
+
+
 def test_autocast_does_not_move_the_rim() -> None:
     rows = torch.randn(1, 50, 20)
     with torch.autocast("cpu", torch.bfloat16):

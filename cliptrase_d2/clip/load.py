@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,17 +168,16 @@ def _scalar_like(value: Tensor, wanted: Tensor | None) -> Tensor:
 
 
 def _refuse_other_architecture(wanted: dict[str, Tensor], tensors: dict[str, Tensor], source: Source) -> None:
-    """A single absent weight is reported; a whole absent part, or another size, means another model."""
+    """A single absent weight is reported; another number of blocks, or another size, means another model."""
     shapes = [
         f"{name} {list(tensors[name].shape)}, not {list(value.shape)}"
         for name, value in wanted.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
-    have, want = {_part(name) for name in tensors}, {_part(name) for name in wanted}
-    absent, foreign = sorted(want - have - {"logit_scale", "logit_bias"}), sorted(have - want)
-    blocks_too_many = [part for part in foreign if "resblocks" in part]
-    if shapes or absent or blocks_too_many:
-        found = [("of another shape", shapes), ("missing", absent), ("too many", blocks_too_many)]
+    have, want = _blocks(tensors), _blocks(wanted)
+    absent, too_many = sorted(want - have), sorted(have - want)
+    if shapes or absent or too_many:
+        found = [("of another shape", shapes), ("missing", absent), ("too many", too_many)]
         raise InputError(
             source.path,
             "the weights of another model; " + "; ".join(f"{label}: {_some(names)}" for label, names in found if names),
@@ -186,10 +186,9 @@ def _refuse_other_architecture(wanted: dict[str, Tensor], tensors: dict[str, Ten
         )
 
 
-def _part(name: str) -> str:
-    """The block that a weight belongs to, or else the module or parameter."""
-    block = re.match(r"(.*resblocks\.\d+)\.", name)
-    return block[1] if block else name.split(".")[0]
+def _blocks(names: Iterable[str]) -> set[str]:
+    """The residual blocks that the named weights belong to."""
+    return {name[: match.end()] for name in names if (match := re.match(r".*resblocks\.\d+", name))}
 
 
 def _log(report: LoadReport) -> None:

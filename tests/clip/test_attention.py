@@ -36,5 +36,5 @@ def test_maskclip_passes_values_through() -> None:
 
 
 def test_unknown_attention_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="'kk'.*qk, v, qq_kk, qq_kk_vv"):
+    with pytest.raises(InputError, match=r"'kk'.*qk, v, qq_kk, qq_kk_vv"):
         attention_named("kk")

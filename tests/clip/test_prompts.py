@@ -22,5 +22,5 @@ def test_braces_in_a_word_stay() -> None:
 
 
 def test_unknown_set_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="'image_net'.*imagenet, vild, simple"):
+    with pytest.raises(InputError, match=r"'image_net'.*imagenet, vild, simple"):
         fill("image_net", "cat")

@@ -154,7 +154,7 @@ def test_statistics_are_in_no_checkpoint() -> None:
 
 def test_size_off_the_patch_grid_is_refused() -> None:
     tower = VisualTower(visual=tiny_clip().visual, attention="qk")
-    with pytest.raises(InputError, match="64×70 pixels.*multiples of 16"):
+    with pytest.raises(InputError, match=r"64×70 pixels.*multiples of 16"):
         tower(images(64, 70))
 
 

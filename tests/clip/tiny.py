@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import open_clip
@@ -64,4 +65,6 @@ class _Holder(nn.Module):
 def save_openai_archive(model: CLIP, path: Path) -> None:
     """Write a real TorchScript archive with the layout of OpenAI's: half-precision weights under CLIP's names."""
     state = {name: v.half() if v.is_floating_point() else v for name, v in openai_state(model).items()}
-    torch.jit.trace(_Holder(state), torch.ones(1)).save(str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is on its way out, OpenAI's files remain
+        torch.jit.trace(_Holder(state), torch.ones(1)).save(str(path))

@@ -1,0 +1,151 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip.tokenizer import SimpleTokenizer
+
+from cliptrase_d2.clip import text as text_module
+from cliptrase_d2.clip.prompts import fill
+from cliptrase_d2.clip.text import TextEncoder, _chunks
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.vocabulary import Vocabulary
+from tests.clip.tiny import tiny_clip
+
+VOCABULARY = Vocabulary.parse(["cat", "potted plant;flowerpot", "a very long name of something else entirely"])
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+@pytest.fixture
+def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on a cache miss is an error."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("encoded although it should have been in the cache")
+
+    monkeypatch.setattr(text_module, "encode_text_tokens", fail)
+
+
+@pytest.mark.parametrize("templates", ["imagenet", "vild", "simple"])
+@pytest.mark.parametrize("budget", [1, 100, 4096])
+def test_features_equal_the_full_context(tokenizer: SimpleTokenizer, templates: str, budget: int) -> None:
+    model = tiny_clip()
+    result = TextEncoder(model, tokenizer, templates=templates, tokens_per_chunk=budget)(VOCABULARY)
+    assert result.features.shape == (4, 32)
+    assert result.class_index.tolist() == [0, 1, 1, 2]
+    assert result.classes == VOCABULARY.classes
+    for word, row in zip(VOCABULARY.prompts, result.features, strict=True):
+        each = F.normalize(model.encode_text(tokenizer(fill(templates, word))), dim=-1)  # at 77 tokens
+        torch.testing.assert_close(row, F.normalize(each.mean(dim=0), dim=-1), atol=1e-5, rtol=0)
+
+
+def test_one_word_vocabulary(tokenizer: SimpleTokenizer) -> None:
+    result = TextEncoder(tiny_clip(), tokenizer, templates="simple")(Vocabulary.parse(["cat"]))
+    assert result.features.shape == (1, 32)
+    assert result.class_index.tolist() == [0]
+
+
+def test_chunks_hold_every_prompt_once_within_the_budget() -> None:
+    lengths = torch.tensor([5, 9, 5, 77, 6, 5, 12])
+    chunks = list(_chunks(lengths, 20))
+    assert sorted(torch.cat(chunks).tolist()) == list(range(7))
+    for chunk in chunks:
+        assert len(chunk) == 1 or len(chunk) * int(lengths[chunk].max()) <= 20
+
+
+def test_features_do_not_depend_on_autocast(tokenizer: SimpleTokenizer) -> None:
+    encoder = TextEncoder(tiny_clip(), tokenizer, templates="simple")
+    exact = encoder(VOCABULARY).features
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder(VOCABULARY).features, exact)
+
+
+def test_second_call_reads_the_cache(
+    tokenizer: SimpleTokenizer, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    first = TextEncoder(tiny_clip(), tokenizer, templates="vild", cache_dir=tmp_path / "new" / "folder")(VOCABULARY)
+    request.getfixturevalue("no_encoding")
+    again = TextEncoder(tiny_clip(), tokenizer, templates="vild", cache_dir=tmp_path / "new" / "folder")(VOCABULARY)
+    assert torch.equal(again.features, first.features)
+
+
+def test_cache_is_not_used_for_anything_else(tokenizer: SimpleTokenizer, tmp_path: Path) -> None:
+    base = TextEncoder(tiny_clip(), tokenizer, templates="simple", cache_dir=tmp_path)
+    first = base(VOCABULARY).features
+    others = [
+        TextEncoder(tiny_clip(seed=1), tokenizer, templates="simple", cache_dir=tmp_path)(VOCABULARY),
+        TextEncoder(tiny_clip(quick_gelu=True), tokenizer, templates="simple", cache_dir=tmp_path)(VOCABULARY),
+        TextEncoder(tiny_clip(), tokenizer, templates="vild", cache_dir=tmp_path)(VOCABULARY),
+        base(Vocabulary.parse(["dog", "potted plant;flowerpot", "lamp"])),
+    ]
+    assert len(list(tmp_path.iterdir())) == 1 + len(others)
+    for other in others:
+        assert not torch.equal(other.features, first)
+
+
+def test_same_words_in_other_classes_share_the_cache(
+    tokenizer: SimpleTokenizer, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    encoder = TextEncoder(tiny_clip(), tokenizer, templates="simple", cache_dir=tmp_path)
+    apart = encoder(Vocabulary.parse(["sofa", "couch"]))
+    request.getfixturevalue("no_encoding")
+    together = encoder(Vocabulary.parse(["sofa;couch"]))
+    assert torch.equal(apart.features, together.features)
+    assert (apart.class_index.tolist(), together.class_index.tolist()) == ([0, 1], [0, 0])
+
+
+def test_weights_changed_later_are_encoded_again(tokenizer: SimpleTokenizer, tmp_path: Path) -> None:
+    model = tiny_clip()
+    encoder = TextEncoder(model, tokenizer, templates="simple", cache_dir=tmp_path)
+    before = encoder(VOCABULARY).features
+    model.load_state_dict(tiny_clip(seed=1).state_dict())
+    assert not torch.allclose(encoder(VOCABULARY).features, before)
+
+
+def test_unwritable_cache_is_said_once(
+    tokenizer: SimpleTokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    encoder = TextEncoder(tiny_clip(), tokenizer, templates="simple", cache_dir=tmp_path / "file" / "cache")
+    expected = TextEncoder(tiny_clip(), tokenizer, templates="simple")(VOCABULARY).features
+    assert torch.equal(encoder(VOCABULARY).features, expected)
+    assert torch.equal(encoder(VOCABULARY).features, expected)
+    assert [record.message for record in caplog.records if "cannot be kept" in record.message] == [
+        record.message for record in caplog.records[-1:]
+    ]
+
+
+def test_prompt_longer_than_the_context_is_named(tokenizer: SimpleTokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    long = "dog " * 90
+    with caplog.at_level(logging.WARNING):
+        TextEncoder(tiny_clip(), tokenizer, templates="vild")(Vocabulary.parse(["cat", long]))
+    assert len(caplog.records) == 1
+    assert "1 of 2 words" in caplog.text
+    assert "dog dog" in caplog.text
+
+
+def test_prompt_that_just_fits_is_not_warned_of(tokenizer: SimpleTokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    # "a photo of a" and "." are five tokens, start and end two more: 70 are left of 77.
+    for count, warnings in ((70, 0), (71, 1)):
+        caplog.clear()
+        TextEncoder(tiny_clip(), tokenizer, templates="simple")(Vocabulary.parse(["dog " * count]))
+        assert len(caplog.records) == warnings
+
+
+def test_progress_is_shown_for_long_work_only(tokenizer: SimpleTokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+    TextEncoder(tiny_clip(), tokenizer, templates="simple")(VOCABULARY)
+    assert capsys.readouterr().err == ""
+    TextEncoder(tiny_clip(), tokenizer, templates="imagenet", tokens_per_chunk=256)(VOCABULARY)
+    captured = capsys.readouterr()
+    assert "Text features: 100%" in captured.err
+    assert captured.out == ""
+
+
+def test_unknown_templates_are_refused(tokenizer: SimpleTokenizer) -> None:
+    with pytest.raises(InputError, match="imagenet, vild, simple"):
+        TextEncoder(tiny_clip(), tokenizer, templates="none")

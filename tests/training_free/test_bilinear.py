@@ -51,6 +51,17 @@ def test_among_equal_scores_the_smallest_class_wins(
     assert torch.equal(upsampled_argmax(scores, size), dense(scores, size))
 
 
+@given(classes=st.integers(1, 30), grid=st.tuples(sides, sides), size=st.tuples(lengths, lengths), seed=seeds)
+def test_ties_at_any_size_differ_from_the_dense_argmax_by_rounding_alone(
+    classes: int, grid: tuple[int, int], size: tuple[int, int], seed: int
+) -> None:
+    # Weights such as 1/3 are rounded, and what torch makes of a true tie depends on its instructions.
+    scores = torch.randint(4, (1, classes, *grid), generator=seeded(seed)).float()
+    values = reference.upsample(scores[0], size)
+    found = values.gather(0, upsampled_argmax(scores, size))[0]
+    torch.testing.assert_close(found, values.amax(0), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("size", [(9, 5), (4, 7), (2, 2), (1, 1), (18, 3), (3, 1)])
 def test_sizes_below_the_grid(size: tuple[int, int]) -> None:
     scores = torch.randn(1, 6, 9, 7)

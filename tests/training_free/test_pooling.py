@@ -30,6 +30,11 @@ def test_a_binary_mask_is_the_plain_mean() -> None:
     torch.testing.assert_close(mask_average_pooling(mask, features)[0], features[mask[0]].mean(0))
 
 
+def test_weights_that_sum_to_little_still_give_the_mean() -> None:
+    masks, features = torch.rand(2, 15), torch.randn(15, 6)
+    torch.testing.assert_close(mask_average_pooling(1e-6 * masks, features), mask_average_pooling(masks, features))
+
+
 def test_an_empty_mask_gives_the_zero_vector() -> None:
     masks = torch.zeros(2, 3)
     masks[1] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cliptrase_d2.clip.torchscript import is_torchscript, read_torchscript
+from cliptrase_d2.clip.torchscript import activation_in_code, is_torchscript, read_torchscript
 from cliptrase_d2.errors import InputError
 
 FORMATS = "OpenAI's JIT archive, an open_clip .pt/.bin state dict, or .safetensors"
 # Entries that only OpenAI's own state dicts have.
 _OPENAI_ENTRIES = frozenset({"input_resolution", "context_length", "vocab_size"})
 _DATA_PARALLEL = "module."
+_ARCHIVE = "TorchScript archive"
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,15 @@ class Checkpoint:
         tensors: the weights by open_clip's names.
         ignored: names of entries that are no tensors.
         format: what the file is, in words.
-        from_openai: whether it holds entries that only OpenAI's own models have.
+        quick_gelu: whether its model has QuickGELU; None if the file does not tell.
+        quick_gelu_reason: how the file tells.
     """
 
     tensors: dict[str, Tensor]
     ignored: tuple[str, ...]
     format: str
-    from_openai: bool
+    quick_gelu: bool | None
+    quick_gelu_reason: str
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -61,13 +65,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     if all(name.startswith(_DATA_PARALLEL) for name in tensors):  # saved while wrapped for several GPUs
         tensors = {name.removeprefix(_DATA_PARALLEL): value for name, value in tensors.items()}
-    from_openai = tensors.keys() >= _OPENAI_ENTRIES
+    quick_gelu, reason = _activation(path, kind, tensors)
     return Checkpoint(
         # attn_mask is the causal mask, which every model makes for itself.
         tensors={n: v for n, v in tensors.items() if n not in _OPENAI_ENTRIES and not n.endswith("attn_mask")},
         ignored=tuple(str(name) for name, value in entries.items() if not isinstance(value, Tensor)),
         format=kind,
-        from_openai=from_openai,
+        quick_gelu=quick_gelu,
+        quick_gelu_reason=reason,
     )
 
 
@@ -75,8 +80,17 @@ def _read(path: Path) -> tuple[object, str]:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path), "safetensors"
     if is_torchscript(path):
-        return read_torchscript(path), "TorchScript archive"
+        return read_torchscript(path), _ARCHIVE
     return torch.load(path, map_location="cpu", weights_only=True), "PyTorch state dict"
+
+
+def _activation(path: Path, kind: str, names: Container[str]) -> tuple[bool | None, str]:
+    in_code = activation_in_code(path) if kind == _ARCHIVE else None
+    if in_code is not None:
+        return in_code, "as the archive's code has it"
+    if all(name in names for name in _OPENAI_ENTRIES):
+        return True, "as in all of OpenAI's own models, which the file is one of"
+    return None, ""
 
 
 def _state_dict(content: object) -> dict[str, object]:

@@ -123,8 +123,8 @@ def _build_seeded(config: dict[str, Any], seed: int) -> CLIP:
 
 def _activation(config: dict[str, Any], source: Source, checkpoint: Checkpoint | None) -> tuple[bool, str]:
     """Whether QuickGELU, and why: the wrong one costs accuracy without any other sign."""
-    if checkpoint and checkpoint.from_openai:
-        return True, "as in all of OpenAI's own models, which the file is one of"
+    if checkpoint and checkpoint.quick_gelu is not None:
+        return checkpoint.quick_gelu, checkpoint.quick_gelu_reason
     if "quick_gelu" in source.facts:
         return bool(source.facts["quick_gelu"]), f"says {source.said_by}"
     named = bool(config.get("quick_gelu", False))

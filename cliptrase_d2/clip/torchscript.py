@@ -53,6 +53,15 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     return dict(_tensors(root, ""))
 
 
+def activation_in_code(path: Path) -> bool | None:
+    """Whether the archived code, which is only looked at, uses QuickGELU (True) or GELU (False); None: neither."""
+    with zipfile.ZipFile(path) as archive:
+        code = b"".join(archive.read(entry) for entry in archive.namelist() if entry.endswith(".py"))
+    if b"torch.gelu(" in code:
+        return False
+    return True if b"torch.sigmoid(" in code else None  # x·sigmoid(1.702·x) is the only sigmoid in CLIP
+
+
 class _Module:
     """A module of the archive: its attributes and nothing else."""
 

@@ -55,7 +55,7 @@ def test_openai_archive_and_openai_state_dict_are_recognised(tmp_path: Path) -> 
     torch.save(openai_state(tiny_clip()), tmp_path / "state.pt")
     torch.save(tiny_clip().state_dict(), tmp_path / "open_clip.pt")
     archive, state, other = (read_checkpoint(tmp_path / f"{n}.pt") for n in ("archive", "state", "open_clip"))
-    assert (archive.from_openai, state.from_openai, other.from_openai) == (True, True, False)
+    assert (archive.quick_gelu, state.quick_gelu, other.quick_gelu) == (True, True, None)
     assert archive.format == "TorchScript archive"
     assert archive.tensors.keys() == state.tensors.keys() == other.tensors.keys()
 

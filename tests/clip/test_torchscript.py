@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cliptrase_d2.clip.torchscript import is_torchscript, read_torchscript
+from cliptrase_d2.clip.torchscript import activation_in_code, is_torchscript, read_torchscript
 from tests.clip.tiny import openai_state, save_openai_archive, tiny_clip
 
 
@@ -48,6 +48,23 @@ def test_openai_archive_gives_its_weights(tmp_path: Path) -> None:
     assert read.keys() == expected.keys()
     assert read["visual.proj"].dtype == torch.float16
     torch.testing.assert_close(read["visual.proj"].float(), expected["visual.proj"], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")  # of tracing: shapes become constants, and TorchScript is deprecated
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_whole_traced_model_tells_its_activation_and_weights(tmp_path: Path, quick_gelu: bool) -> None:
+    model = tiny_clip(quick_gelu=quick_gelu)
+    inputs = torch.randn(1, 3, 64, 64), torch.randint(49408, (1, 77))
+    torch.jit.trace(model, inputs, check_trace=False).save(str(tmp_path / "clip.pt"))
+    assert activation_in_code(tmp_path / "clip.pt") is quick_gelu
+    read = read_torchscript(tmp_path / "clip.pt")
+    for name, value in model.state_dict().items():
+        assert torch.equal(read[name], value), name
+
+
+def test_archive_without_code_tells_no_activation(tmp_path: Path) -> None:
+    save_openai_archive(tiny_clip(), tmp_path / "clip.pt")
+    assert activation_in_code(tmp_path / "clip.pt") is None
 
 
 def test_state_dicts_are_no_archives(tmp_path: Path) -> None:

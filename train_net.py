@@ -6,15 +6,11 @@ import argparse
 import logging
 import sys
 
-import torch
 from tabulate import tabulate
 
-import cliptrase_d2.meta_arch  # noqa: F401 (registers the models)
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import (
     CfgNode,
-    DetectionCheckpointer,
-    build_model,
     comm,
     default_argument_parser,
     default_setup,
@@ -24,6 +20,8 @@ from cliptrase_d2.d2 import (
 )
 from cliptrase_d2.data.custom import read_dataset_file
 from cliptrase_d2.data.register import register_spec
+from cliptrase_d2.engine.build import build_segmenter
+from cliptrase_d2.engine.device import resolve_device
 from cliptrase_d2.engine.evaluation import evaluate_dataset, require_datasets
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.table import HEADLINE
@@ -45,9 +43,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     if args.dataset:
         cfg.DATASETS.TEST = tuple(register_spec(read_dataset_file(path)) for path in args.dataset)
-    without_gpu = cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available()
-    if without_gpu:
-        cfg.MODEL.DEVICE = "cpu"
+    without_gpu = resolve_device(cfg)
     cfg.freeze()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cliptrase_d2")
     logger.info(describe())
@@ -68,9 +64,7 @@ def main(args: argparse.Namespace) -> None:
             "Add --eval-only.",
         )
     require_datasets(cfg.DATASETS.TEST)
-    model = build_model(cfg).eval()
-    if cfg.MODEL.WEIGHTS:
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    model = build_segmenter(cfg)
     rows = [(name, evaluate_dataset(cfg, model, name)) for name in cfg.DATASETS.TEST]
     if comm.is_main_process():
         table = [[name, *(f"{results['sem_seg'][key]:.2f}" for key in HEADLINE)] for name, results in rows]

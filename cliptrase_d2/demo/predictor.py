@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from cliptrase_d2.config import load_config
-from cliptrase_d2.d2 import DetectionCheckpointer, build_model
 from cliptrase_d2.data.images import read_image, upright_rgb
 from cliptrase_d2.data.protocol import Protocol
 from cliptrase_d2.demo.result import SegmentationResult
+from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.device import resolve_device
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.meta_arch import CLIPtrase  # registers it, too
+from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -59,17 +59,11 @@ class Segmenter:
             InputError: a key, value, weight file or device that cannot be used.
         """
         cfg = load_config(path, opts) if path else load_config(options=(*_DEFAULTS, *opts))
-        cfg.INPUT.FORMAT = "RGB"  # what we read, whatever other readers of the same file are told
         if resolve_device(cfg):
             logger.info("No CUDA device was found: running on the CPU.")
         cfg.freeze()
-        model = build_model(cfg).eval()
-        if not isinstance(model, CLIPtrase):
-            raise InputError("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, "CLIPtrase", "Choose it.")
-        if cfg.MODEL.WEIGHTS:
-            DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
         return cls(
-            model=model,
+            model=build_segmenter(cfg),
             protocol=cfg.TEST.PROTOCOL,
             short_side=cfg.INPUT.MIN_SIZE_TEST,
             max_size=cfg.INPUT.MAX_SIZE_TEST,

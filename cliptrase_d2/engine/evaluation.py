@@ -14,9 +14,10 @@ from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.engine.provenance import config_hash, versions
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+from cliptrase_d2.meta_arch import CLIPtrase
 
 
-def evaluate_dataset(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, dict[str, float]]:
+def evaluate_dataset(cfg: CfgNode, model: CLIPtrase, name: str) -> dict[str, dict[str, float]]:
     """Evaluate on one registered data set, by the protocol and the sizes of the configuration.
 
     Returns:

@@ -6,9 +6,10 @@ import hashlib
 import platform
 from importlib.metadata import version
 
+from cliptrase_d2 import __version__
 from cliptrase_d2.d2 import CfgNode, describe
 
-_PACKAGES = ("cliptrase_d2", "torch", "open_clip_torch", "hdbscan", "numpy")
+_PACKAGES = ("torch", "open_clip_torch", "hdbscan", "numpy")
 
 
 def config_hash(cfg: CfgNode) -> str:
@@ -23,6 +24,7 @@ def versions() -> dict[str, str]:
     """Version of Python and of every package that takes part in a number."""
     return {
         "python": platform.python_version(),
+        "cliptrase_d2": __version__,
         "detectron2": describe(),
         **{package: version(package) for package in _PACKAGES},
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip import CLIP
 from torch import Tensor, nn
 
 from cliptrase_d2.clip.load import load_clip, tokenizer_for
@@ -38,7 +39,6 @@ class CLIPtrase(nn.Module):
             None to see every image as a whole.
         vocabulary: classes of inputs that bring none; None if every input must.
         precision: arithmetic of the image tower, a key of `PRECISIONS`.
-        bgr: whether images come with the channels reversed.
         output_sem_seg: whether to return per-class scores at output size.
     Raises:
         InputError: a window that does not fit the patches, or an unknown precision.
@@ -48,7 +48,7 @@ class CLIPtrase(nn.Module):
     def __init__(
         self,
         *,
-        clip: nn.Module,
+        clip: CLIP,
         tower: VisualTower,
         text_encoder: TextEncoder,
         method: Method,
@@ -56,7 +56,6 @@ class CLIPtrase(nn.Module):
         stride: int | None = None,
         vocabulary: Vocabulary | None = None,
         precision: str = "fp32",
-        bgr: bool = False,
         output_sem_seg: bool = False,
     ):
         super().__init__()
@@ -73,13 +72,14 @@ class CLIPtrase(nn.Module):
         self.window, self.stride = window, stride
         self.vocabulary = vocabulary
         self.precision = PRECISIONS[precision]
-        self.bgr = bgr
         self.output_sem_seg = output_sem_seg
         self._texts: dict[Vocabulary, TextFeatures] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of `__init__` from a configuration; loads the CLIP weights."""
+        if cfg.INPUT.FORMAT != "RGB":
+            raise InputError("INPUT.FORMAT", repr(cfg.INPUT.FORMAT), "RGB, which CLIP was trained on", "Leave it out.")
         clip, _ = load_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, seed=cfg.MODEL.CLIP.SEED)
         method = cfg.MODEL.CLIPTRASE
         cache = cfg.MODEL.CLIP.TEXT_CACHE
@@ -116,7 +116,6 @@ class CLIPtrase(nn.Module):
             "stride": cfg.TEST.STRIDE if slides else None,
             "vocabulary": _default_vocabulary(method.VOCABULARY, method.BACKGROUND, cfg.DATASETS.TEST),
             "precision": cfg.MODEL.CLIP.PRECISION,
-            "bgr": cfg.INPUT.FORMAT == "BGR",
             "output_sem_seg": method.OUTPUT_SEM_SEG,
         }
 
@@ -210,7 +209,7 @@ class CLIPtrase(nn.Module):
     def _prepare(self, image: Tensor) -> Tensor:
         """[3,H,W] in 0 to 255 -> normalised, resized to the nearest whole patches if it does not fit."""
         image = image.to(self.device)
-        image = self.tower.normalise(image.flip(0) if self.bgr else image)
+        image = self.tower.normalise(image)
         side = self.tower.patch_size
         fitting = [max(1, round(length / side)) * side for length in image.shape[1:]]
         if fitting == list(image.shape[1:]):
@@ -245,7 +244,9 @@ def _output_size(inputs: dict[str, Any]) -> tuple[int, int]:
     return inputs.get("height", height), inputs.get("width", width)
 
 
-def _default_vocabulary(classes: Sequence[str], background: Sequence[str], datasets: Sequence[str]) -> Vocabulary | None:
+def _default_vocabulary(
+    classes: Sequence[str], background: Sequence[str], datasets: Sequence[str]
+) -> Vocabulary | None:
     if classes:
         return Vocabulary.parse(classes, background, where="MODEL.CLIPTRASE.VOCABULARY")
     if not datasets:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cliptrase_d2.d2.config_merge import merge_config_file, merge_config_options
-from cliptrase_d2.d2.processes import torchrun_aware
+from cliptrase_d2.d2.processes import make_launch
 from cliptrase_d2.d2.safe_checkpoint import DataOnly
 from cliptrase_d2.d2.side import broken_detectron2, choose_side, describe_side
 
@@ -118,7 +118,7 @@ __all__ = [
     "setup_logger",
 ]
 
-launch = torchrun_aware(_side_launch, comm)
+launch = make_launch(_side_launch, comm)
 
 
 class DetectionCheckpointer(DataOnly, _SideCheckpointer):

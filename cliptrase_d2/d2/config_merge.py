@@ -65,7 +65,11 @@ def _files_in_order(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, 
         )
     content = _read_yaml(path)
     bases = content.pop(BASE_KEY, [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        came = f"{bases!r} ({type(bases).__name__})"
+        raise InputError(f"{path}: {BASE_KEY}", came, "a path or a list of paths", "Give paths relative to this file.")
+    for base in bases:
         base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
         yield from _files_in_order(base_path, (*parents, os.path.realpath(path)))
     yield path, content

@@ -6,12 +6,21 @@ import builtins
 import types
 from collections import UserDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+Value = TypeVar("Value")
 Records = builtins.list[dict[str, Any]]
 
 
-class _DatasetCatalog(UserDict[str, Callable[[], Records]]):
+class _Catalog(UserDict[str, Value]):
+    def list(self) -> builtins.list[str]:
+        return [*self]
+
+    def remove(self, name: str) -> None:
+        self.pop(name)
+
+
+class _DatasetCatalog(_Catalog[Callable[[], Records]]):
     """From a data set's name to the function that lists its records."""
 
     def register(self, name: str, func: Callable[[], Records]) -> None:
@@ -27,12 +36,6 @@ class _DatasetCatalog(UserDict[str, Callable[[], Records]]):
         if name not in self:
             raise KeyError(f"Dataset '{name}' is not registered! Available datasets are: {', '.join(self)}")
         return self[name]()
-
-    def list(self) -> builtins.list[str]:
-        return [*self]
-
-    def remove(self, name: str) -> None:
-        self.pop(name)
 
 
 class Metadata(types.SimpleNamespace):
@@ -68,7 +71,7 @@ class Metadata(types.SimpleNamespace):
         return getattr(self, key, default)
 
 
-class _MetadataCatalog(UserDict[str, Metadata]):
+class _MetadataCatalog(_Catalog[Metadata]):
     """From a data set's name to its metadata, made empty at the first question."""
 
     def get(self, name: str) -> Metadata:  # type: ignore[override]  # Detectron2's `get` never misses
@@ -76,12 +79,6 @@ class _MetadataCatalog(UserDict[str, Metadata]):
         if not name:
             raise AssertionError("A dataset has a name.")
         return self.setdefault(name, Metadata(name=name))
-
-    def list(self) -> builtins.list[str]:
-        return [*self]
-
-    def remove(self, name: str) -> None:
-        self.pop(name)
 
 
 DatasetCatalog = _DatasetCatalog()

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_local_group: Any = None
+_local_rank = 0
 
 
 def _is_distributed() -> bool:
@@ -32,20 +32,14 @@ def is_main_process() -> bool:
 
 
 def create_local_process_group(num_workers_per_machine: int) -> None:
-    """Group the processes of each machine; all processes call it once, after the process group was made."""
-    global _local_group
-    for first in range(0, get_world_size(), num_workers_per_machine):
-        ranks = list(range(first, first + num_workers_per_machine))
-        group = dist.new_group(ranks)
-        if get_rank() in ranks:
-            _local_group = group
+    """Tell this process how many there are on each machine, after the process group was made."""
+    global _local_rank
+    _local_rank = get_rank() % num_workers_per_machine
 
 
 def get_local_rank() -> int:
     """The number of this process on its machine, from 0."""
-    if _is_distributed() and _local_group is None:
-        raise AssertionError("The local process group is missing: start the processes with launch().")
-    return dist.get_rank(group=_local_group) if _is_distributed() else 0
+    return _local_rank
 
 
 def synchronize() -> None:
@@ -57,8 +51,8 @@ def synchronize() -> None:
 
 @functools.lru_cache
 def _cpu_group() -> Any:
-    """All processes, over gloo, so that gathered objects need no GPU memory."""
-    return dist.new_group(backend="gloo") if dist.get_backend() == "nccl" else dist.group.WORLD
+    """All processes, over gloo, so that gathered objects need no GPU memory; None is the default group."""
+    return dist.new_group(backend="gloo") if dist.get_backend() == "nccl" else None
 
 
 def all_gather(data: Any) -> list[Any]:
@@ -81,10 +75,7 @@ def reduce_dict(input_dict: dict[str, Tensor], average: bool = True) -> dict[str
     """Mean or sum of each scalar tensor over the processes, right on process 0 only."""
     if get_world_size() == 1:
         return input_dict
-    names = sorted(input_dict)  # the same order on every process
-    with torch.no_grad():
-        values = torch.stack([input_dict[name] for name in names])
-        dist.reduce(values, dst=0)
-        if average and is_main_process():
-            values /= get_world_size()
-    return dict(zip(names, values, strict=True))
+    values = torch.stack([value.detach() for _, value in sorted(input_dict.items())])  # one order on every process
+    dist.reduce(values, dst=0)
+    values = values / get_world_size() if average else values
+    return dict(zip(sorted(input_dict), values, strict=True))

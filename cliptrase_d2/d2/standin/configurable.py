@@ -35,9 +35,6 @@ def configurable(init_func: Callable[..., None] | None = None, *, from_config: C
 
 
 def _configurable_init(init_func: Callable[..., None]) -> Callable[..., None]:
-    if not inspect.isfunction(init_func) or init_func.__name__ != "__init__":
-        raise TypeError("@configurable without arguments decorates an __init__; a function needs from_config=...")
-
     @functools.wraps(init_func)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         from_config = getattr(type(self), "from_config", None)

@@ -6,13 +6,8 @@ from typing import Any
 
 
 class DatasetEvaluator:
-    """Collects what it needs of each batch, then says how good the whole was."""
+    """Collects what it needs of each batch, then says how good the whole was: {task: {metric: value}}."""
 
-    def reset(self) -> None:
-        """Begin a new evaluation."""
-
-    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Take in one batch: the model's inputs and its outputs, in the same order."""
-
-    def evaluate(self) -> dict[str, Any] | None:
-        """The results, {task: {metric: value}}, on the main process."""
+    def reset(self) -> None: ...
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None: ...
+    def evaluate(self) -> dict[str, Any] | None: ...

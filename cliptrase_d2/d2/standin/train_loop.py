@@ -22,20 +22,11 @@ class HookBase:
 
     trainer: Any = None
 
-    def before_train(self) -> None:
-        """Called before the first step."""
-
-    def after_train(self) -> None:
-        """Called after the last step, and after a step that failed."""
-
-    def before_step(self) -> None:
-        """Called before each step."""
-
-    def after_backward(self) -> None:
-        """Called in each step between the gradients and the update."""
-
-    def after_step(self) -> None:
-        """Called after each step."""
+    def before_train(self) -> None: ...
+    def after_train(self) -> None: ...  # also after a step that failed
+    def before_step(self) -> None: ...
+    def after_backward(self) -> None: ...  # in each step between the gradients and the update
+    def after_step(self) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs of this hook, for its `load_state_dict`."""
@@ -161,11 +152,9 @@ class SimpleTrainer(TrainerBase):
                 self.storage.put_scalar(name, mean)
 
     def state_dict(self) -> dict[str, Any]:
-        """As the base class's, and the optimizer's."""
         return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As the base class's."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
 
@@ -190,10 +179,8 @@ class AMPTrainer(SimpleTrainer):
         self.grad_scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """As the base class's, and the gradient scaler's."""
         return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As the base class's."""
         super().load_state_dict(state_dict)
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

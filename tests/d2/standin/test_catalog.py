@@ -59,7 +59,7 @@ def test_metadata_may_be_set_again_to_the_same_only() -> None:
 
 def test_missing_metadata_give_the_known_names() -> None:
     MetadataCatalog.get("a").ignore_label = 255
-    with pytest.raises(AttributeError, match="'stuff' does not exist .* dataset 'a'.* are: name, ignore_label"):
+    with pytest.raises(AttributeError, match=r"'stuff' does not exist .* dataset 'a'.* are: name, ignore_label"):
         MetadataCatalog.get("a").stuff  # noqa: B018
 
 

@@ -6,7 +6,8 @@ from cliptrase_d2.d2.standin.config import get_cfg
 
 
 def test_the_device_is_one_that_this_machine_has() -> None:
-    assert get_cfg().MODEL.DEVICE == ("cuda" if torch.cuda.is_available() else "cpu")
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert expected == get_cfg().MODEL.DEVICE
 
 
 def test_each_config_is_a_new_one() -> None:

@@ -21,7 +21,7 @@ def _clean_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flags_and_options_of_a_training_script() -> None:
-    words = "--config-file a.yaml --eval-only --num-gpus 2 SEED 3 MODEL.WEIGHTS a.pth".split()
+    words = ["--config-file", "a.yaml", "--eval-only", "--num-gpus", "2", "SEED", "3", "MODEL.WEIGHTS", "a.pth"]
     args = default_argument_parser().parse_args(words)
     assert (args.config_file, args.eval_only, args.resume, args.num_gpus) == ("a.yaml", True, False, 2)
     assert (args.num_machines, args.machine_rank) == (1, 0)

@@ -156,7 +156,7 @@ def test_the_rate_of_the_largest_group_is_recorded() -> None:
     weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
     optimizer = torch.optim.SGD([{"params": weights[:1], "lr": 0.5}, {"params": weights[1:], "lr": 0.25}], lr=1.0)
     trainer: Any = TrainerBase()
-    trainer.run_step = optimizer.step
+    trainer.run_step = lambda: optimizer.step()
     trainer.register_hooks([hooks.LRScheduler(optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))])
     trainer.train(0, 1)
     assert trainer.storage.latest()["lr"] == (0.25, 0)

@@ -1,10 +1,11 @@
 """Bilinear upsampling of many maps of which only the winner is wanted.
 
 Scores are known on a coarse grid, [C,h,w], and wanted as an argmax at H×W. Upsampling all C maps first costs
-C·H·W numbers, nearly all of them losers. Inside one cell of the grid a score is a weighted mean of its four
-corners, so a class that another one beats at all four corners cannot win anywhere in the cell. Few classes
-survive that test, and only they are evaluated. The result is that of the dense computation; memory does not
-grow with classes times pixels.
+C·H·W numbers, nearly all of them losers. Inside one cell of the grid a score stays between the least and the
+greatest of its four corners, so a class whose greatest is below another one's least cannot win anywhere in the
+cell. The survivors are asked again in the cell's quarters, where their corners lie closer together, until a few of
+them are left in cells of a few pixels; only those are evaluated. The result is that of the dense computation;
+memory does not grow with classes times pixels.
 """
 
 from __future__ import annotations
@@ -12,24 +13,51 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-_CORNER_VALUES = 2**24  # bound on the corner scores that are alive at once (64 MiB in float32)
+_CORNER_VALUES = 2**24  # bound on the scores that are compared at once (64 MiB in float32)
+_LEAF_PIXELS = 4  # cells with longer sides are quartered
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of the output, cut into the cells of the grid.
+    """One axis of the output, cut into the cells between grid points.
+
+    The first cell lies before the first grid point, the last behind the last one; cell i lies between the points
+    i - 1 and i. Every cell is cut into `parts` equal pieces.
 
     Attributes:
-        cell: [size] the grid cell of every output position; cell i lies between grid points i and i+1.
-        slot: [size] the place of the position within its cell.
-        far: [cells,slots] weight of the grid point i+1, in [0,1]; 0 in unused slots.
+        parts: pieces of a cell, a power of 2.
+        piece: [size] the piece that each output position lies in, 0 to cells·parts - 1.
+        slot: [size] the place of the position within its piece.
+        far: [cells·parts,slots] weight of the cell's second grid point, in [0,1]; 0 in unused slots.
     """
 
-    cell: Tensor
+    parts: int
+    piece: Tensor
     slot: Tensor
     far: Tensor
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The classes that may win in each of n pieces, ordered by piece and class.
+
+    Attributes:
+        row, column: [n] where the pieces lie.
+        piece: [K] the piece that a candidate stands in.
+        label: [K] its class.
+        corners: [K,4] its scores at the piece's corners: top left, top right, low left, low right.
+        cell_corners: [K,4] those at the corners of the cell that the piece is part of.
+    """
+
+    row: Tensor
+    column: Tensor
+    piece: Tensor
+    label: Tensor
+    corners: Tensor
+    cell_corners: Tensor
 
 
 def upsampled_argmax(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -41,7 +69,11 @@ def upsampled_argmax(scores: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         [B,H,W] int64, 0 to C-1.
     """
-    rows, columns = (_axis(grid, length, scores.device) for grid, length in zip(scores.shape[2:], size, strict=True))
+    grid = (scores.shape[2], scores.shape[3])
+    parts = 1
+    while max(length / (points * parts) for length, points in zip(size, grid, strict=True)) > _LEAF_PIXELS:
+        parts *= 2
+    rows, columns = (_axis(points, length, scores.device, parts) for points, length in zip(grid, size, strict=True))
     return torch.stack([_image_argmax(image.float(), rows, columns) for image in scores])
 
 
@@ -59,99 +91,117 @@ def region_weights(region: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
     """
     height, width = region.shape
     rows, columns = _axis(grid[0], height, region.device), _axis(grid[1], width, region.device)
-    far_y = rows.far[rows.cell, rows.slot].double()[:, None]  # [H,1]
-    far_x = columns.far[columns.cell, columns.slot].double()[None, :]  # [1,W]
+    far_y = rows.far[rows.piece, rows.slot].double()[:, None]  # [H,1]
+    far_x = columns.far[columns.piece, columns.slot].double()[None, :]  # [1,W]
     weights = torch.zeros(count * grid[0] * grid[1], dtype=torch.float64, device=region.device)
     for step_y, weight_y in ((0, 1 - far_y), (1, far_y)):
         for step_x, weight_x in ((0, 1 - far_x), (1, far_x)):
-            row = (rows.cell + step_y).clamp_max(grid[0] - 1)[:, None]
-            column = (columns.cell + step_x).clamp_max(grid[1] - 1)[None, :]
+            row = (rows.piece + step_y - 1).clamp(0, grid[0] - 1)[:, None]
+            column = (columns.piece + step_x - 1).clamp(0, grid[1] - 1)[None, :]
             point = (region * grid[0] + row) * grid[1] + column  # [H,W]
             weights.index_add_(0, point.flatten(), (weight_y * weight_x).flatten())
     return weights.view(count, -1)  # [Q,h·w]
 
 
-def _axis(grid: int, size: int, device: torch.device) -> _Axis:
+def _axis(grid: int, size: int, device: torch.device, parts: int = 1) -> _Axis:
     # float32 and this order of operations, because torch's own upsampling (align_corners off) has them.
     scale = torch.tensor(grid, dtype=torch.float32) / size
-    source = (scale * (torch.arange(size, dtype=torch.float32) + 0.5) - 0.5).clamp_min(0)
-    cell = source.long().clamp_max(grid - 1)
-    slot = torch.arange(size) - torch.searchsorted(cell, cell)
-    far = torch.zeros(grid, int(slot.max()) + 1)
-    far[cell, slot] = source - cell
-    return _Axis(cell.to(device), slot.to(device), far.to(device))
+    source = scale * (torch.arange(size, dtype=torch.float32) + 0.5) - 0.5  # in grid points, -0.5 to grid - 0.5
+    cell = source.floor()
+    piece = ((source - cell) * parts).long() + (cell.long() + 1) * parts
+    slot = torch.arange(size) - torch.searchsorted(piece, piece)
+    far = torch.zeros((grid + 1) * parts, int(slot.max()) + 1)
+    far[piece, slot] = torch.where(source < 0, 0, source - cell)  # before the first point all is as at that point
+    return _Axis(parts, piece.to(device), slot.to(device), far.to(device))
 
 
 def _image_argmax(scores: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     classes, height, width = scores.shape
-    band = max(1, _CORNER_VALUES // (4 * classes * width))  # grid rows at a time
-    grown = torch.cat([scores, scores[:, -1:]], dim=1)  # cells of the last row and column have no far side
-    grown = torch.cat([grown, grown[:, :, -1:]], dim=2).permute(1, 2, 0).contiguous()  # [h+1,w+1,C]
+    # The border repeats, so that the cells outside the grid have corners too.
+    points = F.pad(scores[None], (1, 1, 1, 1), mode="replicate")[0]
+    points = points.permute(1, 2, 0).contiguous()  # [h+2,w+2,C]
     winner = torch.empty(
-        height, width, rows.far.shape[1], columns.far.shape[1], dtype=torch.int64, device=scores.device
+        len(rows.far),
+        len(columns.far),
+        rows.far.shape[1],
+        columns.far.shape[1],
+        dtype=torch.int64,
+        device=scores.device,
+    )  # [pieces,pieces,slots,slots]
+    band = max(1, _CORNER_VALUES // (classes * (width + 2)))  # grid rows at a time
+    for top in range(0, height + 1, band):
+        candidates = _first_candidates(points[top : top + band + 1])
+        for _ in range(rows.parts.bit_length() - 1):
+            candidates = _quarter(candidates)
+        far_y = rows.far[top * rows.parts :][candidates.row]  # [n,Sy]
+        winner[top * rows.parts :][candidates.row, candidates.column] = _winners(
+            candidates, far_y, columns.far[candidates.column]
+        )
+    return winner[rows.piece[:, None], columns.piece[None, :], rows.slot[:, None], columns.slot[None, :]]  # [H,W]
+
+
+def _first_candidates(points: Tensor) -> _Candidates:
+    """Candidates in the cells of a band of the grid, [h+1,w+1,C] -> those of h·w cells."""
+    height, width = points.shape[0] - 1, points.shape[1] - 1
+    least = torch.minimum(points[:-1], points[1:])
+    least = torch.minimum(least[:, :-1], least[:, 1:])  # [h,w,C]
+    greatest = torch.maximum(points[:-1], points[1:])
+    greatest = torch.maximum(greatest[:, :-1], greatest[:, 1:])
+    bar, holder = least.max(2, keepdim=True)
+    # Who only ever ties with the holder of the bar loses to it if its index is larger.
+    labels = torch.arange(points.shape[2], device=points.device)
+    row, column, label = ((greatest > bar) | ((greatest == bar) & (labels <= holder))).nonzero(as_tuple=True)
+    corners = torch.stack([points[row + y, column + x, label] for y in (0, 1) for x in (0, 1)], dim=1)  # [K,4]
+    cells = torch.arange(height * width, device=points.device)
+    return _Candidates(cells // width, cells % width, row * width + column, label, corners, corners)
+
+
+def _quarter(given: _Candidates) -> _Candidates:
+    """The same in quarters of the pieces, without those that cannot win there."""
+    values = given.corners.T.reshape(2, 2, -1)  # [y,x,K]
+    values = torch.stack([values[0], (values[0] + values[1]) / 2, values[1]])  # [3,2,K]
+    values = torch.stack([values[:, 0], (values[:, 0] + values[:, 1]) / 2, values[:, 1]], dim=1)  # [3,3,K]
+    corners = torch.stack([values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]])  # [4,y,x,K]
+    pieces = len(given.row)
+    least, greatest = corners.amin(0), corners.amax(0)  # [y,x,K]
+    bar = least.new_full((2, 2, pieces), -torch.inf)
+    bar.scatter_reduce_(2, given.piece.expand(2, 2, -1), least, "amax")
+    y, x, parent = (greatest >= bar[:, :, given.piece]).nonzero(as_tuple=True)
+    quarter = torch.arange(4 * pieces, device=y.device)
+    return _Candidates(
+        2 * given.row.repeat(4) + quarter // (2 * pieces),
+        2 * given.column.repeat(4) + quarter // pieces % 2,
+        (2 * y + x) * pieces + given.piece[parent],
+        given.label[parent],
+        corners[:, y, x, parent].T,
+        given.cell_corners[parent],
     )
-    for top in range(0, height, band):
-        far_y = rows.far[top : top + band]
-        winner[top : top + band] = _cell_winners(grown[top : top + len(far_y) + 1], far_y, columns.far)
-    return winner[rows.cell[:, None], columns.cell[None, :], rows.slot[:, None], columns.slot[None, :]]  # [H,W]
 
 
-def _cell_winners(points: Tensor, far_y: Tensor, far_x: Tensor) -> Tensor:
-    """Winner at every slot of every cell of a band of grid rows.
+def _winners(candidates: _Candidates, far_y: Tensor, far_x: Tensor) -> Tensor:
+    """Winner at every slot of every piece, [n,Sy,Sx] int64.
 
     Args:
-        points: [h+1,w+1,C] scores.  far_y: [h,Sy].  far_x: [w,Sx].
-    Returns:
-        [h,w,Sy,Sx] int64.
+        candidates: of n pieces, at least one each.
+        far_y: [n,Sy] and far_x [n,Sx], weights of the second grid row and column.
     """
-    height, width = len(far_y), len(far_x)
-    corners = torch.stack([points[:-1, :-1], points[:-1, 1:], points[1:, :-1], points[1:, 1:]], dim=2)
-    corners = corners.view(height * width, 4, -1)  # [cells,4,C]
-    cell, candidate, rank, count = _candidates(corners)
-    order = count.argsort(descending=True)  # so that the cells with a k-th candidate are always the first ones
-    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    table = torch.zeros(len(order), int(count.max()), dtype=torch.int64, device=order.device)
-    table[place[cell], rank] = candidate
-    weight_y = far_y.repeat_interleave(width, 0)[order][:, :, None]  # [cells,Sy,1]
-    weight_x = far_x.repeat(height, 1)[order][:, None, :]  # [cells,1,Sx]
-
-    winner = table[:, :1, None].expand(-1, far_y.shape[1], far_x.shape[1]).clone()  # [cells,Sy,Sx]
-    best = winner.new_empty(0, dtype=points.dtype)
-    contested = [int(n) for n in (count[:, None] > torch.arange(table.shape[1], device=count.device)).sum(0)]
-    for k, cells in enumerate(contested):
-        cells = cells if k else (contested[1] if len(contested) > 1 else 0)  # a lone candidate needs no value
-        value = _interpolate(corners[order[:cells], :, table[:cells, k]], weight_y[:cells], weight_x[:cells])
-        if k == 0:
-            best = value
-            continue
-        better = value > best[:cells]
-        best[:cells] = torch.where(better, value, best[:cells])
-        winner[:cells] = torch.where(better, table[:cells, k, None, None], winner[:cells])
-    return winner[place].view(height, width, far_y.shape[1], far_x.shape[1])
-
-
-def _candidates(corners: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The classes that may win somewhere in a cell, in ascending order.
-
-    Args:
-        corners: [cells,4,C].
-    Returns:
-        cell [K], class [K], rank of the class within its cell [K], and candidates per cell [cells] (>= 1).
-    """
-    weakest = corners.amin(1)  # [cells,C]
-    bar, rival = weakest.max(1, keepdim=True)  # whoever never reaches the best minimum cannot win
-    cell, candidate = (corners.amax(1) >= bar).nonzero(as_tuple=True)
-    values = corners[cell, :, candidate]  # [K,4]
-    rivals = torch.cat([rival, corners.argmax(2)], dim=1)  # [cells,5], the strongest in the cell and at each corner
-    alive = torch.ones_like(cell, dtype=torch.bool)
-    for other in rivals.T:
-        other = other[cell]  # [K]
-        gap = corners[cell, :, other] - values  # [K,4]
-        alive &= ~((gap > 0).all(1) | ((gap >= 0).all(1) & (other < candidate)))
-    cell, candidate = cell[alive], candidate[alive]
-    count = torch.bincount(cell, minlength=len(corners))
-    rank = torch.arange(len(cell), device=cell.device) - (count.cumsum(0) - count)[cell]
-    return cell, candidate, rank, count
+    count = torch.bincount(candidates.piece, minlength=len(far_y))  # [n]
+    order = count.argsort(descending=True)  # so that the pieces with a k-th candidate are always the first ones
+    first = (count.cumsum(0) - count)[order]  # [n], place of each piece's first candidate
+    weight_y, weight_x = far_y[order][:, :, None], far_x[order][:, None, :]  # [n,Sy,1], [n,1,Sx]
+    winner = candidates.label[first][:, None, None].repeat(1, far_y.shape[1], far_x.shape[1])  # [n,Sy,Sx]
+    most = int(count[order[0]])
+    contested = (count > torch.arange(1, max(2, most), device=count.device)[:, None]).sum(1).tolist()
+    pieces = contested[0]  # a lone candidate needs no value
+    best = _interpolate(candidates.cell_corners[first[:pieces]], weight_y[:pieces], weight_x[:pieces])
+    for k, pieces in enumerate(contested, start=1):
+        place = first[:pieces] + k
+        value = _interpolate(candidates.cell_corners[place], weight_y[:pieces], weight_x[:pieces])
+        better = value > best[:pieces]
+        torch.maximum(best[:pieces], value, out=best[:pieces])
+        label = candidates.label[place][:, None, None]
+        torch.where(better, label, winner[:pieces], out=winner[:pieces])
+    return torch.empty_like(winner).index_copy_(0, order, winner)
 
 
 def _interpolate(corners: Tensor, far_y: Tensor, far_x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-_PLANE_VALUES = 2**15  # windows at a time: about thirty planes of them stay in a processor's cache
+_PLANE_VALUES = 2**16  # windows at a time: about thirty planes of them stay in a processor's cache
 
 Comparator = tuple[int, int, bool, bool]  # wires a < b, and whether the minimum (a) and the maximum (b) are used
 

@@ -1,0 +1,238 @@
+"""Where the time goes: every stage against the plain `encode_image` of the same model, in one run.
+
+    python tools/benchmark.py --sizes 224 336 640 --classes 171 847
+
+Speed does not depend on what the weights are worth, so they are random unless --pretrained names some. What
+random weights cluster says nothing about photographs: clustering is run and timed, but blocks of patches, --masks
+of them, are what goes on to be made into masks and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import open_clip
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.config import load_config
+from cliptrase_d2.engine.build import build_segmenter
+from cliptrase_d2.engine.provenance import versions
+from cliptrase_d2.meta_arch.cliptrase import PRECISIONS, CLIPtrase
+from cliptrase_d2.training_free.method import Method
+from cliptrase_d2.vocabulary import Vocabulary
+
+STAGES = ("image tower", "correlation", "clustering", "proposals", "classification")
+STAGE_OF = {  # which of them a step of the method belongs to
+    "correlate": "correlation",
+    "cluster": "clustering",
+    "propose": "proposals",
+    "word_logits": "classification",
+    "classify": "classification",
+}
+Result = TypeVar("Result")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="ViT-B-16", help="an open_clip ViT")
+    parser.add_argument("--pretrained", default="", help="tag or file of its weights; none: random")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 336, 640], help="sides of square images")
+    parser.add_argument("--classes", type=int, nargs="+", default=[171, 847])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--masks", type=int, default=20, help="masks per image, with random weights")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
+    return parser.parse_args()
+
+
+class Clock:
+    """Adds up the seconds of named stages, waiting for the device before and after each."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def __call__(self, stage: str, job: Callable[..., Result], *args: Any) -> Result:
+        self.add(stage, -1)
+        result = job(*args)
+        self.add(stage, 1)
+        return result
+
+    def add(self, stage: str, sign: int) -> None:
+        """Count the time of now into a stage: -1 at its beginning, 1 at its end."""
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        self.seconds[stage] += sign * time.perf_counter()
+
+    def take(self) -> dict[str, float]:
+        """The seconds since the last call."""
+        seconds, self.seconds = self.seconds, defaultdict(float)
+        return seconds
+
+
+class TimedMethod:
+    """A method whose stages run under a clock; clusters may be replaced before they go on.
+
+    Args:
+        method: whose stages run.
+        clock: that times them.
+        clusters: [B,N] in place of those that are found; None to go on with what is found.
+    """
+
+    def __init__(self, method: Method, clock: Clock, clusters: Tensor | None):
+        self.method, self.clock, self.clusters = method, clock, clusters
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        job = partial(self.clock, STAGE_OF[name], getattr(self.method, name))
+        if name != "cluster" or self.clusters is None:
+            return job
+        clusters = self.clusters
+        return lambda *args: (job(*args), clusters)[1]
+
+
+def build(args: argparse.Namespace) -> CLIPtrase:
+    """The model as a configuration would build it."""
+    options = {
+        "MODEL.CLIP.NAME": args.model,
+        "MODEL.CLIP.PRETRAINED": args.pretrained,
+        "MODEL.CLIP.PRECISION": args.precision,
+        "MODEL.CLIPTRASE.RESOLUTION_FREE": "True",
+        "MODEL.DEVICE": args.device,
+    }
+    return build_segmenter(load_config(None, [part for pair in options.items() for part in pair]))
+
+
+def random_text(classes: int, width: int, device: str) -> tuple[Vocabulary, TextFeatures]:
+    """Random unit vectors in the place of words: encoding text is no part of an image's time."""
+    names = tuple(f"class {index}" for index in range(classes))
+    features = normalize(torch.randn(classes, width, generator=torch.Generator().manual_seed(1)), dim=-1)
+    return Vocabulary.parse(names), TextFeatures(features.to(device), torch.arange(classes, device=device), names)
+
+
+def blocks(batch: int, side: int, count: int) -> Tensor:
+    """[B,N] labels of about `count` rectangles on a grid of side×side patches."""
+    rows = max(1, int(count**0.5))
+    columns = -(-count // rows)
+    line = torch.arange(side)
+    labels = (line * rows // side)[:, None] * columns + (line * columns // side)[None, :]  # [side,side]
+    return labels.flatten().unique(return_inverse=True)[1].expand(batch, -1)
+
+
+def measure(model: CLIPtrase, args: argparse.Namespace, size: int, classes: int) -> dict[str, Any]:
+    """Time the model and `encode_image` in turn, so that a slow moment of the machine hits both."""
+    images = torch.randint(0, 256, (args.batch, 3, size, size), generator=torch.Generator().manual_seed(0))
+    normalised = model.tower.normalise(images.to(args.device))
+    vocabulary, text = random_text(classes, model.clip.text_projection.shape[1], args.device)
+    # As the loader hands them over: what is done to them before the tower is part of an image's time.
+    inputs = [{"image": image.to(torch.uint8), "vocabulary": vocabulary} for image in images]
+    precision = PRECISIONS[args.precision]
+
+    # open_clip's own model at this size: as it is, encode_image takes images of the trained size alone.
+    plain = open_clip.create_model(args.model, force_image_size=size).to(args.device).eval()
+
+    def encode_image() -> Tensor:
+        with nullcontext() if precision == torch.float32 else torch.autocast(args.device, precision):
+            return plain.encode_image(normalised)
+
+    clock = Clock(args.device)
+    clusters = None if args.pretrained else blocks(args.batch, size // model.tower.patch_size, args.masks)
+    method = model.method
+    model.method = TimedMethod(method, clock, None if clusters is None else clusters.to(args.device))  # type: ignore[assignment]
+    model.text_encoder = lambda _: text  # type: ignore[assignment]
+    hooks = [
+        model.tower.register_forward_pre_hook(lambda *_: clock.add("image tower", -1)),
+        model.tower.register_forward_hook(lambda *_: clock.add("image tower", 1)),
+    ]
+    with torch.inference_mode():
+        rounds = []
+        for _ in range(args.repeats + 1):
+            clock("encode_image", encode_image)
+            clock("whole", model, inputs)
+            rounds.append(clock.take())
+        peak = {"encode_image": peak_megabytes(args.device, encode_image)}
+        peak["whole"] = peak_megabytes(args.device, lambda: model(inputs))
+    model.method = method
+    for hook in hooks:
+        hook.remove()
+    return summary(rounds[1:], args.batch) | {"size": size, "classes": classes, "peak_megabytes": peak}
+
+
+def summary(rounds: list[dict[str, float]], batch: int) -> dict[str, Any]:
+    """Medians over the rounds; the first, which warms up, is not among them."""
+    milliseconds = {name: 1000 * statistics.median(r[name] for r in rounds) / batch for name in rounds[0]}
+    return {
+        "milliseconds_per_image": milliseconds,
+        "images_per_second": 1000 / milliseconds["whole"],
+        "whole_over_encode_image": statistics.median(r["whole"] / r["encode_image"] for r in rounds),
+    }
+
+
+def peak_megabytes(device: str, job: Callable[[], object]) -> float | None:
+    """Most memory that a job holds beyond what is held before it; None where the system does not tell."""
+    if device.startswith("cuda"):
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        job()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    process = Path("/proc/self")
+    if not (process / "clear_refs").exists():  # Linux alone keeps a high-water mark that can be set back
+        return None
+    (process / "clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    job()
+    return (_resident("VmHWM") - before) / 2**10
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Milliseconds per image of every stage, and the ratio that counts."""
+    headers = ["size", "classes", "encode_image", *STAGES, "whole", "whole / encode", "images/s", "peak MB", "plain MB"]
+    body = []
+    for row in rows:
+        milliseconds, peak = row["milliseconds_per_image"], row["peak_megabytes"]
+        times = [f"{milliseconds[name]:.1f}" for name in ("encode_image", *STAGES, "whole")]
+        ratio = [f"{row['whole_over_encode_image']:.3f}", f"{row['images_per_second']:.2f}"]
+        memory = ["-" if peak[name] is None else f"{peak[name]:.0f}" for name in ("whole", "encode_image")]
+        body.append([row["size"], row["classes"], *times, *ratio, *memory])
+    return tabulate(body, headers=headers, disable_numparse=True, stralign="right")
+
+
+def main() -> None:
+    """Measure every size with every number of classes, print the table, write the JSON."""
+    args = parse_arguments()
+    model = build(args)
+    rows = [measure(model, args, size, classes) for size in args.sizes for classes in args.classes]
+    weights = args.pretrained or f"random weights, {args.masks} imposed masks"
+    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+    print(f"{args.model}, {weights}; {args.precision}, batch {args.batch}, {name}; median of {args.repeats}")
+    print("milliseconds per image; peak MB above the model and its inputs")
+    print(table(rows))
+    if args.output:
+        settings = {key: str(value) for key, value in vars(args).items()}
+        report = {"device": name, "settings": settings, "versions": versions(), "rows": rows}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

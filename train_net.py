@@ -22,7 +22,7 @@ from cliptrase_d2.data.custom import read_dataset_file
 from cliptrase_d2.data.register import register_spec
 from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.device import resolve_device
-from cliptrase_d2.engine.evaluation import evaluate_dataset, require_datasets
+from cliptrase_d2.engine.evaluation import evaluate_dataset, finished_evaluation, require_datasets
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.table import HEADLINE
 
@@ -64,10 +64,14 @@ def main(args: argparse.Namespace) -> None:
             "Add --eval-only.",
         )
     require_datasets(cfg.DATASETS.TEST)
-    model = build_segmenter(cfg)
-    rows = [(name, evaluate_dataset(cfg, model, name)) for name in cfg.DATASETS.TEST]
+    results = {name: finished_evaluation(cfg, name) if args.resume else None for name in cfg.DATASETS.TEST}
+    for name in (name for name, result in results.items() if result):
+        logger.info("%s: kept from an earlier run with this configuration", name)
+    if not all(results.values()):
+        model = build_segmenter(cfg)
+        results = {name: result or evaluate_dataset(cfg, model, name) for name, result in results.items()}
     if comm.is_main_process():
-        table = [[name, *(f"{results['sem_seg'][key]:.2f}" for key in HEADLINE)] for name, results in rows]
+        table = [[name, *(f"{result['sem_seg'][key]:.2f}" for key in HEADLINE)] for name, result in results.items()]
         logger.info("Results in percent:\n%s", tabulate(table, headers=["data set", *HEADLINE], disable_numparse=True))
         logger.info("Everything about them is in %s/inference/", cfg.OUTPUT_DIR)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -13,7 +14,7 @@ from cliptrase_d2.data.loader import EvaluationLoader, build_evaluation_loader, 
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.engine.provenance import config_hash, versions
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, headline, results_folder
 from cliptrase_d2.meta_arch import CLIPtrase
 
 
@@ -46,6 +47,17 @@ def evaluate_dataset(cfg: CfgNode, model: CLIPtrase, name: str) -> dict[str, dic
         context={"protocol": _protocol(cfg), "config_hash": config_hash(cfg), "versions": versions()},
     )
     return evaluate(model, loader, evaluator, name)
+
+
+def finished_evaluation(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] | None:
+    """What an earlier run with this very configuration found on a data set; None if it did not come to its end."""
+    path = results_folder(cfg.OUTPUT_DIR, name) / "metrics.json"
+    if not path.is_file():
+        return None
+    report = json.loads(path.read_text(encoding="utf-8"))
+    if report["config_hash"] != config_hash(cfg):
+        return None
+    return {"sem_seg": headline(report)}
 
 
 def evaluate(

@@ -25,6 +25,16 @@ from cliptrase_d2.evaluation.table import HEADLINE, format_table
 logger = logging.getLogger(__name__)
 
 
+def results_folder(output_dir: str | Path, dataset_name: str) -> Path:
+    """Where metrics.json and the predictions of a data set lie."""
+    return Path(output_dir) / "inference" / dataset_name
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The mean numbers of metrics.json, in percent; NaN where there was nothing to score."""
+    return {name: float("nan") if metrics[name] is None else metrics[name] for name in HEADLINE}
+
+
 class SegmentationEvaluator(DatasetEvaluator):
     """Sums one confusion matrix over a data set, in all processes, and reports the metrics.
 
@@ -49,7 +59,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.dataset_name = dataset_name
         self.classes = vocabulary.classes
         self.ignore_label = label_rule.ignore_label
-        self.folder = Path(output_dir) / "inference" / dataset_name
+        self.folder = results_folder(output_dir, dataset_name)
         self.save_predictions = save_predictions
         self.context = dict(context or {})
         self.reset()
@@ -111,7 +121,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         _write(self.folder / "metrics.json", lambda file: file.write(text.encode()))
         self._log(report)
-        return {"sem_seg": {name: float("nan") if metrics[name] is None else metrics[name] for name in HEADLINE}}
+        return {"sem_seg": headline(metrics)}
 
     def _log(self, report: Mapping[str, Any]) -> None:
         name = self.dataset_name

@@ -7,6 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+_ROWS = 40  # that fit a screen
+
 HEADLINE = ("pAcc", "mAcc", "fwIoU", "mIoU", "mAcc_all_classes", "mIoU_all_classes")
 
 
@@ -21,21 +23,25 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         ["this evaluation", *(_percent(metrics[name]) for name in HEADLINE)],
         ["paper's formulas", *(_percent(paper[name]) if name in paper else "" for name in HEADLINE)],
     ]
+    # Numbers come formatted, and a class may be named "1e5": tabulate is to change neither.
+    summary = tabulate(means, headers="firstrow", disable_numparse=True, stralign="right")
+    return f"{summary}\n\n{_class_table(metrics['per_class'])}"
+
+
+def _class_table(per_class: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row per class; long vocabularies go on in up to three columns."""
     rows = [
         [name, _percent(values["IoU"]), _percent(values["accuracy"]), values["pixels"]]
-        for name, values in metrics["per_class"].items()
+        for name, values in per_class.items()
     ]
-    # Numbers come formatted, and a class may be named "1e5": tabulate is to change neither.
-    return "\n\n".join(
-        (
-            tabulate(means, headers="firstrow", disable_numparse=True, stralign="right"),
-            tabulate(
-                rows,
-                headers=["class", "IoU", "accuracy", "pixels"],
-                disable_numparse=True,
-                colalign=("left", "right", "right", "right"),
-            ),
-        )
+    columns = min(3, -(-len(rows) // _ROWS))
+    height = -(-len(rows) // columns)
+    lines = [[cell for row in rows[line::height] for cell in row] for line in range(height)]
+    return tabulate(
+        lines,
+        headers=["class", "IoU", "accuracy", "pixels"] * columns,
+        disable_numparse=True,
+        colalign=("left", "right", "right", "right") * columns,
     )
 
 

@@ -43,10 +43,11 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     logger.info("Python %s, PyTorch %s, %s", platform.python_version(), torch.__version__, gpu)
     logger.info("Command line arguments: %s", args)
-    logger.info("Running with full config:\n%s", cfg.dump())
     if comm.is_main_process():
-        with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w", encoding="utf-8") as file:
+        path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+        with open(path, "w", encoding="utf-8") as file:
             file.write(cfg.dump())
+        logger.info("The full config is in %s", path)
     if cfg.SEED >= 0:
         seed_all_rng(cfg.SEED + rank)  # each process its own numbers, the same in each run
     if not getattr(args, "eval_only", False):

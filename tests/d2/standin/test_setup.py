@@ -41,7 +41,7 @@ def test_setup_saves_the_config_and_logs_to_the_output_folder(tmp_path: Path) ->
     with (tmp_path / "out" / "config.yaml").open() as file:
         saved = CfgNode.load_cfg(file)
     assert saved.DATASETS.TEST == ("a",) or saved.DATASETS.TEST == ["a"]
-    assert "Running with full config" in (tmp_path / "out" / "log.txt").read_text()
+    assert "The full config is in" in (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_the_seed_fixes_all_random_numbers(tmp_path: Path) -> None:

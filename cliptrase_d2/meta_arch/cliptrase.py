@@ -41,7 +41,7 @@ class CLIPtrase(nn.Module):
         precision: arithmetic of the image tower, a key of `PRECISIONS`.
         output_sem_seg: whether to return per-class scores at output size.
     Raises:
-        InputError: a window that does not fit the patches, or an unknown precision.
+        InputError: a window that does not fit the patches, a stride that leaves gaps, or an unknown precision.
     """
 
     @configurable
@@ -65,6 +65,9 @@ class CLIPtrase(nn.Module):
             if pixels is not None and (pixels <= 0 or pixels % tower.patch_size):
                 fix = f"Use {max(1, round(pixels / tower.patch_size)) * tower.patch_size}."
                 raise InputError(key, f"{pixels} pixels", f"a multiple of the patch size, {tower.patch_size}", fix)
+        if window is not None and stride is not None and stride > window:
+            fix = "Lower it, for no window sees what lies between."
+            raise InputError("TEST.STRIDE", f"{stride} pixels", f"at most TEST.WINDOW, {window}", fix)
         self.clip = clip
         self.tower = tower
         self.text_encoder = text_encoder

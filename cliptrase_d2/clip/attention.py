@@ -50,6 +50,9 @@ def attention_named(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """
     if name not in ATTENTIONS:
         raise InputError(
-            "attention", f"the name {name!r}", f"one of {', '.join(ATTENTIONS)}", "Use one of these names."
+            "MODEL.CLIPTRASE.ATTENTION",
+            f"the name {name!r}",
+            f"one of {', '.join(ATTENTIONS)}",
+            "Use one of these names.",
         )
     return ATTENTIONS[name]

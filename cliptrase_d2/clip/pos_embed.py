@@ -29,7 +29,10 @@ def resize_position_embedding(
     """
     if mode not in RESIZE_MODES:
         raise InputError(
-            "position_resize", f"the mode {mode!r}", f"one of {', '.join(RESIZE_MODES)}", "Use one of these names."
+            "MODEL.CLIP.POS_EMBED_RESIZE",
+            f"the mode {mode!r}",
+            f"one of {', '.join(RESIZE_MODES)}",
+            "Use one of these names.",
         )
     if tuple(grid) == tuple(trained_grid):
         return embedding

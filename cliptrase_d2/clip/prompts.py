@@ -40,7 +40,7 @@ def templates_named(name: str) -> tuple[str, ...]:
     """
     if name not in TEMPLATE_SETS:
         raise InputError(
-            "templates", f"the set {name!r}", f"one of {', '.join(TEMPLATE_SETS)}", "Use one of these names."
+            "MODEL.CLIP.TEMPLATES", f"the set {name!r}", f"one of {', '.join(TEMPLATE_SETS)}", "Use one of these names."
         )
     return TEMPLATE_SETS[name]
 

@@ -42,7 +42,7 @@ def model_config(name: str) -> dict[str, Any]:
     clean = name.replace("/", "-")  # OpenAI writes ViT-B/16
     if clean not in names:
         raise InputError(
-            "CLIP model", f"the name {name!r}", "a ViT from open_clip.list_models()", _closest(clean, names)
+            "MODEL.CLIP.NAME", f"the name {name!r}", "a ViT from open_clip.list_models()", _closest(clean, names)
         )
     config = open_clip.get_model_config(clean)
     foreign = config["vision_cfg"].get("timm_model_name") or config["text_cfg"].get("hf_model_name")
@@ -78,7 +78,7 @@ def find_source(name: str, pretrained: str) -> Source:
     tags = open_clip.list_pretrained_tags_by_model(clean)
     looks_like_path = path.suffix or len(path.parts) > 1
     raise InputError(
-        f"weights of CLIP model {clean!r}",
+        f"MODEL.CLIP.PRETRAINED of {clean}",
         f"{pretrained!r}, which is {'no file here' if looks_like_path else 'neither a tag nor a file'}",
         f"a tag ({', '.join(tags) or 'open_clip has none for this model'}), a file, or '' for random weights",
         "Check the path." if looks_like_path else _closest(pretrained, tags),

@@ -45,14 +45,14 @@ class VisualTower(nn.Module):
         depth = len(clip.blocks(visual))
         if not -depth <= correlation_layer < depth:
             raise InputError(
-                "correlation_layer",
+                "MODEL.CLIPTRASE.CORRELATION_LAYER",
                 f"block {correlation_layer} of a tower with {depth} blocks",
                 f"{-depth} to {depth - 1}",
                 "Count from the end: -1 is the last block, -2 the last but one.",
             )
         if position_resize not in RESIZE_MODES:
             raise InputError(
-                "position_resize",
+                "MODEL.CLIP.POS_EMBED_RESIZE",
                 f"the mode {position_resize!r}",
                 f"one of {', '.join(RESIZE_MODES)}",
                 "Use one of these names.",

@@ -1,0 +1,47 @@
+"""What a number says about where it came from."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+from cliptrase_d2.config import load_config
+from cliptrase_d2.d2 import SIDE
+from cliptrase_d2.engine.provenance import config_hash, versions
+
+
+def test_the_hash_is_twelve_digits_and_repeatable() -> None:
+    assert re.fullmatch("[0-9a-f]{12}", config_hash(load_config()))
+    assert config_hash(load_config()) == config_hash(load_config())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("MODEL.CLIPTRASE.EPS", "0.71"), ("TEST.PROTOCOL", "slide"), ("MODEL.CLIP.SEED", "1"), ("SEED", "3")],
+    ids=lambda option: option[0],
+)
+def test_the_hash_changes_with_a_key(option: tuple[str, str]) -> None:
+    assert config_hash(load_config(options=option)) != config_hash(load_config())
+
+
+def test_the_hash_does_not_depend_on_the_output_folder() -> None:
+    assert config_hash(load_config(options=["OUTPUT_DIR", "elsewhere"])) == config_hash(load_config())
+
+
+def test_a_frozen_configuration_stays_as_it_is() -> None:
+    cfg = load_config()
+    cfg.freeze()
+    config_hash(cfg)
+    assert cfg.is_frozen()
+    assert cfg.OUTPUT_DIR == load_config().OUTPUT_DIR
+
+
+def test_versions_name_all_that_computes() -> None:
+    found = versions()
+    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert ("stand-in" in found["detectron2"]) == (SIDE == "standin")
+    assert {"python", "cliptrase_d2", "open_clip_torch", "hdbscan", "numpy"} <= set(found)
+    assert json.loads(json.dumps(found)) == found

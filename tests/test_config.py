@@ -1,0 +1,186 @@
+"""The configuration: every key reaches the part that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from cliptrase_d2.clip.attention import attention_named
+from cliptrase_d2.config import add_cliptrase_config, load_config
+from cliptrase_d2.d2 import CfgNode, build_model, get_cfg
+from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.engine import evaluation
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.training_free.method import Method
+from cliptrase_d2.vocabulary import Vocabulary
+from tests.clip.tiny import register_tiny, tiny_clip
+from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
+from tools.draw_scenes import CLASSES, write_scenes
+
+SLIDE = ("TEST.PROTOCOL", "slide")
+# Key, value, what the built model is asked, its answer.
+OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
+    ("MODEL.CLIP.POS_EMBED_RESIZE", "output_size", lambda model: model.tower.position_resize, "output_size"),
+    ("MODEL.CLIP.PRECISION", "bf16", lambda model: model.precision, torch.bfloat16),
+    ("MODEL.CLIP.TEMPLATES", "vild", lambda model: model.text_encoder.templates, "vild"),
+    ("MODEL.CLIP.TEXT_CACHE", "features", lambda model: model.text_encoder.cache_dir, Path("features")),
+    ("MODEL.CLIP.TEXT_CACHE", "~/x", lambda model: model.text_encoder.cache_dir, Path.home() / "x"),
+    ("MODEL.CLIPTRASE.ATTENTION", "v", lambda model: model.tower.attention, attention_named("v")),
+    ("MODEL.CLIPTRASE.CORRELATION_LAYER", "-1", lambda model: model.tower.correlation_layer, 2),
+    ("MODEL.CLIPTRASE.CORRELATION", "inner_product", lambda model: model.method.correlation, "inner_product"),
+    ("MODEL.CLIPTRASE.HEADS", "concatenated", lambda model: model.method.heads, "concatenated"),
+    ("MODEL.CLIPTRASE.SUPPRESS_GLOBAL_PATCHES", "False", lambda model: model.method.suppress_global_patches, False),
+    ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan", lambda model: model.method.clustering, "hdbscan"),
+    ("MODEL.CLIPTRASE.EPS", "1.25", lambda model: model.method.eps, 1.25),
+    ("MODEL.CLIPTRASE.MIN_SAMPLES", "9", lambda model: model.method.min_samples, 9),
+    ("MODEL.CLIPTRASE.RESOLUTION_FREE", "True", lambda model: model.method.resolution_free, True),
+    ("MODEL.CLIPTRASE.MIN_CLUSTER_SIZE", "4", lambda model: model.method.min_cluster_size, 4),
+    ("MODEL.CLIPTRASE.MASK_UPSAMPLE", "2", lambda model: model.method.mask_upsample, 2),
+    ("MODEL.CLIPTRASE.MEDIAN_FILTER", "3", lambda model: model.method.median_filter, 3),
+    ("MODEL.CLIPTRASE.CLASSIFICATION", "mean", lambda model: model.method.classification, "mean"),
+    ("MODEL.CLIPTRASE.CLS_LOGIT_WEIGHT", "True", lambda model: model.method.cls_logit_weight, True),
+    ("MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "True", lambda model: model.output_sem_seg, True),
+    ("MODEL.CLIPTRASE.VOCABULARY", "['a', 'b']", lambda model: model.vocabulary, Vocabulary.parse(["a", "b"])),
+    ("TEST.WINDOW", "96", lambda model: model.window, 96),
+    ("TEST.STRIDE", "48", lambda model: model.stride, 48),
+]
+# Key, value, what the evaluation asks the parts it built, the answer.
+OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
+    ("TEST.PROTOCOL", "center_crop", lambda loader, _: loader.dataset.mapper.protocol.name, "center_crop"),
+    ("INPUT.MIN_SIZE_TEST", "48", lambda loader, _: loader.dataset.mapper.protocol.short_side, 48),
+    ("INPUT.MAX_SIZE_TEST", "80", lambda loader, _: loader.dataset.mapper.protocol.max_size, 80),
+    ("TEST.BATCH_SIZE", "3", lambda loader, _: loader.batch_size, 3),
+    ("DATALOADER.NUM_WORKERS", "1", lambda loader, _: loader.num_workers, 1),
+    ("TEST.ON_ERROR", "skip", lambda loader, _: loader.on_error, "skip"),
+    ("TEST.SAVE_PREDICTIONS", "True", lambda _, evaluator: evaluator.save_predictions, True),
+    ("OUTPUT_DIR", "elsewhere", lambda _, evaluator: evaluator.folder.parts[0], "elsewhere"),
+]
+# Tested by name below.
+BY_NAME = {"MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP.SEED", "MODEL.CLIPTRASE.BACKGROUND"}
+
+
+def _keys(cfg: CfgNode, prefix: str = "") -> set[str]:
+    keys: set[str] = set()
+    for name, value in cfg.items():
+        keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
+    return keys
+
+
+def test_this_file_tests_every_key() -> None:
+    ours = _keys(load_config()) - _keys(get_cfg())
+    tested = {key for key, *_ in (*OF_THE_MODEL, *OF_THE_RUN)} | BY_NAME
+    assert not ours - tested
+
+
+@pytest.mark.parametrize(("key", "value", "read", "expected"), OF_THE_MODEL, ids=lambda value: value)
+def test_key_reaches_the_model(
+    tmp_path: Path, key: str, value: str, read: Callable[[CLIPtrase], object], expected: object
+) -> None:
+    assert read(build_model(tiny_config(tmp_path, *SLIDE))) != expected  # the default is another
+    assert read(build_model(tiny_config(tmp_path, *SLIDE, key, value))) == expected
+
+
+@pytest.mark.parametrize(("key", "value", "read", "expected"), OF_THE_RUN, ids=lambda value: value)
+def test_key_reaches_the_evaluation(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    value: str,
+    read: Callable[[Any, Any], object],
+    expected: object,
+) -> None:
+    write_scenes(tmp_path, 1)
+    name = register_dataset(f"keys_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")
+    monkeypatch.setattr(evaluation, "evaluate", lambda model, loader, evaluator, title: read(loader, evaluator))
+    model = tiny_segmenter()
+    assert evaluation.evaluate_dataset(tiny_config(tmp_path), model, name) != expected  # the default is another
+    assert evaluation.evaluate_dataset(tiny_config(tmp_path, key, value), model, name) == expected
+
+
+def test_the_name_chooses_the_model(tmp_path: Path) -> None:
+    vision = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+    name = register_tiny(tmp_path, "tinier-vit", vision_cfg=vision)
+    assert build_model(tiny_config(tmp_path, "MODEL.CLIP.NAME", name)).tower.patch_size == 8
+
+
+def test_pretrained_brings_the_weights_of_a_file(tmp_path: Path) -> None:
+    weights = tiny_clip(seed=7).state_dict()
+    torch.save(weights, tmp_path / "weights.pt")
+    model = build_model(tiny_config(tmp_path, "MODEL.CLIP.PRETRAINED", str(tmp_path / "weights.pt")))
+    for name, value in model.clip.state_dict().items():
+        assert torch.equal(value, weights[name])
+
+
+def test_the_seed_draws_the_weights(tmp_path: Path) -> None:
+    first, again, other = (build_model(tiny_config(tmp_path, "MODEL.CLIP.SEED", seed)) for seed in "001")
+    assert torch.equal(first.clip.visual.proj, again.clip.visual.proj)
+    assert not torch.equal(first.clip.visual.proj, other.clip.visual.proj)
+
+
+def test_the_background_adds_a_class(tmp_path: Path) -> None:
+    words = ("MODEL.CLIPTRASE.VOCABULARY", "['a']", "MODEL.CLIPTRASE.BACKGROUND", "['b', 'c']")
+    assert build_model(tiny_config(tmp_path, *words)).vocabulary.classes == ("a", "background")
+
+
+def test_windows_are_those_of_the_protocol_slide_only(tmp_path: Path) -> None:
+    model = build_model(tiny_config(tmp_path, "TEST.PROTOCOL", "whole"))
+    assert model.window is model.stride is None
+
+
+def test_the_methods_own_defaults_are_those_of_the_configuration() -> None:
+    keys = load_config().MODEL.CLIPTRASE
+    for field in fields(Method):
+        assert getattr(Method(), field.name) == keys[field.name.upper()]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.CLIP.POS_EMBED_RESIZE", "nearest"),
+        ("MODEL.CLIP.PRECISION", "fp64"),
+        ("MODEL.CLIP.TEMPLATES", "none"),
+        ("MODEL.CLIPTRASE.ATTENTION", "kk"),
+        ("MODEL.CLIPTRASE.CORRELATION_LAYER", "-4"),
+        ("MODEL.CLIPTRASE.CORRELATION", "euclidean"),
+        ("MODEL.CLIPTRASE.HEADS", "both"),
+        ("MODEL.CLIPTRASE.CLUSTERING", "kmeans"),
+        ("MODEL.CLIPTRASE.EPS", "0.0"),
+        ("MODEL.CLIPTRASE.MIN_SAMPLES", "0"),
+        ("MODEL.CLIPTRASE.MIN_CLUSTER_SIZE", "1"),
+        ("MODEL.CLIPTRASE.MASK_UPSAMPLE", "0"),
+        ("MODEL.CLIPTRASE.MEDIAN_FILTER", "4"),
+        ("MODEL.CLIPTRASE.CLASSIFICATION", "max"),
+    ],
+)
+def test_a_value_outside_the_range_is_refused_with_its_name(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build_model(tiny_config(tmp_path, key, value))
+    message = str(caught.value)
+    assert message.startswith(key)
+    assert value.removesuffix(".0") in message
+
+
+def test_defaults_a_file_and_options_win_in_this_order(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"MODEL": {"CLIPTRASE": {"EPS": 0.5, "MIN_SAMPLES": 4}}}))
+    method = load_config(file, ["MODEL.CLIPTRASE.EPS", "0.9"]).MODEL.CLIPTRASE
+    assert (method.EPS, method.MIN_SAMPLES, method.MEDIAN_FILTER) == (0.9, 4, 7)
+
+
+def test_a_misspelt_key_is_refused_and_corrected(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"MODEL\.CLIPTRASE\.EPSILON.*MODEL\.CLIPTRASE\.EPS"):
+        load_config(options=["MODEL.CLIPTRASE.EPSILON", "1"])
+
+
+def test_ours_are_added_to_detectron2s() -> None:
+    cfg = get_cfg()
+    add_cliptrase_config(cfg)
+    assert cfg.MODEL.META_ARCHITECTURE == "CLIPtrase"
+    assert cfg == load_config()

@@ -8,23 +8,27 @@ import sys
 
 from tabulate import tabulate
 
-from cliptrase_d2.config import load_config
-from cliptrase_d2.d2 import (
-    CfgNode,
-    comm,
-    default_argument_parser,
-    default_setup,
-    describe,
-    launch,
-    setup_logger,
-)
-from cliptrase_d2.data.custom import read_dataset_file
-from cliptrase_d2.data.register import register_spec
-from cliptrase_d2.engine.build import build_segmenter
-from cliptrase_d2.engine.device import resolve_device
-from cliptrase_d2.engine.evaluation import evaluate_dataset, finished_evaluation, require_datasets
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.evaluation.table import HEADLINE
+
+try:
+    from cliptrase_d2.config import load_config
+    from cliptrase_d2.d2 import (
+        CfgNode,
+        comm,
+        default_argument_parser,
+        default_setup,
+        describe,
+        launch,
+        setup_logger,
+    )
+    from cliptrase_d2.data.custom import read_dataset_file
+    from cliptrase_d2.data.register import register_spec
+    from cliptrase_d2.engine.build import build_segmenter
+    from cliptrase_d2.engine.device import resolve_device
+    from cliptrase_d2.engine.evaluation import evaluate_dataset, finished_evaluation, require_datasets
+    from cliptrase_d2.evaluation.table import HEADLINE
+except InputError as error:  # a Detectron2 that was asked for and is not there, or fails
+    sys.exit(f"error: {error}")
 
 logger = logging.getLogger("cliptrase_d2")
 
@@ -64,19 +68,22 @@ def main(args: argparse.Namespace) -> None:
             "Add --eval-only.",
         )
     require_datasets(cfg.DATASETS.TEST)
-    results = {name: finished_evaluation(cfg, name) if args.resume else None for name in cfg.DATASETS.TEST}
-    for name in (name for name, result in results.items() if result):
+    found = {name: finished_evaluation(cfg, name) for name in cfg.DATASETS.TEST if args.resume}
+    results = {name: result for name, result in found.items() if result}
+    for name in results:
         logger.info("%s: kept from an earlier run with this configuration", name)
-    if not all(results.values()):
+    missing = [name for name in cfg.DATASETS.TEST if name not in results]
+    if missing:
         model = build_segmenter(cfg)
-        results = {name: result or evaluate_dataset(cfg, model, name) for name, result in results.items()}
+        results |= {name: evaluate_dataset(cfg, model, name) for name in missing}
     if comm.is_main_process():
-        table = [[name, *(f"{result['sem_seg'][key]:.2f}" for key in HEADLINE)] for name, result in results.items()]
+        table = [[name, *(f"{results[name]['sem_seg'][key]:.2f}" for key in HEADLINE)] for name in cfg.DATASETS.TEST]
         logger.info("Results in percent:\n%s", tabulate(table, headers=["data set", *HEADLINE], disable_numparse=True))
         logger.info("Everything about them is in %s/inference/", cfg.OUTPUT_DIR)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command line: as many processes as it asks for, and one clean line where its input is at fault."""
     arguments = parse_arguments()
     try:
         launch(
@@ -89,3 +96,7 @@ if __name__ == "__main__":
         )
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    run()

@@ -13,7 +13,7 @@ def build_segmenter(cfg: CfgNode) -> CLIPtrase:
     Raises:
         InputError: another meta-architecture, or weights or settings that cannot be used.
     """
-    if cfg.MODEL.META_ARCHITECTURE != CLIPtrase.__name__:
+    if CLIPtrase.__name__ != cfg.MODEL.META_ARCHITECTURE:
         allowed = f"{CLIPtrase.__name__}, which segments without training"
         raise InputError("MODEL.META_ARCHITECTURE", repr(cfg.MODEL.META_ARCHITECTURE), allowed, "Choose it.")
     model = build_model(cfg).eval()

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cliptrase_d2.d2 import CfgNode, comm
 from cliptrase_d2.data.loader import EvaluationLoader, build_evaluation_loader, split_batch
 from cliptrase_d2.data.mapper import EvaluationMapper
-from cliptrase_d2.engine.provenance import config_hash, versions
+from cliptrase_d2.engine.provenance import config_hash, data_hash, versions
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, headline, results_folder
 from cliptrase_d2.meta_arch import CLIPtrase
@@ -44,18 +44,20 @@ def evaluate_dataset(cfg: CfgNode, model: CLIPtrase, name: str) -> dict[str, dic
         name,
         cfg.OUTPUT_DIR,
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
-        context={"protocol": _protocol(cfg), "config_hash": config_hash(cfg), "versions": versions()},
+        context={"protocol": _protocol(cfg), **_hashes(cfg, name), "versions": versions()},
     )
     return evaluate(model, loader, evaluator, name)
 
 
 def finished_evaluation(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] | None:
-    """What an earlier run with this very configuration found on a data set; None if it did not come to its end."""
+    """What an earlier run found on a data set; None if it did not come to its end, or had another configuration,
+    other classes or another label map.
+    """
     path = results_folder(cfg.OUTPUT_DIR, name) / "metrics.json"
     if not path.is_file():
         return None
     report = json.loads(path.read_text(encoding="utf-8"))
-    if report["config_hash"] != config_hash(cfg):
+    if any(report.get(key) != value for key, value in _hashes(cfg, name).items()):
         return None
     return {"sem_seg": headline(report)}
 
@@ -103,6 +105,10 @@ def require_datasets(names: tuple[str, ...]) -> None:
             "names of registered data sets",
             "Give --dataset D.yaml, or set DATASETS.TEST in the configuration.",
         )
+
+
+def _hashes(cfg: CfgNode, name: str) -> dict[str, str]:
+    return {"config_hash": config_hash(cfg), "data_hash": data_hash(name)}
 
 
 def _protocol(cfg: CfgNode) -> dict[str, Any]:

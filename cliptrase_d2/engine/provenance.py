@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from cliptrase_d2 import __version__
 from cliptrase_d2.d2 import CfgNode, describe
+from cliptrase_d2.data.register import dataset_labels
 
 _PACKAGES = ("torch", "open_clip_torch", "hdbscan", "numpy")
 
@@ -17,7 +18,12 @@ def config_hash(cfg: CfgNode) -> str:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = ""
-    return hashlib.sha256(cfg.dump().encode()).hexdigest()[:12]
+    return _digest(cfg.dump())
+
+
+def data_hash(name: str) -> str:
+    """Twelve hexadecimal digits that change with the classes of a data set and with what its labels mean."""
+    return _digest(repr(dataset_labels(name)))
 
 
 def versions() -> dict[str, str]:
@@ -28,3 +34,7 @@ def versions() -> dict[str, str]:
         "detectron2": describe(),
         **{package: version(package) for package in _PACKAGES},
     }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import SIDE
-from cliptrase_d2.engine.provenance import config_hash, versions
+from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.engine.provenance import config_hash, data_hash, versions
 
 
 def test_the_hash_is_twelve_digits_and_repeatable() -> None:
@@ -37,6 +40,18 @@ def test_a_frozen_configuration_stays_as_it_is() -> None:
     config_hash(cfg)
     assert cfg.is_frozen()
     assert cfg.OUTPUT_DIR == load_config().OUTPUT_DIR
+
+
+def test_the_data_hash_changes_with_what_labels_mean_and_not_with_folders(tmp_path: Path) -> None:
+    def hashed(number: int, folder: str, **changes: Any) -> str:
+        name = f"hash_{number}_{tmp_path.name}"
+        return data_hash(register_dataset(name, **{"images": folder, "classes": ["a", "b"], "labels": "c", **changes}))
+
+    first = hashed(0, "here")
+    assert re.fullmatch("[0-9a-f]{12}", first)
+    assert hashed(1, "there") == first
+    others = {"classes": ["a", "c"]}, {"label_map": {0: 1}}, {"ignore_label": 254}, {"background": ["wall"]}
+    assert len({first, *(hashed(number, "here", **change) for number, change in enumerate(others, start=2))}) == 5
 
 
 def test_versions_name_all_that_computes() -> None:

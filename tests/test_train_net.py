@@ -1,0 +1,154 @@
+"""The command line from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, describe
+from tests.command_line import HEADLINE, results, run, run_process, wrapper, write_dataset
+from tests.meta_arch.tiny_segmenter import tiny_options
+from tools.draw_scenes import CLASSES, draw_scene
+
+
+def test_two_data_sets_from_the_command_line(tmp_path: Path) -> None:
+    first, second = write_dataset(tmp_path / "first", 2), write_dataset(tmp_path / "second", 3)
+    options = [*tiny_options(tmp_path), "TEST.SAVE_PREDICTIONS", "True", "DATALOADER.NUM_WORKERS", "1"]
+    done = run_process(
+        "--eval-only", "--dataset", str(first), "--dataset", str(second), *options, script=wrapper(tmp_path)
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    output = tmp_path / "output"
+    assert describe() in done.stdout.splitlines()[0]
+    assert describe() in (output / "log.txt").read_text().splitlines()[0]
+    for dataset, count in ((first, 2), (second, 3)):
+        report = results(dataset, output)
+        assert {*HEADLINE, "per_class", "images", "skipped", "protocol", "config_hash", "versions"} <= set(report)
+        assert all(0 <= report[key] <= 100 for key in HEADLINE)
+        assert set(report["per_class"]) == set(CLASSES)
+        assert (report["images"], report["skipped"]) == (count, [])
+        predictions = sorted((output / "inference" / report["dataset"] / "predictions").iterdir())
+        assert [path.stem for path in predictions] == [f"scene_{index:03}" for index in range(count)]
+        for path in predictions:
+            with Image.open(path) as image:
+                assert (image.mode, image.size) == ("L", (320, 240))
+                assert np.asarray(image).max() < len(CLASSES)
+        assert report["dataset"] in done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "scenes", 3)
+    (dataset.parent / "images" / "scene_001.png").write_bytes(b"broken")
+    words = ["--eval-only", "--dataset", str(dataset), *tiny_options(tmp_path), "TEST.ON_ERROR", "skip"]
+    script = wrapper(tmp_path)
+    reports = []
+    for launcher in ("", "-m torch.distributed.run --standalone --nproc-per-node 2 "):
+        done = run_process(*words, script=launcher + script, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, done.stderr
+        reports.append(results(dataset, tmp_path / "output"))
+    assert reports[0] == reports[1]
+    assert (reports[0]["images"], len(reports[0]["skipped"])) == (2, 1)
+
+
+def test_training_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = run_process("OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: train_net.py: ")
+    assert "--eval-only" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unknown_side_of_the_door_is_refused_in_one_line() -> None:
+    done = run_process("--eval-only", CLIPTRASE_D2="detectron3")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: environment variable CLIPTRASE_D2: 'detectron3'")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_error_in_a_reading_process_is_one_line(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "scenes", 3)
+    (dataset.parent / "images" / "scene_001.png").write_bytes(b"broken")
+    words = ["--eval-only", "--dataset", str(dataset), *tiny_options(tmp_path), "DATALOADER.NUM_WORKERS", "2"]
+    done = run_process(*words, script=wrapper(tmp_path))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("error: ")
+    assert "scene_001.png" in message
+    assert "Allowed: " in message
+
+
+def test_every_encoding_of_one_picture_scores_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, encoded = write_dataset(tmp_path / "plain", 5), write_dataset(tmp_path / "encoded", 5)
+    images, labels = encoded.parent / "images", encoded.parent / "annotations"
+    pictures = [(Image.fromarray(image), Image.fromarray(label)) for image, label in map(draw_scene, range(5))]
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown after a quarter turn to the right
+    rgba = pictures[0][0].convert("RGBA")
+    rgba.putalpha(7)
+    rgba.save(images / "scene_000.png")
+    pictures[1][0].transpose(Image.Transpose.ROTATE_90).save(images / "scene_001.png", exif=turned)
+    grey = pictures[2][0].convert("L")
+    grey.save(images / "scene_002.png")
+    grey.convert("RGB").save(plain.parent / "images" / "scene_002.png")
+    (images / "scene_003.png").unlink()
+    pictures[3][0].save(images / "scene_003.TIFF")
+    Image.fromarray(np.asarray(pictures[3][1]).astype(np.uint16)).save(labels / "scene_003.png")
+    palette = pictures[4][1].convert("P")
+    palette.putdata(list(np.asarray(pictures[4][1]).ravel()))
+    palette.putpalette(list(np.random.default_rng(0).integers(0, 256, 768)))
+    palette.save(labels / "scene_004.png")
+    with Image.open(labels / "scene_004.png") as image, Image.open(labels / "scene_003.png") as deep:
+        assert (image.mode, deep.mode) == ("P", "I;16")
+    for dataset in (plain, encoded):
+        assert run(monkeypatch, dataset) == ""
+    found, expected = results(encoded), results(plain)
+    assert found["images"] == 5
+    for key in (*HEADLINE, "per_class", "skipped"):
+        assert found[key] == expected[key]
+
+
+def test_images_without_labels_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = write_dataset(tmp_path / "scenes", 3, labels=None)
+    assert run(monkeypatch, scenes, "TEST.SAVE_PREDICTIONS", "True") == ""
+    report = results(scenes)
+    assert report["images"] == 3
+    assert all(report[key] is None for key in HEADLINE)
+    predictions = scenes.parent / "output" / "inference" / report["dataset"] / "predictions"
+    assert len(list(predictions.iterdir())) == 3
+
+
+def test_resume_keeps_what_is_finished_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = write_dataset(tmp_path / "scenes", 3)
+    assert run(monkeypatch, scenes) == ""
+    name = yaml.safe_load(scenes.read_text())["name"]
+    file = scenes.parent / "output" / "inference" / name / "metrics.json"
+    first = file.stat().st_mtime_ns
+    assert run(monkeypatch, scenes, flags=("--resume",)) == ""
+    assert file.stat().st_mtime_ns == first
+    assert run(monkeypatch, scenes, "MODEL.CLIPTRASE.EPS", "0.3", flags=("--resume",)) == ""
+    assert file.stat().st_mtime_ns > first
+    second = file.stat().st_mtime_ns
+    assert run(monkeypatch, scenes, "MODEL.CLIPTRASE.EPS", "0.3") == ""  # without --resume all is new
+    assert file.stat().st_mtime_ns > second
+
+
+def test_resume_does_not_keep_what_other_labels_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The description of a data set is no part of the configuration, but it decides what the numbers mean."""
+    first = write_dataset(tmp_path / "scenes", 2)
+    assert run(monkeypatch, first, flags=("--resume",)) == ""
+    name = results(first)["dataset"]
+    DatasetCatalog.remove(name)  # as in a new process
+    MetadataCatalog.remove(name)
+    ignored = {index: 255 if index == 0 else index for index in range(len(CLASSES))}
+    write_dataset(tmp_path / "scenes", 2, label_map=ignored)
+    before = results(first)
+    assert run(monkeypatch, first, flags=("--resume",)) == ""
+    assert before["per_class"]["sky"]["pixels"] > 0
+    assert results(first)["per_class"]["sky"]["pixels"] == 0

@@ -72,6 +72,7 @@ def _loggers_as_before() -> Iterator[None]:
 
 
 def run_process(*words: str, script: str = "train_net.py", **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONWARNINGS": "ignore", **environment}  # what Detectron2 warns of is not what we say
     return subprocess.run(
         [sys.executable, *script.split(), *words],
         cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False,

@@ -56,6 +56,14 @@ def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
     assert (reports[0]["images"], len(reports[0]["skipped"])) == (2, 1)
 
 
+@pytest.mark.slow
+def test_several_processes_fail_without_a_traceback() -> None:
+    done = run_process("--eval-only", "--num-gpus", "2", "--dataset", "no/such.yaml", "MODEL.DEVICE", "cpu")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "error: no/such.yaml: no such file" in done.stderr
+
+
 def test_training_is_refused_in_one_line(tmp_path: Path) -> None:
     done = run_process("OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu")
     assert done.returncode == 1

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch.multiprocessing import ProcessExitedException
 
 from cliptrase_d2.errors import InputError
 
@@ -45,10 +46,13 @@ def run_in_group(
 def run_and_leave(comm_name: str, main_func: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Run `main_func` in a process of the group, then end the group and all references to it.
 
+    An `InputError` ends the process with its message alone: the process that waits for this one would only get text.
     The process aborts now and then (about one time in ten) if its gloo group lives until the interpreter exits.
     """
     try:
         main_func(*args)
+    except InputError as error:
+        sys.exit(f"error: {error}")
     finally:
         for value in vars(sys.modules[comm_name]).values():
             if hasattr(value, "cache_clear"):
@@ -85,6 +89,11 @@ def make_launch(spawn: Callable[..., None], comm: ModuleType) -> Callable[..., N
         elif num_gpus_per_machine * num_machines <= 1:
             main_func(*args)
         else:
-            spawn(run_and_leave, num_gpus_per_machine, num_machines, machine_rank, dist_url, work, timeout)
+            try:
+                spawn(run_and_leave, num_gpus_per_machine, num_machines, machine_rank, dist_url, work, timeout)
+            except ProcessExitedException as error:
+                if error.signal_name:
+                    raise
+                sys.exit(error.exit_code)  # the process has said why
 
     return launch

@@ -105,14 +105,14 @@ SETTINGS: dict[str, tuple[Break, str, str]] = {
     "empty vocabulary": (_change(classes=[]), "dataset.yaml", "at least one class name"),
     "duplicated vocabulary": (_change(classes=["sky", "tree;sky"]), "dataset.yaml", "every word once"),
     "nameless class": (_change(classes=["sky", ""]), "dataset.yaml", "none of them empty"),
-    "unknown key of a data set": (_change(clases=["sky"]), "dataset.yaml", "classes"),
+    "unknown key of a data set": (_change(clases=["sky"]), "dataset.yaml", "classes"),  # codespell:ignore
     "unknown tag": (
         _options("MODEL.CLIP.NAME", "ViT-B-16", "MODEL.CLIP.PRETRAINED", "opena"), "MODEL.CLIP.PRETRAINED", "openai",
     ),
     "unknown model": (_options("MODEL.CLIP.NAME", "ViT-B-17"), "MODEL.CLIP.NAME", "open_clip.list_models()"),
     "truncated weights": (_truncate_weights, "cut.safetensors", ".safetensors"),
     "truncated checkpoint": (_truncate_checkpoint, "cut.pth", ".pth"),
-    "misspelt config key": (_options("TEST.PROTOCOLL", "whole"), "TEST.PROTOCOLL", "TEST.PROTOCOL"),
+    "misspelt config key": (_options("TEST.PROTOCOLL", "whole"), "TEST.PROTOCOLL", "TEST.PROTOCOL"),  # codespell:ignore
     "value of another type": (_options("MODEL.CLIPTRASE.EPS", "wide"), "MODEL.CLIPTRASE.EPS", "float"),
     "key without value": (_options("TEST.PROTOCOL"), "TEST.PROTOCOL", "pairs of KEY and VALUE"),
     "unknown protocol": (_options("TEST.PROTOCOL", "crop"), "TEST.PROTOCOL", "center_crop, whole, slide"),

@@ -1,1 +1,1 @@
-"""Scripts. A package, for Detectron2's own folder of this name would otherwise come first where both are on the path."""
+"""Scripts; a package, lest Detectron2's own `tools` come first where both are on the path."""

@@ -24,7 +24,8 @@ def setup_logger(
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     if distributed_rank == 0:
-        _add_once(logger, "stdout", lambda: logging.StreamHandler(sys.stdout), _GREEN if color else _PLAIN)
+        line = _GREEN if color and sys.stdout.isatty() else _PLAIN  # codes for colours are noise in a file
+        _add_once(logger, "stdout", lambda: logging.StreamHandler(sys.stdout), line)
     if output is not None:
         path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
         path = os.path.abspath(path + (f".rank{distributed_rank}" if distributed_rank > 0 else ""))

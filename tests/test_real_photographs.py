@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.command_line import HEADLINE, run_process
+from tests.command_line import HEADLINE, call, run_process
 
 PAIRS = {"ade20k_150": 4, "camvid": 16, "cityscapes": 4, "coco_stuff": 7, "voc2012": 8}
 SIZES = {  # what the model sees; small, for random weights learn nothing from more
@@ -21,7 +21,7 @@ SIZES = {  # what the model sees; small, for random weights learn nothing from m
 # No trained weights are at hand: seeded random ones show that everything runs, not how well it segments.
 OPTIONS = (
     *("MODEL.CLIP.NAME", "ViT-B-16", "MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEMPLATES", "simple"),
-    *("MODEL.DEVICE", "cpu", "MODEL.CLIPTRASE.RESOLUTION_FREE", "True", "DATALOADER.NUM_WORKERS", "1"),
+    *("MODEL.DEVICE", "cpu", "MODEL.CLIPTRASE.RESOLUTION_FREE", "True", "DATALOADER.NUM_WORKERS", "0"),
     *("TEST.BATCH_SIZE", "2", "TEST.SAVE_PREDICTIONS", "True"),
 )
 pytestmark = pytest.mark.slow
@@ -53,13 +53,17 @@ def work(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("protocol", SIZES)
-def test_five_data_sets_are_evaluated(work: Path, real: Path, protocol: str) -> None:
+def test_five_data_sets_are_evaluated(work: Path, real: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     datasets = [word for name in PAIRS for word in ("--dataset", str(work / f"{name}.yaml"))]
     folders = ("OUTPUT_DIR", str(work / protocol), "MODEL.CLIP.TEXT_CACHE", str(work / "cache"))
-    done = run_process("--eval-only", *datasets, *OPTIONS, "TEST.PROTOCOL", protocol, *SIZES[protocol], *folders)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "RANDOM WEIGHTS" in done.stdout
+    words = ["--eval-only", *datasets, *OPTIONS, "TEST.PROTOCOL", protocol, *SIZES[protocol], *folders]
+    if protocol == "center_crop":
+        done = run_process(*words)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    else:  # the same in this process, to be spared the imports
+        assert call(monkeypatch, *words) == ""
+    assert "RANDOM WEIGHTS" in (work / protocol / "log.txt").read_text()
     for name, pairs in PAIRS.items():
         results = work / protocol / "inference" / name
         report = json.loads((results / "metrics.json").read_text())

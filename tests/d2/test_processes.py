@@ -42,6 +42,10 @@ def _fail() -> None:
     raise ValueError("of process " + str(comm.get_rank()))
 
 
+def _refuse() -> None:
+    raise InputError("photo.jpg", "nothing", "a photograph", "Bring one.")
+
+
 def test_one_process_runs_here(tmp_path: Path) -> None:
     launch(lambda folder: (folder / "pid").write_text(str(os.getpid())), 1, args=(tmp_path,))
     assert (tmp_path / "pid").read_text() == str(os.getpid())
@@ -59,6 +63,17 @@ def test_two_processes_on_the_cpu_sum_their_numbers(tmp_path: Path) -> None:
 def test_an_error_in_a_process_reaches_the_caller() -> None:
     with pytest.raises(Exception, match="of process"):
         launch(_fail, 2, dist_url="auto")
+
+
+@pytest.mark.slow
+@needs_cpu
+def test_an_input_error_ends_all_processes_with_its_message(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        launch(_refuse, 2, dist_url="auto")
+    assert end.value.code == 1
+    said = capfd.readouterr().err
+    assert "error: photo.jpg: nothing. Allowed: a photograph. Bring one." in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ try:
     from cliptrase_d2.engine.build import build_segmenter
     from cliptrase_d2.engine.device import resolve_device
     from cliptrase_d2.engine.evaluation import evaluate_dataset, finished_evaluation, require_datasets
-    from cliptrase_d2.evaluation.table import HEADLINE
+    from cliptrase_d2.evaluation.metrics import HEADLINE
 except InputError as error:  # a Detectron2 that was asked for and is not there, or fails
     sys.exit(f"error: {error}")
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
+from cliptrase_d2.data.groups import ClassGroups, class_groups
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
-DATASET_KEYS = ("name", "images", "labels", "classes", "ignore_label", "label_map", "background")
+DATASET_KEYS = ("name", "images", "labels", "classes", "ignore_label", "label_map", "background", "groups")
 _REQUIRED_KEYS = ("name", "images", "classes")
 
 
@@ -32,6 +33,7 @@ class DatasetSpec:
         ignore_label: class index and raw value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None where files hold class indices.
         background: prompts of a last class "background"; none for no such class.
+        groups: name -> classes that are also scored apart, each as in ``classes``; a class may be in several.
         source: the file that this was read from, for error messages.
 
     Raises:
@@ -45,6 +47,7 @@ class DatasetSpec:
     ignore_label: int = 255
     label_map: Mapping[int, int] | None = None
     background: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,7 @@ class DatasetSpec:
         rule = self.label_rule  # reading the property checks the class list, with or without labels
         if self.labels is not None:
             rule.check(self.where)
+        _ = self.class_groups  # reading it checks the groups
 
     @property
     def where(self) -> str:
@@ -68,6 +72,11 @@ class DatasetSpec:
     def vocabulary(self) -> Vocabulary:
         """The C classes with their words, the background class last."""
         return Vocabulary.parse(self.classes, self.background, self.where)
+
+    @cached_property
+    def class_groups(self) -> ClassGroups:
+        """Class indices of every group."""
+        return class_groups(self.groups, self.classes, self.vocabulary.classes, self.where)
 
     @property
     def label_rule(self) -> LabelRule:
@@ -97,6 +106,7 @@ def read_dataset_file(path: str | Path) -> DatasetSpec:
         ignore_label=values.get("ignore_label", 255),
         label_map=values.get("label_map"),
         background=_names(values.get("background") or [], "background", path),
+        groups=_groups(values.get("groups") or {}, path),
         source=path,
     )
 
@@ -159,6 +169,14 @@ def _names(value: object, key: str, path: Path) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise InputError(path, f"{key} {value!r}", "a list of names", f"Write {key}: [first, second].")
     return tuple(value)
+
+
+def _groups(value: object, path: Path) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise InputError(
+            path, f"groups {value!r}", "group names with lists of classes", "Write groups: {things: [first, second]}."
+        )
+    return {name: _names(members, f"groups: {name}", path) for name, members in value.items()}
 
 
 def _read_class_file(path: Path) -> tuple[str, ...]:

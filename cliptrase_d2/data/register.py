@@ -8,6 +8,7 @@ from pathlib import Path
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.files import LABEL_SUFFIXES, find_files
+from cliptrase_d2.data.groups import ClassGroups
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
@@ -24,6 +25,7 @@ def register_dataset(
     ignore_label: int = 255,
     label_map: Mapping[int, int] | None = None,
     background: Sequence[str] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Register a folder of images, a folder of labels and a class list.
 
@@ -35,12 +37,14 @@ def register_dataset(
         ignore_label: class index and raw value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None where files hold class indices.
         background: prompts of a last class "background"; none for no such class.
+        groups: name -> classes that are also scored apart, {"things": [...], "stuff": [...]} for example.
     Returns:
         The name, for ``DATASETS.TEST``.
     Raises:
         InputError: a description that cannot be, or another data set under this name.
     """
-    if isinstance(classes, str) or isinstance(background, str):
+    groups = groups or {}
+    if any(isinstance(names, str) for names in (classes, background, *groups.values())):
         raise InputError(f"data set {name!r}", "classes as one string", "a list of names", "Put them in a list.")
     return register_spec(
         DatasetSpec(
@@ -51,6 +55,7 @@ def register_dataset(
             ignore_label,
             label_map,
             tuple(background),
+            {group: tuple(members) for group, members in groups.items()},
         )
     )
 
@@ -76,6 +81,7 @@ def register_spec(spec: DatasetSpec) -> str:
         vocabulary=spec.vocabulary,
         ignore_label=spec.ignore_label,
         label_map=spec.label_map,
+        class_groups=spec.class_groups,
         evaluator_type="sem_seg",
     )
     return spec.name
@@ -94,6 +100,11 @@ def dataset_labels(name: str) -> tuple[Vocabulary, LabelRule]:
     return vocabulary, LabelRule(
         len(vocabulary.classes), metadata.get("ignore_label", 255), metadata.get("label_map", None)
     )
+
+
+def dataset_groups(name: str) -> ClassGroups:
+    """The groups of classes of a registered data set, as class indices; none if it has no such groups."""
+    return MetadataCatalog.get(name).get("class_groups", {})
 
 
 def load_records(spec: DatasetSpec) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from cliptrase_d2.data.loader import EvaluationLoader, build_evaluation_loader, 
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.engine.provenance import config_hash, data_hash, versions
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, headline, results_folder
+from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, mean_numbers, results_folder
 from cliptrase_d2.meta_arch import CLIPtrase
 
 
@@ -59,7 +59,7 @@ def finished_evaluation(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] 
     report = json.loads(path.read_text(encoding="utf-8"))
     if any(report.get(key) != value for key, value in _hashes(cfg, name).items()):
         return None
-    return {"sem_seg": headline(report)}
+    return {"sem_seg": mean_numbers(report)}
 
 
 def evaluate(

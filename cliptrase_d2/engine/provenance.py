@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from cliptrase_d2 import __version__
 from cliptrase_d2.d2 import CfgNode, describe
-from cliptrase_d2.data.register import dataset_labels
+from cliptrase_d2.data.register import dataset_groups, dataset_labels
 
 _PACKAGES = ("torch", "open_clip_torch", "hdbscan", "numpy")
 
@@ -22,8 +22,8 @@ def config_hash(cfg: CfgNode) -> str:
 
 
 def data_hash(name: str) -> str:
-    """Twelve hexadecimal digits that change with the classes of a data set and with what its labels mean."""
-    return _digest(repr(dataset_labels(name)))
+    """Twelve hexadecimal digits that change with the classes of a data set, their groups and what its labels mean."""
+    return _digest(repr((dataset_labels(name), dataset_groups(name))))
 
 
 def versions() -> dict[str, str]:

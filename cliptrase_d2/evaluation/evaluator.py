@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase_d2.d2 import DatasetEvaluator, comm
-from cliptrase_d2.data.register import dataset_labels
+from cliptrase_d2.data.register import dataset_groups, dataset_labels
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_matrix
-from cliptrase_d2.evaluation.metrics import segmentation_metrics
-from cliptrase_d2.evaluation.table import HEADLINE, format_table
+from cliptrase_d2.evaluation.metrics import MEANS, group_metrics, segmentation_metrics
+from cliptrase_d2.evaluation.table import format_table
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +30,10 @@ def results_folder(output_dir: str | Path, dataset_name: str) -> Path:
     return Path(output_dir) / "inference" / dataset_name
 
 
-def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The mean numbers of metrics.json, in percent; NaN where there was nothing to score."""
-    return {name: float("nan") if metrics[name] is None else metrics[name] for name in HEADLINE}
+def mean_numbers(report: Mapping[str, Any]) -> dict[str, float]:
+    """The means of metrics.json, over all classes and over groups, in percent; NaN where there was nothing to score."""
+    names = [*MEANS, *(name for name in report if name.startswith(("mIoU-", "pAcc-")))]
+    return {name: float("nan") if report[name] is None else report[name] for name in names}
 
 
 class SegmentationEvaluator(DatasetEvaluator):
@@ -58,6 +59,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         vocabulary, label_rule = dataset_labels(dataset_name)
         self.dataset_name = dataset_name
         self.classes = vocabulary.classes
+        self.groups = dataset_groups(dataset_name)
         self.ignore_label = label_rule.ignore_label
         self.folder = results_folder(output_dir, dataset_name)
         self.save_predictions = save_predictions
@@ -101,18 +103,18 @@ class SegmentationEvaluator(DatasetEvaluator):
         """Sum over all processes, write metrics.json and log the table.
 
         Returns:
-            Detectron2's form, ``{"sem_seg": {name: percent}}``, NaN where there was nothing to score;
-            empty in every process but the first.
+            Detectron2's form, ``{"sem_seg": {name: percent}}``: the six means, and two for every group of classes;
+            NaN where there was nothing to score. Empty in every process but the first.
         """
         shares = comm.gather((self._confusion, self._images, self._without_valid_label, self._skipped))
         if not comm.is_main_process():
             return {}
         confusions, images, without_valid_label, skipped = zip(*shares, strict=True)
         confusion = torch.stack(confusions).sum(0)
-        metrics = segmentation_metrics(confusion, self.classes)
         report = {
             "dataset": self.dataset_name,
-            **metrics,
+            **segmentation_metrics(confusion, self.classes),
+            **group_metrics(confusion, self.groups),
             "images": sum(images),
             "no_valid_label": sorted(chain.from_iterable(without_valid_label)),
             "skipped": sorted(chain.from_iterable(skipped), key=lambda entry: entry["file"]),
@@ -121,7 +123,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         _write(self.folder / "metrics.json", lambda file: file.write(text.encode()))
         self._log(report)
-        return {"sem_seg": headline(metrics)}
+        return {"sem_seg": mean_numbers(report)}
 
     def _log(self, report: Mapping[str, Any]) -> None:
         name = self.dataset_name

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+HEADLINE = ("pAcc", "mAcc", "fwIoU", "mIoU")
+MEANS = (*HEADLINE, "mAcc_all_classes", "mIoU_all_classes")
 PAPER_OFFSET = 0.01  # the published script adds it to its denominators, so that an absent class counts 0
 
 
@@ -63,3 +65,25 @@ def segmentation_metrics(confusion: Tensor, classes: Sequence[str]) -> dict[str,
             for index, name in enumerate(classes)
         },
     }
+
+
+def group_metrics(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
+    """Two numbers for every group of classes, in percent; None where none of its classes occurs in the truth.
+
+    - ``mIoU-<group>``: mean IoU over the group's classes present in the truth; a pixel of any other class that is
+      taken for one of them counts against it.
+    - ``pAcc-<group>``: correct pixels of all true pixels of the group.
+
+    Args:
+        confusion: [C,C] counts, rows truth, columns prediction.
+        groups: name -> class indices.
+    """
+    counts = confusion.double()
+    correct, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)  # [C] each
+    iou = correct / (true + predicted - correct)  # [C], NaN where a class is in neither
+    numbers: dict[str, float | None] = {}
+    for name, indices in groups.items():
+        present = [index for index in indices if true[index]]
+        numbers[f"mIoU-{name}"] = 100 * float(iou[present].mean()) if present else None
+        numbers[f"pAcc-{name}"] = 100 * float(correct[present].sum() / true[present].sum()) if present else None
+    return numbers

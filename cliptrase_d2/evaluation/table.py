@@ -7,9 +7,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-_ROWS = 40  # that fit a screen
+from cliptrase_d2.evaluation.metrics import MEANS
 
-HEADLINE = ("pAcc", "mAcc", "fwIoU", "mIoU", "mAcc_all_classes", "mIoU_all_classes")
+_ROWS = 40  # that fit a screen
 
 
 def format_table(metrics: Mapping[str, Any]) -> str:
@@ -19,9 +19,9 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     """
     paper = metrics["paper"]
     means = [
-        ["", *HEADLINE],
-        ["this evaluation", *(_percent(metrics[name]) for name in HEADLINE)],
-        ["paper's formulas", *(_percent(paper[name]) if name in paper else "" for name in HEADLINE)],
+        ["", *MEANS],
+        ["this evaluation", *(_percent(metrics[name]) for name in MEANS)],
+        ["paper's formulas", *(_percent(paper[name]) if name in paper else "" for name in MEANS)],
     ]
     # Numbers come formatted, and a class may be named "1e5": tabulate is to change neither.
     summary = tabulate(means, headers="firstrow", disable_numparse=True, stralign="right")

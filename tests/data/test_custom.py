@@ -28,7 +28,7 @@ def test_every_key_is_read_and_paths_are_relative_to_the_file(tmp_path: Path) ->
     path = write(
         tmp_path,
         "name: my_set\nimages: photos\nlabels: ../truth\nclasses: [sky, 'tree;bush']\nignore_label: 254\n"
-        "label_map: {0: 254, 1: 0, 7: 1, 9: 2}\nbackground: [wall, floor]\n",
+        "label_map: {0: 254, 1: 0, 7: 1, 9: 2}\nbackground: [wall, floor]\ngroups: {stuff: [sky, background]}\n",
     )
     spec = read_dataset_file(path)
     assert spec.images == tmp_path / "photos"
@@ -38,11 +38,13 @@ def test_every_key_is_read_and_paths_are_relative_to_the_file(tmp_path: Path) ->
     assert spec.label_map == {0: 254, 1: 0, 7: 1, 9: 2}
     assert spec.vocabulary.classes == ("sky", "tree", "background")
     assert spec.vocabulary.prompts == ("sky", "tree", "bush", "wall", "floor")
+    assert spec.class_groups == {"stuff": (0, 2)}
 
 
 def test_only_name_images_and_classes_are_needed(tmp_path: Path) -> None:
     spec = read_dataset_file(write(tmp_path, MINIMAL))
     assert (spec.labels, spec.ignore_label, spec.label_map, spec.background) == (None, 255, None, ())
+    assert spec.class_groups == {}
 
 
 def test_absolute_paths_stay(tmp_path: Path) -> None:
@@ -129,6 +131,13 @@ def test_empty_vocabulary(tmp_path: Path) -> None:
 
 def test_duplicated_vocabulary(tmp_path: Path) -> None:
     assert "'sky' twice" in refused(tmp_path, MINIMAL.replace("[sky, tree]", "[sky, tree, sky]"))
+
+
+@pytest.mark.parametrize("line", ["groups: [sky]", "groups: sky", "groups: {things: sky}", "groups: {things: [car]}"])
+def test_groups_that_cannot_be(tmp_path: Path, line: str) -> None:
+    message = refused(tmp_path, f"{MINIMAL}{line}\n")
+    assert "group" in message
+    assert str(tmp_path / "set.yaml") in message
 
 
 @pytest.mark.parametrize("line", ["classes: 5", "classes: {a: 1}", "background: wall"])

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
-from cliptrase_d2.data.register import dataset_labels, register_dataset
+from cliptrase_d2.data.register import dataset_groups, dataset_labels, register_dataset
 from cliptrase_d2.errors import InputError
 
 
@@ -42,6 +43,24 @@ def test_background_is_a_legal_class_of_the_labels(folders: tuple[Path, Path], n
     vocabulary, rule = dataset_labels(name)
     assert vocabulary.classes[2] == "background"
     assert (rule.num_classes, rule.label_map) == (3, {9: 2})
+
+
+def test_groups_of_classes(folders: tuple[Path, Path], name: str) -> None:
+    groups = {"stuff": ["tree", "sky"], "all": ["sky", "tree", "background"]}
+    for given in (groups, {group: tuple(classes) for group, classes in groups.items()}):  # the same set once more
+        register_dataset(name, folders[0], ["sky", "tree"], background=["wall"], groups=given)
+    assert dataset_groups(name) == {"stuff": (1, 0), "all": (0, 1, 2)}
+
+
+def test_set_without_groups(folders: tuple[Path, Path], name: str) -> None:
+    assert dataset_groups(register_dataset(name, folders[0], ["sky"])) == {}
+    assert dataset_groups("known_to_nobody") == {}
+
+
+@pytest.mark.parametrize("groups", [{"things": "sky"}, {"things": ["sea"]}])
+def test_groups_that_cannot_be(tmp_path: Path, groups: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="data set 'unusable'"):
+        register_dataset("unusable", tmp_path, ["sky"], groups=groups)
 
 
 def test_prediction_only(folders: tuple[Path, Path], name: str) -> None:

@@ -50,8 +50,14 @@ def test_the_data_hash_changes_with_what_labels_mean_and_not_with_folders(tmp_pa
     first = hashed(0, "here")
     assert re.fullmatch("[0-9a-f]{12}", first)
     assert hashed(1, "there") == first
-    others = {"classes": ["a", "c"]}, {"label_map": {0: 1}}, {"ignore_label": 254}, {"background": ["wall"]}
-    assert len({first, *(hashed(number, "here", **change) for number, change in enumerate(others, start=2))}) == 5
+    others = (
+        {"classes": ["a", "c"]},
+        {"label_map": {0: 1}},
+        {"ignore_label": 254},
+        {"background": ["wall"]},
+        {"groups": {"x": ["a"]}},
+    )
+    assert len({first, *(hashed(number, "here", **change) for number, change in enumerate(others, start=2))}) == 6
 
 
 def test_versions_name_all_that_computes() -> None:

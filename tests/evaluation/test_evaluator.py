@@ -14,7 +14,7 @@ from PIL import Image
 from cliptrase_d2.d2 import comm
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, mean_numbers
 
 
 @pytest.fixture
@@ -50,6 +50,22 @@ def test_one_matrix_is_summed_over_the_data_set(tmp_path: Path, name: str) -> No
     assert (written["images"], written["skipped"], written["no_valid_label"]) == (3, [], [])
     assert (written["protocol"], written["config_hash"]) == ("whole", "abc")
     assert written["paper"].keys() == {"pAcc", "mAcc", "fwIoU", "mIoU"}
+
+
+def test_groups_of_classes_are_reported_apart(tmp_path: Path) -> None:
+    groups = {"things": ["tree"], "stuff": ["sky"], "none": ["sea"]}
+    name = register_dataset(f"groups_{tmp_path.name}", tmp_path, ["sky", "tree", "sea"], tmp_path, groups=groups)
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    evaluator.process([image("a.jpg", [[0, 0, 1, 1]])], [answer([[0, 1, 1, 1]])])
+    results = evaluator.evaluate()["sem_seg"]
+    found = {key: value for key, value in results.items() if "-" in key}
+    assert found.pop("mIoU-things") == pytest.approx(100 * 2 / 3)
+    assert math.isnan(found.pop("mIoU-none"))
+    assert math.isnan(found.pop("pAcc-none"))
+    assert found == {"pAcc-things": 100, "mIoU-stuff": 50, "pAcc-stuff": 50}
+    written = report(tmp_path, name)
+    assert (written["mIoU-stuff"], written["mIoU-none"]) == (50, None)
+    assert mean_numbers(written) == pytest.approx(results, nan_ok=True)
 
 
 def test_reset_forgets(tmp_path: Path, name: str) -> None:

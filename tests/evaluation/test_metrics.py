@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, jaccard_score
 
 from cliptrase_d2.evaluation.confusion import confusion_matrix
-from cliptrase_d2.evaluation.metrics import segmentation_metrics
+from cliptrase_d2.evaluation.metrics import group_metrics, segmentation_metrics
 
 # Class a: 3 of 4 pixels right, b: 2 of 4, c: absent, but one pixel of b is taken for it.
 CONFUSION = torch.tensor([[3, 1, 0], [1, 2, 1], [0, 0, 0]])
@@ -34,6 +34,34 @@ def test_per_class_and_absent_class() -> None:
     per_class = segmentation_metrics(CONFUSION, ["a", "b", "c"])["per_class"]
     assert per_class["a"] == pytest.approx({"IoU": 60, "accuracy": 75, "pixels": 4})
     assert per_class["c"] == {"IoU": None, "accuracy": None, "pixels": 0}
+
+
+def test_groups_by_hand() -> None:
+    # Of group ab all 8 true pixels count, 5 of them right. c is absent; b's pixel that is taken for c counts against b.
+    groups = {"ab": (0, 1), "bc": (1, 2), "c": (2,)}
+    assert group_metrics(CONFUSION, groups) == {
+        "mIoU-ab": pytest.approx(100 * (3 / 5 + 2 / 5) / 2),
+        "pAcc-ab": pytest.approx(100 * 5 / 8),
+        "mIoU-bc": pytest.approx(100 * 2 / 5),
+        "pAcc-bc": pytest.approx(100 * 2 / 4),
+        "mIoU-c": None,
+        "pAcc-c": None,
+    }
+
+
+def test_a_group_of_all_classes_scores_as_the_whole() -> None:
+    metrics = segmentation_metrics(CONFUSION, ["a", "b", "c"])
+    whole = group_metrics(CONFUSION, {"all": (2, 0, 1)})
+    assert (whole["mIoU-all"], whole["pAcc-all"]) == pytest.approx((metrics["mIoU"], metrics["pAcc"]))
+
+
+def test_a_class_that_is_neither_there_nor_predicted_changes_no_group() -> None:
+    confusion = torch.tensor([[2, 2, 0], [0, 0, 0], [0, 0, 0]])
+    assert group_metrics(confusion, {"ac": (0, 2)}) == {"mIoU-ac": 50, "pAcc-ac": 50}
+
+
+def test_no_groups_no_numbers() -> None:
+    assert group_metrics(CONFUSION, {}) == {}
 
 
 def test_ignore_only_truth_gives_no_number() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from cliptrase_d2.clip.checkpoint import Checkpoint, read_checkpoint
 from cliptrase_d2.clip.open_clip_modules import check_supported, set_pixel_statistics
 from cliptrase_d2.clip.source import Source, find_source, model_config
+from cliptrase_d2.clip.token_rows import expand_token_rows
 from cliptrase_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class LoadReport:
         random: names whose numbers come from no file.
         quick_gelu: whether the activation is QuickGELU; else it is GELU.
         quick_gelu_reason: why.
+        token_rows: "U of V" rows of the token embedding, where the file holds only some and the others are zero.
     """
 
     name: str
@@ -46,12 +48,15 @@ class LoadReport:
     random: tuple[str, ...]
     quick_gelu: bool
     quick_gelu_reason: str
+    token_rows: str = ""
 
     def __str__(self) -> str:
         lines = [f"CLIP {self.name}: {self.source}", f"  loaded: {self.loaded} tensors"]
         for label, names in (("missing", self.missing), ("unexpected", self.unexpected), ("random", self.random)):
             lines.append(f"  {label}: {len(names)}" + (f" ({_some(names)})" if names else ""))
         lines.append(f"  activation: {'QuickGELU' if self.quick_gelu else 'GELU'}, {self.quick_gelu_reason}")
+        if self.token_rows:
+            lines.append(f"  token_embedding: {self.token_rows} rows, the others are zero")
         return "\n".join(lines)
 
 
@@ -76,7 +81,7 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0) -> tuple[CLIP, LoadR
     if checkpoint:
         _adopt_image_size(config, checkpoint)
     model = _build_seeded(config, seed)
-    loaded, missing, unexpected = _fill(model, checkpoint, source) if checkpoint else (0, (), ())
+    loaded, missing, unexpected, token_rows = _fill(model, checkpoint, source) if checkpoint else (0, (), (), "")
     if "mean" in source.facts:
         set_pixel_statistics(model.visual, source.facts["mean"], source.facts["std"])
     report = LoadReport(
@@ -88,6 +93,7 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0) -> tuple[CLIP, LoadR
         random=missing if checkpoint else tuple(parameter for parameter, _ in model.named_parameters()),
         quick_gelu=quick_gelu,
         quick_gelu_reason=reason,
+        token_rows=token_rows,
     )
     _log(report)
     return model.eval().requires_grad_(False), report
@@ -143,23 +149,25 @@ def _adopt_image_size(config: dict[str, Any], checkpoint: Checkpoint) -> None:
         config["vision_cfg"]["image_size"] = side * config["vision_cfg"]["patch_size"]
 
 
-def _fill(model: CLIP, checkpoint: Checkpoint, source: Source) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+def _fill(model: CLIP, checkpoint: Checkpoint, source: Source) -> tuple[int, tuple[str, ...], tuple[str, ...], str]:
     """Copy the weights into the model.
 
     Returns:
-        How many were copied, the names that were missing, the names that were unexpected.
+        How many were copied, the names that were missing, the names that were unexpected, and the report's
+        `token_rows`.
     """
     tensors = checkpoint.tensors
     if isinstance(model, CustomTextCLIP):
         tensors = convert_to_custom_text_state_dict(tensors)
     wanted = model.state_dict()
+    tensors, token_rows = expand_token_rows(tensors, wanted, source.path)
     tensors = {name: _scalar_like(value, wanted.get(name)) for name, value in tensors.items()}
     _refuse_other_architecture(wanted, tensors, source)
     known = {name: value for name, value in tensors.items() if name in wanted}
     model.load_state_dict(known, strict=False)
     missing = tuple(name for name in wanted if name not in tensors)
     unexpected = tuple(name for name in tensors if name not in wanted)
-    return len(known), missing, unexpected + checkpoint.ignored
+    return len(known), missing, unexpected + checkpoint.ignored, token_rows
 
 
 def _scalar_like(value: Tensor, wanted: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import open_clip
 
+from cliptrase_d2.clip import embedded
 from cliptrase_d2.clip.checkpoint import FORMATS
 from cliptrase_d2.errors import InputError
 
@@ -33,16 +34,20 @@ class Source:
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of a model, a copy.
+    """open_clip's configuration of a model, or that of the embedded one, a copy.
 
     Raises:
         InputError: open_clip does not know the name, or a tower of the model is not open_clip's own.
     """
+    embedded.register()
     names = open_clip.list_models()
     clean = name.replace("/", "-")  # OpenAI writes ViT-B/16
     if clean not in names:
         raise InputError(
-            "MODEL.CLIP.NAME", f"the name {name!r}", "a ViT from open_clip.list_models()", _closest(clean, names)
+            "MODEL.CLIP.NAME",
+            f"the name {name!r}",
+            f"a ViT from open_clip.list_models(), or {embedded.NAME!r}, a part of this package",
+            _closest(clean, names),
         )
     config = open_clip.get_model_config(clean)
     foreign = config["vision_cfg"].get("timm_model_name") or config["text_cfg"].get("hf_model_name")
@@ -57,17 +62,19 @@ def model_config(name: str) -> dict[str, Any]:
 
 
 def find_source(name: str, pretrained: str) -> Source:
-    """Tell a tag from a file, and fetch the weights of a tag.
+    """Tell a tag from a file, and fetch the weights of a tag; those of the embedded model are here already.
 
     Args:
-        name: an open_clip model name.
-        pretrained: "", a tag that open_clip has for this model, or a file.
+        name: a model name of open_clip, or the embedded model's.
+        pretrained: "", a tag of this model, or a file.
     Raises:
-        InputError: neither a tag nor a file, or the download failed.
+        InputError: neither a tag nor a file, the download failed, or the installation is incomplete.
     """
     if not pretrained:
         return Source(None)
     clean = name.replace("/", "-")
+    if (clean, pretrained) == (embedded.NAME, embedded.TAG):
+        return Source(embedded.weights(), dict(embedded.FACTS), "this package")
     tag = open_clip.get_pretrained_cfg(clean, pretrained)
     if tag:
         facts = {"quick_gelu": False, **tag}  # a tag that does not mention it was trained with plain GELU
@@ -75,7 +82,7 @@ def find_source(name: str, pretrained: str) -> Source:
     path = Path(pretrained).expanduser()
     if path.exists():
         return Source(path, *_facts_beside(path))
-    tags = open_clip.list_pretrained_tags_by_model(clean)
+    tags = [embedded.TAG] if clean == embedded.NAME else open_clip.list_pretrained_tags_by_model(clean)
     looks_like_path = path.suffix or len(path.parts) > 1
     raise InputError(
         f"MODEL.CLIP.PRETRAINED of {clean}",

@@ -9,7 +9,7 @@ own `nn.MultiheadAttention` does on the CPU.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeAlias
@@ -246,6 +246,13 @@ def encode_text_tokens(model: CLIP, tokens: Tensor) -> Tensor:
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+def untrained_tokens(model: CLIP, tokens: Iterable[int]) -> set[int]:
+    """Those of the token numbers that have an embedding of zeros, for the model's training never met them."""
+    weight = text_tower(model).token_embedding.weight
+    numbers = torch.tensor(list(tokens), dtype=torch.int64, device=weight.device)
+    return set(numbers[~weight[numbers].any(dim=-1)].tolist())
 
 
 def text_fingerprint(model: CLIP) -> str:

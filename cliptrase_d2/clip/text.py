@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,7 +14,13 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 from tqdm import tqdm
 
-from cliptrase_d2.clip.open_clip_modules import context_length, encode_text_tokens, end_positions, text_fingerprint
+from cliptrase_d2.clip.open_clip_modules import (
+    context_length,
+    encode_text_tokens,
+    end_positions,
+    text_fingerprint,
+    untrained_tokens,
+)
 from cliptrase_d2.clip.prompts import fill, templates_named
 from cliptrase_d2.clip.text_cache import cache_key, read_features, write_features
 from cliptrase_d2.clip.tokens import TextFeatures
@@ -53,6 +60,7 @@ class TextEncoder:
     def __call__(self, vocabulary: Vocabulary) -> TextFeatures:
         """Features on the model's device, float32."""
         words = vocabulary.prompts
+        self._warn_of_untrained(words)  # here, for the cache must not hide it
         features = self._cached(words, self.cache_dir) if self.cache_dir else self._encode(words)
         device = self.model.logit_scale.device
         index = torch.tensor(vocabulary.class_index, dtype=torch.int64, device=device)
@@ -105,11 +113,24 @@ class TextEncoder:
         encode = self.tokenizer.encode
         cut = dict.fromkeys(words[word] for word, i in full if len(encode(prompts[word][i])) + 2 > limit)
         if cut:
-            shown = ", ".join(repr(word[:60]) for word in list(cut)[:_WORDS_SHOWN])
             logger.warning(
                 "%d of %d words make prompts longer than CLIP's %d tokens; their end is not read: %s",
-                len(cut), len(words), limit, shown,
+                len(cut), len(words), limit, _shown(cut),
             )  # fmt: skip
+
+    def _warn_of_untrained(self, words: Sequence[str]) -> None:
+        tokens = {word: self.tokenizer.encode(word) for word in words}  # no template, which is not the user's choice
+        untrained = untrained_tokens(self.model, {token for own in tokens.values() for token in own})
+        unknown = [word for word, own in tokens.items() if not untrained.isdisjoint(own)]
+        if unknown:
+            logger.warning(
+                "%d of %d words have parts that this CLIP was never trained on; what it says of them means nothing: %s",
+                len(unknown), len(words), _shown(unknown),
+            )  # fmt: skip
+
+
+def _shown(words: Iterable[str]) -> str:
+    return ", ".join(repr(word[:60]) for word in islice(words, _WORDS_SHOWN))
 
 
 def _chunks(lengths: Tensor, budget: int) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ from cliptrase_d2.clip.open_clip_modules import (
     end_positions,
     run_block,
     text_fingerprint,
+    untrained_tokens,
 )
 from cliptrase_d2.errors import InputError
 from tests.clip.tiny import TINY_CONFIG, tiny_clip
@@ -116,6 +117,18 @@ def test_foreign_attention_is_refused() -> None:
     visual.transformer.resblocks[1].attn = nn.Identity()
     with pytest.raises(InputError, match="attention of class Identity"):
         check_visual(visual, "odd")
+
+
+@pytest.mark.parametrize("build", [tiny_clip, custom_text_clip])
+def test_tokens_with_a_row_of_zeros_are_untrained(build: type) -> None:
+    model = build()
+    weight = getattr(model, "text", model).token_embedding.weight
+    assert untrained_tokens(model, range(49408)) == set()
+    weight[[5, 7]] = 0
+    weight[9, 1:] = 0
+    assert untrained_tokens(model, [9, 7, 6]) == {7}
+    assert untrained_tokens(model, range(49408)) == {5, 7}
+    assert untrained_tokens(model, []) == set()
 
 
 def test_fingerprint_follows_what_decides_text_features() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 
 from cliptrase_d2.clip import text as text_module
@@ -135,6 +136,61 @@ def test_prompt_that_just_fits_is_not_warned_of(tokenizer: SimpleTokenizer, capl
         caplog.clear()
         TextEncoder(tiny_clip(), tokenizer, templates="simple")(Vocabulary.parse(["dog " * count]))
         assert len(caplog.records) == warnings
+
+
+def forget(model: CLIP, tokenizer: SimpleTokenizer, text: str) -> None:
+    """As in a model whose training met none of these words."""
+    model.token_embedding.weight[tokenizer.encode(text)] = 0
+
+
+def test_words_that_training_never_met_are_named(tokenizer: SimpleTokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_clip()
+    forget(model, tokenizer, "potted zebra")
+    TextEncoder(model, tokenizer, templates="vild")(
+        Vocabulary.parse(["cat", "potted plant;flowerpot", "a zebra", "dog"])
+    )
+    assert len(caplog.records) == 1, "once, not per template or word"
+    assert caplog.records[0].levelno == logging.WARNING
+    assert caplog.records[0].message.startswith("2 of 5 words ")
+    assert caplog.records[0].message.endswith(": 'potted plant', 'a zebra'")
+
+
+def test_five_of_the_unmet_words_are_shown(tokenizer: SimpleTokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_clip()
+    model.token_embedding.weight.zero_()
+    words = ["one", "two", "three", "four", "five", "six"]
+    TextEncoder(model, tokenizer, templates="simple")(Vocabulary.parse(words))
+    assert caplog.records[0].message.startswith("6 of 6 words ")
+    assert caplog.records[0].message.endswith(": 'one', 'two', 'three', 'four', 'five'")
+
+
+def test_unmet_words_are_named_when_the_cache_answers(
+    tokenizer: SimpleTokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    model = tiny_clip()
+    forget(model, tokenizer, "zebra")
+    vocabulary = Vocabulary.parse(["cat", "zebra"])
+    TextEncoder(model, tokenizer, templates="simple", cache_dir=tmp_path)(vocabulary)
+    caplog.clear()
+    request.getfixturevalue("no_encoding")
+    TextEncoder(model, tokenizer, templates="simple", cache_dir=tmp_path)(vocabulary)
+    assert ["'zebra'" in record.message for record in caplog.records] == [True]
+
+
+def test_unmet_words_of_the_template_are_not_the_users(
+    tokenizer: SimpleTokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_clip()
+    forget(model, tokenizer, "a photo of.")
+    TextEncoder(model, tokenizer, templates="simple")(Vocabulary.parse(["cat", "dog"]))
+    assert not caplog.records
+
+
+def test_word_without_tokens_is_not_warned_of(tokenizer: SimpleTokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    blank = "&nbsp"  # an entity, of which the tokenizer leaves nothing
+    assert tokenizer.encode(blank) == []
+    TextEncoder(tiny_clip(), tokenizer, templates="simple")(Vocabulary.parse([blank]))
+    assert not caplog.records
 
 
 def test_progress_is_shown_for_long_work_only(tokenizer: SimpleTokenizer, capsys: pytest.CaptureFixture[str]) -> None:

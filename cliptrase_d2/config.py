@@ -104,3 +104,6 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.TEST.ON_ERROR = "stop"
     # Write predictions/<image stem>.png: class index, 16-bit above 255 classes.
     cfg.TEST.SAVE_PREDICTIONS = False
+    # Draw this many images of every data set, evenly spread over it, to overlays/<image stem>.jpg: what the model saw
+    # under the colours of its classes, the ground truth on its left where there is one. 0: none.
+    cfg.TEST.SAVE_OVERLAYS = 0

@@ -60,6 +60,7 @@ OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
     ("DATALOADER.NUM_WORKERS", "1", lambda loader, _: loader.num_workers, 1),
     ("TEST.ON_ERROR", "skip", lambda loader, _: loader.on_error, "skip"),
     ("TEST.SAVE_PREDICTIONS", "True", lambda _, evaluator: evaluator.save_predictions, True),
+    ("TEST.SAVE_OVERLAYS", "1", lambda _, evaluator: len(evaluator.overlays), 1),
     ("OUTPUT_DIR", "elsewhere", lambda _, evaluator: evaluator.folder.parts[0], "elsewhere"),
 ]
 # Tested by name below.

@@ -75,6 +75,20 @@ def build_evaluation_loader(
     )
 
 
+def spread_over(dataset_name: str, count: int, on_error: str) -> list[str]:
+    """File names of images that are evenly spread over a registered data set, the same in every process.
+
+    Args:
+        dataset_name: as registered.
+        count: images wanted; all are given where there are fewer.
+        on_error: as in ``build_evaluation_loader``; with "skip", files without their partner are passed over.
+    """
+    records = _list_records(dataset_name, on_error)
+    names = [record["file_name"] for record in records if not isinstance(record, BadRecord)]
+    count = min(count, len(names))
+    return [names[(2 * part + 1) * len(names) // (2 * count)] for part in range(count)]  # the middle of each part
+
+
 def split_batch(batch: Sequence[Any]) -> tuple[list[dict[str, Any]], list[BadRecord]]:
     """The inputs of a batch and what could not be read."""
     return (

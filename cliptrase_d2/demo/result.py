@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.visualization.legend import LegendEntry, with_legend
 from cliptrase_d2.visualization.overlay import overlay, palette
+from cliptrase_d2.visualization.picture import class_shares, labelled_picture
 
 _SHOWN = 5  # classes in the short form
 
@@ -43,7 +43,7 @@ class SegmentationResult:
 
     def shares(self) -> dict[str, float]:
         """Share of the pixels, 0 to 1, of every class that occurs, the largest first."""
-        return {self.classes[index]: share for index, share in self._shares()}
+        return {self.classes[index]: share for index, share in class_shares(self.label_map, len(self.classes))}
 
     def overlay(self, legend: bool = True) -> np.ndarray:
         """The image under the colours of its classes.
@@ -53,12 +53,9 @@ class SegmentationResult:
         Returns:
             [H,W',3] uint8 RGB; W' is W without a legend.
         """
-        colours = palette(len(self.classes))
-        picture = overlay(self.image, self.label_map, colours)
-        if not legend:
-            return picture
-        entries = [LegendEntry(self.classes[index], share, colours[index]) for index, share in self._shares()]
-        return with_legend(picture, entries)
+        if legend:
+            return labelled_picture(self.image, self.label_map, self.classes)
+        return overlay(self.image, self.label_map, palette(len(self.classes)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the overlay with its legend; the suffix decides the format.
@@ -78,11 +75,6 @@ class SegmentationResult:
             raise InputError(path, "a file for class indices", "the suffix .png, which keeps them exactly", "Use .png.")
         depth = np.uint8 if len(self.classes) <= 255 else np.uint16
         _write(self.label_map.astype(depth), path, ".png")
-
-    def _shares(self) -> list[tuple[int, float]]:
-        counts = np.bincount(self.label_map.ravel(), minlength=len(self.classes))
-        order = np.argsort(-counts, kind="stable")
-        return [(int(index), float(counts[index] / counts.sum())) for index in order if counts[index]]
 
 
 def _write(pixels: np.ndarray, path: str | os.PathLike[str], suffixes: str) -> None:

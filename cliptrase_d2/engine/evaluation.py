@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cliptrase_d2.d2 import CfgNode, comm
-from cliptrase_d2.data.loader import EvaluationLoader, build_evaluation_loader, split_batch
+from cliptrase_d2.data.loader import EvaluationLoader, build_evaluation_loader, split_batch, spread_over
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.engine.provenance import config_hash, data_hash, versions
 from cliptrase_d2.errors import InputError
@@ -44,6 +44,7 @@ def evaluate_dataset(cfg: CfgNode, model: CLIPtrase, name: str) -> dict[str, dic
         name,
         cfg.OUTPUT_DIR,
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
+        overlays=_overlays(cfg, name),
         context={"protocol": _protocol(cfg), **_hashes(cfg, name), "versions": versions()},
     )
     return evaluate(model, loader, evaluator, name)
@@ -105,6 +106,13 @@ def require_datasets(names: tuple[str, ...]) -> None:
             "names of registered data sets",
             "Give --dataset D.yaml, or set DATASETS.TEST in the configuration.",
         )
+
+
+def _overlays(cfg: CfgNode, name: str) -> list[str]:
+    count = cfg.TEST.SAVE_OVERLAYS
+    if count < 0:
+        raise InputError("TEST.SAVE_OVERLAYS", count, "a number of images, 0 for none", "Use 0 or more.")
+    return spread_over(name, count, cfg.TEST.ON_ERROR) if count else []
 
 
 def _hashes(cfg: CfgNode, name: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_matrix
 from cliptrase_d2.evaluation.metrics import MEANS, group_metrics, segmentation_metrics
 from cliptrase_d2.evaluation.table import format_table
+from cliptrase_d2.visualization.picture import evaluation_picture
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,14 @@ def mean_numbers(report: Mapping[str, Any]) -> dict[str, float]:
 class SegmentationEvaluator(DatasetEvaluator):
     """Sums one confusion matrix over a data set, in all processes, and reports the metrics.
 
-    Results go to ``output_dir/inference/<data set>``: ``metrics.json`` and ``predictions/<image stem>.png``.
+    Results go to ``output_dir/inference/<data set>``: ``metrics.json``, ``predictions/<image stem>.png`` and
+    ``overlays/<image stem>.jpg``.
 
     Args:
         dataset_name: as registered.
         output_dir: folder of the run.
         save_predictions: write every label map as PNG of class indices, 16-bit above 255 classes.
+        overlays: file names of the images whose prediction is drawn over what the model saw, beside the ground truth.
         context: what else metrics.json should say: protocol, config hash, versions.
     """
 
@@ -54,6 +57,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         output_dir: str | Path,
         *,
         save_predictions: bool = False,
+        overlays: Collection[str] = (),
         context: Mapping[str, Any] | None = None,
     ):
         vocabulary, label_rule = dataset_labels(dataset_name)
@@ -63,6 +67,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.ignore_label = label_rule.ignore_label
         self.folder = results_folder(output_dir, dataset_name)
         self.save_predictions = save_predictions
+        self.overlays = frozenset(overlays)
         self.context = dict(context or {})
         self.reset()
 
@@ -82,7 +87,8 @@ class SegmentationEvaluator(DatasetEvaluator):
         """Count a batch.
 
         Args:
-            inputs: dicts with ``file_name`` and, with labels, ``sem_seg`` [H,W].
+            inputs: dicts with ``file_name``, for overlays ``image`` [3,h,w] in 0 to 255, and, with labels,
+                ``sem_seg`` [H,W].
             outputs: dicts with ``label_map`` [H,W], of the same order and sizes.
         Raises:
             InputError: a class index outside the classes, or two images of one stem.
@@ -97,6 +103,8 @@ class SegmentationEvaluator(DatasetEvaluator):
                     self._without_valid_label.append(file_name)
             if self.save_predictions:
                 self._save(file_name, label_map)
+            if file_name in self.overlays:
+                self._draw(given, label_map)
             self._images += 1
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -137,18 +145,31 @@ class SegmentationEvaluator(DatasetEvaluator):
             logger.warning("skipped %s: %s", entry["file"], entry["reason"])
 
     def _save(self, file_name: str, label_map: Tensor) -> None:
-        path = self.folder / "predictions" / f"{Path(file_name).stem}.png"
-        if path in self._saved:
-            raise InputError(
-                file_name,
-                f"the stem of {self._saved[path]}, whose prediction it would overwrite",
-                "one image per stem",
-                "Rename one, or set TEST.SAVE_PREDICTIONS False.",
-            )
-        self._saved[path] = file_name
+        path = self._place("predictions", file_name, ".png", "TEST.SAVE_PREDICTIONS False")
         depth = np.uint8 if len(self.classes) <= 255 else np.uint16
         image = Image.fromarray(label_map.cpu().numpy().astype(depth))
         _write(path, lambda file: image.save(file, format="PNG"))
+
+    def _draw(self, given: Mapping[str, Any], label_map: Tensor) -> None:
+        path = self._place("overlays", given["file_name"], ".jpg", "TEST.SAVE_OVERLAYS 0")
+        seen = given["image"].permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+        truth = given["sem_seg"].cpu().numpy() if "sem_seg" in given else None
+        pixels = evaluation_picture(seen, label_map.cpu().numpy(), truth, self.classes, self.ignore_label)
+        # Thin letters and borders need every pixel's own colour.
+        _write(path, lambda file: Image.fromarray(pixels).save(file, format="JPEG", quality=90, subsampling=0))
+
+    def _place(self, kind: str, file_name: str, suffix: str, switch: str) -> Path:
+        """A file that no other image of this evaluation has been given."""
+        path = self.folder / kind / f"{Path(file_name).stem}{suffix}"
+        if path in self._saved:
+            raise InputError(
+                file_name,
+                f"the stem of {self._saved[path]}, whose file in {kind}/ it would overwrite",
+                "one image per stem",
+                f"Rename one, or set {switch}.",
+            )
+        self._saved[path] = file_name
+        return path
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -1,4 +1,4 @@
-"""A list of colours and class names beside a picture."""
+"""Words beside a picture: colours and class names on its right, a caption above it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def legend(entries: Sequence[LegendEntry], height: int) -> np.ndarray:
     Returns:
         [H,W,3] uint8 RGB, as wide as the names need.
     """
-    size = min(_LARGEST_FONT, max(_SMALLEST_FONT, height // _ROWS_WANTED))
+    size = _font_size(height)
     row = round(size * 1.5)
     shown, rest = _fit(entries, (height - size) // row)
     lines: list[tuple[str, str, np.ndarray | None]] = [
@@ -87,6 +87,27 @@ def legend(entries: Sequence[LegendEntry], height: int) -> np.ndarray:
         draw.text((text_left, middle), name, _INK, _font(name, size), anchor="lm")
         draw.text((share_right, middle), share, _INK, _font(share, size), anchor="rm")
     return np.array(canvas)
+
+
+def with_caption(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture with a line of text above it.
+
+    Args:
+        picture: [H,W,3] uint8 RGB.
+        text: cut off where it is wider than the picture.
+    Returns:
+        [H',W,3] uint8 RGB, H' > H.
+    """
+    height, width = picture.shape[:2]
+    size = _font_size(height)
+    strip = Image.new("RGB", (width, 2 * size), _PAPER)
+    ImageDraw.Draw(strip).text((size // 2, size), text, _INK, _font(text, size), anchor="lm")
+    return np.concatenate([np.array(strip), picture])
+
+
+def _font_size(height: int) -> int:
+    """Pixels of letters that go with a picture of this height."""
+    return min(_LARGEST_FONT, max(_SMALLEST_FONT, height // _ROWS_WANTED))
 
 
 def _fit(entries: Sequence[LegendEntry], rows: int) -> tuple[Sequence[LegendEntry], Sequence[LegendEntry]]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.d2 import DatasetCatalog, comm
-from cliptrase_d2.data.loader import BadRecord, build_evaluation_loader, split_batch
+from cliptrase_d2.data.loader import BadRecord, build_evaluation_loader, split_batch, spread_over
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.errors import InputError
@@ -118,3 +118,23 @@ def test_name_that_is_not_registered(registered: str) -> None:
 def test_unknown_way_with_errors(registered: str) -> None:
     with pytest.raises(InputError, match="stop or skip"):
         build_evaluation_loader(registered, dict, batch_size=1, num_workers=0, on_error="ignore")
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, ""), (1, "2"), (2, "13"), (3, "024"), (5, "01234"), (9, "01234")])
+def test_images_are_evenly_spread_over_the_set(registered: str, count: int, expected: str) -> None:
+    assert [Path(name).stem for name in spread_over(registered, count, "stop")] == list(expected)
+
+
+def test_every_process_spreads_over_the_whole_set(registered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = spread_over(registered, 2, "stop")
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        assert spread_over(registered, 2, "stop") == alone
+
+
+def test_an_image_without_its_label_is_passed_over(registered: str, tmp_path: Path) -> None:
+    (tmp_path / "labels" / "2.png").unlink()
+    assert [Path(name).stem for name in spread_over(registered, 1, "skip")] == ["3"]
+    with pytest.raises(InputError, match=r"2\.png: no label file"):
+        spread_over(registered, 1, "stop")

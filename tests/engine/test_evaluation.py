@@ -16,6 +16,7 @@ from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.engine.evaluation import evaluate, evaluate_dataset, require_datasets
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.evaluation import evaluator
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
 from tools.draw_scenes import CLASSES, write_scenes
@@ -112,6 +113,30 @@ def test_the_report_says_how_it_was_made(dataset: str, tmp_path: Path, protocol:
     with Image.open(folder / "predictions" / "scene_000.png") as image:
         assert image.size == ((64, 64) if protocol == "center_crop" else (320, 240))
         assert np.asarray(image).max() < len(CLASSES)
+
+
+@pytest.mark.parametrize("protocol", ["center_crop", "whole"])
+def test_overlays_show_what_the_model_saw(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    shown: list[tuple[int, ...]] = []
+
+    def draw(image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, *_: object) -> np.ndarray:
+        shown.append(image.shape)
+        assert prediction.shape == truth.shape == ((64, 64) if protocol == "center_crop" else (240, 320))
+        return image
+
+    monkeypatch.setattr(evaluator, "evaluation_picture", draw)
+    cfg = tiny_config(tmp_path, "TEST.PROTOCOL", protocol, "TEST.SAVE_OVERLAYS", "2")
+    evaluate_dataset(cfg, tiny_segmenter(), dataset)
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset / "overlays"
+    assert sorted(path.name for path in folder.iterdir()) == ["scene_001.jpg", "scene_003.jpg"]
+    assert shown == [(64, 64, 3) if protocol == "center_crop" else (64, 80, 3)] * 2
+
+
+def test_less_than_no_overlay_is_refused(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"TEST\.SAVE_OVERLAYS: -1"):
+        evaluate_dataset(tiny_config(tmp_path, "TEST.SAVE_OVERLAYS", "-1"), tiny_segmenter(), dataset)
 
 
 def test_an_unregistered_data_set_is_refused(tmp_path: Path) -> None:

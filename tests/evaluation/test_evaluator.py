@@ -162,3 +162,29 @@ def test_shares_of_all_processes_are_summed(tmp_path: Path, name: str, monkeypat
     written = report(tmp_path, name)
     assert (written["images"], written["no_valid_label"]) == (3, ["c.jpg"])
     assert [entry["file"] for entry in written["skipped"]] == ["d.jpg"]
+
+
+def seen(file_name: str, truth: list[list[int]] | None = None) -> dict[str, Any]:
+    return {**image(file_name, truth), "image": torch.full((3, 4, 4), 90, dtype=torch.uint8)}
+
+
+def test_only_the_chosen_images_are_drawn(tmp_path: Path, name: str) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path, overlays=["x/a.jpg", "x/c.png"])
+    for file_name in ("x/a.jpg", "x/b.jpg", "x/c.png", "y/a.jpg"):
+        evaluator.process([seen(file_name, [[0, 255]])], [answer([[0, 1]])])
+    folder = tmp_path / "inference" / name / "overlays"
+    assert sorted(path.name for path in folder.iterdir()) == ["a.jpg", "c.jpg"]
+    with Image.open(folder / "a.jpg") as picture:
+        assert picture.format == "JPEG"
+        beside_truth = picture.size
+    evaluator.reset()
+    evaluator.process([seen("x/a.jpg")], [answer([[0, 1]])])
+    with Image.open(folder / "a.jpg") as picture:
+        assert picture.width < beside_truth[0]
+
+
+def test_two_overlays_of_one_stem(tmp_path: Path, name: str) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path, overlays=["x/a.jpg", "y/a.jpg"])
+    evaluator.process([seen("x/a.jpg")], [answer([[0]])])
+    with pytest.raises(InputError, match=r"y/a\.jpg: the stem of x/a\.jpg.*TEST\.SAVE_OVERLAYS 0"):
+        evaluator.process([seen("y/a.jpg")], [answer([[0]])])

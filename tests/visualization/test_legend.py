@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from cliptrase_d2.visualization.legend import LegendEntry, _covers, _fit, _percent, _shortened, legend, with_legend
+from cliptrase_d2.visualization.legend import (
+    LegendEntry,
+    _covers,
+    _fit,
+    _percent,
+    _shortened,
+    legend,
+    with_caption,
+    with_legend,
+)
 
 RED, BLUE = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
 
@@ -41,6 +50,17 @@ def test_with_legend_keeps_the_picture() -> None:
     joined = with_legend(picture, [LegendEntry("sky", 1.0, RED)])
     np.testing.assert_array_equal(joined[:, :50], picture)
     assert joined.shape[1] > 50
+
+
+def test_a_caption_stands_above_the_picture() -> None:
+    picture = np.full((90, 200, 3), 7, np.uint8)
+    captioned = with_caption(picture, "ground truth")
+    np.testing.assert_array_equal(captioned[-90:], picture)
+    assert (captioned[:-90] < 128).any()  # letters
+
+
+def test_a_caption_does_not_widen_a_narrow_picture() -> None:
+    assert with_caption(np.zeros((90, 20, 3), np.uint8), "ground truth").shape[1] == 20
 
 
 def test_entries_without_a_place_share_the_last_line() -> None:

@@ -1,0 +1,87 @@
+"""A segmented image to look at: colours, names and shares of its classes, and the ground truth beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from cliptrase_d2.visualization.legend import LegendEntry, with_caption, with_legend
+from cliptrase_d2.visualization.overlay import overlay, palette
+
+_NOT_SCORED, _BLACK = "(not scored)", (0, 0, 0)  # a colour that no class has
+_SMALLEST = 320  # pixels; a legend finds no place beside a smaller image
+
+
+def class_shares(label_map: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """Class index and share of the pixels, 0 to 1, of every class that occurs, the largest first.
+
+    Args:
+        label_map: [H,W] class indices, 0 to C-1.
+        count: C.
+    """
+    pixels = np.bincount(label_map.ravel(), minlength=count)
+    order = np.argsort(-pixels, kind="stable")
+    return [(int(index), float(pixels[index] / pixels.sum())) for index in order if pixels[index]]
+
+
+def labelled_picture(
+    image: np.ndarray, label_map: np.ndarray, classes: Sequence[str], colours: np.ndarray | None = None
+) -> np.ndarray:
+    """An image under the colours of its classes, their names and shares on the right.
+
+    Args:
+        image: [H,W,3] uint8 RGB.
+        label_map: [H,W] class indices, 0 to C-1.
+        classes: C names.
+        colours: [C,3] uint8 RGB; those of ``palette`` if None.
+    Returns:
+        [H,W',3] uint8 RGB, W' > W.
+    """
+    colours = palette(len(classes)) if colours is None else colours
+    entries = [
+        LegendEntry(classes[index], share, colours[index]) for index, share in class_shares(label_map, len(classes))
+    ]
+    return with_legend(overlay(image, label_map, colours), entries)
+
+
+def evaluation_picture(
+    image: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray | None,
+    classes: Sequence[str],
+    ignore_label: int,
+) -> np.ndarray:
+    """The prediction over the image, and on its left, where there is one, the ground truth, each with a caption.
+
+    Args:
+        image: [H,W,3] uint8 RGB, what the model saw; enlarged by a whole number where it is small.
+        prediction: class indices, 0 to C-1, of any size; shown at that of the image.
+        truth: the same, or the ignore label, whose pixels are black; None where there are no labels.
+        classes: C names.
+        ignore_label: of pixels that are not scored.
+    Returns:
+        [H',W',3] uint8 RGB.
+    """
+    factor = -(-_SMALLEST // min(image.shape[:2]))
+    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    prediction = _at_size(prediction, image)
+    if truth is None:
+        return labelled_picture(image, prediction, classes)
+    truth = _at_size(truth, image)
+    truth = np.where(truth == ignore_label, len(classes), truth)
+    names, colours = [*classes, _NOT_SCORED], np.vstack([palette(len(classes)), _BLACK]).astype(np.uint8)
+    pictures = (("ground truth", truth), ("prediction", prediction))
+    return np.concatenate(
+        [with_caption(labelled_picture(image, labels, names, colours), caption) for caption, labels in pictures], axis=1
+    )
+
+
+def _at_size(label_map: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The label map at the size of an image: each pixel has the label that lies under its middle."""
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * given / wanted).astype(np.int64)
+        for wanted, given in zip(image.shape[:2], label_map.shape, strict=True)
+    )
+    return label_map[rows[:, None], columns]

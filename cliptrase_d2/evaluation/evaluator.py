@@ -19,7 +19,7 @@ from cliptrase_d2.d2 import DatasetEvaluator, comm
 from cliptrase_d2.data.register import dataset_groups, dataset_labels
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_matrix
-from cliptrase_d2.evaluation.metrics import MEANS, group_metrics, segmentation_metrics
+from cliptrase_d2.evaluation.metrics import MEANS, group_metric_names, group_metrics, segmentation_metrics
 from cliptrase_d2.evaluation.table import format_table
 from cliptrase_d2.visualization.picture import evaluation_picture
 
@@ -31,9 +31,14 @@ def results_folder(output_dir: str | Path, dataset_name: str) -> Path:
     return Path(output_dir) / "inference" / dataset_name
 
 
+def metric_names(dataset_name: str) -> list[str]:
+    """What an evaluation on a data set reports: the six means, and two numbers for every group of its classes."""
+    return [*MEANS, *group_metric_names(dataset_groups(dataset_name))]
+
+
 def mean_numbers(report: Mapping[str, Any]) -> dict[str, float]:
-    """The means of metrics.json, over all classes and over groups, in percent; NaN where there was nothing to score."""
-    names = [*MEANS, *(name for name in report if name.startswith(("mIoU-", "pAcc-")))]
+    """The numbers of ``metric_names`` in metrics.json, in percent; NaN where there was nothing to score."""
+    names = metric_names(report["dataset"])
     return {name: float("nan") if report[name] is None else report[name] for name in names}
 
 

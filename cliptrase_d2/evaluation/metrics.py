@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 HEADLINE = ("pAcc", "mAcc", "fwIoU", "mIoU")
 MEANS = (*HEADLINE, "mAcc_all_classes", "mIoU_all_classes")
+GROUP_METRICS = ("mIoU", "pAcc")
 PAPER_OFFSET = 0.01  # the published script adds it to its denominators, so that an absent class counts 0
 
 
@@ -67,6 +68,11 @@ def segmentation_metrics(confusion: Tensor, classes: Sequence[str]) -> dict[str,
     }
 
 
+def group_metric_names(groups: Iterable[str]) -> list[str]:
+    """What the numbers of ``group_metrics`` are called."""
+    return [f"{kind}-{name}" for name in groups for kind in GROUP_METRICS]
+
+
 def group_metrics(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
     """Two numbers for every group of classes, in percent; None where none of its classes occurs in the truth.
 
@@ -81,9 +87,9 @@ def group_metrics(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dic
     counts = confusion.double()
     correct, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)  # [C] each
     iou = correct / (true + predicted - correct)  # [C], NaN where a class is in neither
-    numbers: dict[str, float | None] = {}
-    for name, indices in groups.items():
+    numbers: list[float | None] = []
+    for indices in groups.values():
         present = [index for index in indices if true[index]]
-        numbers[f"mIoU-{name}"] = 100 * float(iou[present].mean()) if present else None
-        numbers[f"pAcc-{name}"] = 100 * float(correct[present].sum() / true[present].sum()) if present else None
-    return numbers
+        numbers.append(100 * float(iou[present].mean()) if present else None)
+        numbers.append(100 * float(correct[present].sum() / true[present].sum()) if present else None)
+    return dict(zip(group_metric_names(groups), numbers, strict=True))

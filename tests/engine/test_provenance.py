@@ -34,6 +34,11 @@ def test_the_hash_does_not_depend_on_the_output_folder() -> None:
     assert config_hash(load_config(options=["OUTPUT_DIR", "elsewhere"])) == config_hash(load_config())
 
 
+def test_the_hash_does_not_depend_on_what_is_expected() -> None:
+    expected = ["TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 25.0, 1.0]]"]
+    assert config_hash(load_config(options=expected)) == config_hash(load_config())
+
+
 def test_a_frozen_configuration_stays_as_it_is() -> None:
     cfg = load_config()
     cfg.freeze()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cliptrase_d2.evaluation.metrics import HEADLINE, MEANS
+from cliptrase_d2.evaluation.summary import Run, group_table, headline_table, place_of_results
+
+
+def numbers(first: float, **more: float) -> dict[str, float]:
+    """Six means, each one more than the last, and others."""
+    return {**{name: first + index for index, name in enumerate(MEANS)}, **more}
+
+
+def rows(table: str | None) -> list[list[str]]:
+    assert table is not None
+    return [line.split() for line in table.splitlines() if not line.startswith("-")]
+
+
+def test_systems_stand_below_each_other_data_set_after_data_set() -> None:
+    results = {
+        Run("clip", "voc"): numbers(1),
+        Run("clip", "ade"): numbers(2),
+        Run("cliptrase", "voc"): numbers(3),
+        Run("cliptrase", "ade"): numbers(4.005),
+    }
+    assert rows(headline_table(results)) == [
+        ["system", "data", "set", *HEADLINE],
+        ["clip", "voc", "1.00", "2.00", "3.00", "4.00"],
+        ["cliptrase", "voc", "3.00", "4.00", "5.00", "6.00"],
+        ["clip", "ade", "2.00", "3.00", "4.00", "5.00"],
+        ["cliptrase", "ade", "4.00", "5.00", "6.00", "7.00"],
+    ]
+
+
+def test_without_systems_there_is_no_such_column() -> None:
+    assert rows(headline_table({Run("", "1e5"): numbers(10)})) == [
+        ["data", "set", *HEADLINE],
+        ["1e5", "10.00", "11.00", "12.00", "13.00"],
+    ]
+
+
+def test_nothing_to_score_is_a_dash() -> None:
+    table = headline_table({Run("", "voc"): dict.fromkeys(MEANS, float("nan"))})
+    assert rows(table)[1] == ["voc", "-", "-", "-", "-"]
+
+
+def test_groups_stand_in_a_table_of_their_own() -> None:
+    results = {
+        Run("clip", "plain"): numbers(1),
+        Run("clip", "emoji"): numbers(1, **{"mIoU-things": 20.0, "pAcc-things": float("nan")}),
+        Run("clip", "road"): numbers(1, **{"mIoU-far": 5.0}),
+    }
+    table = group_table(results)
+    assert rows(table) == [
+        ["system", "data", "set", "mIoU-things", "pAcc-things", "mIoU-far"],
+        ["clip", "emoji", "20.00", "-"],
+        ["clip", "road", "5.00"],
+    ]
+    assert table is not None
+    assert table.splitlines()[-1].endswith("5.00")  # below its own heading
+
+
+def test_without_groups_there_is_no_such_table() -> None:
+    assert group_table({Run("", "voc"): numbers(1)}) is None
+
+
+@pytest.mark.parametrize(
+    ("runs", "place"),
+    [
+        ([Run("", "voc")], "out/inference/voc"),
+        ([Run("", "voc"), Run("", "ade")], "out/inference/<data set>"),
+        ([Run("clip", "voc"), Run("sclip", "voc")], "out/<system>/inference/voc"),
+        ([Run("clip", "voc"), Run("sclip", "ade")], "out/<system>/inference/<data set>"),
+    ],
+)
+def test_what_differs_is_left_open(runs: list[Run], place: str) -> None:
+    assert place_of_results("out", runs) == Path(place)
+
+
+def test_a_run_is_called_by_what_it_is() -> None:
+    assert (str(Run("", "voc")), str(Run("clip", "voc"))) == ("voc", "clip on voc")

@@ -6,8 +6,6 @@ import argparse
 import logging
 import sys
 
-from tabulate import tabulate
-
 from cliptrase_d2.errors import InputError
 
 try:
@@ -23,10 +21,11 @@ try:
     )
     from cliptrase_d2.data.custom import read_dataset_file
     from cliptrase_d2.data.register import register_spec
-    from cliptrase_d2.engine.build import build_segmenter
     from cliptrase_d2.engine.device import resolve_device
-    from cliptrase_d2.engine.evaluation import evaluate_dataset, finished_evaluation, require_datasets
-    from cliptrase_d2.evaluation.metrics import HEADLINE
+    from cliptrase_d2.engine.systems import evaluate_runs, planned_runs
+    from cliptrase_d2.evaluation.evaluator import metric_names
+    from cliptrase_d2.evaluation.expected import read_expectations, verify
+    from cliptrase_d2.evaluation.summary import Results, group_table, headline_table, place_of_results
 except InputError as error:  # a Detectron2 that was asked for and is not there, or fails
     sys.exit(f"error: {error}")
 
@@ -58,7 +57,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Evaluate the configured model on every data set and print one table."""
+    """Evaluate every system on every data set, print one table, and check it against what is expected."""
     cfg = setup(args)
     if not args.eval_only:
         raise InputError(
@@ -67,19 +66,26 @@ def main(args: argparse.Namespace) -> None:
             "--eval-only",
             "Add --eval-only.",
         )
-    require_datasets(cfg.DATASETS.TEST)
-    found = {name: finished_evaluation(cfg, name) for name in cfg.DATASETS.TEST if args.resume}
-    results = {name: result for name, result in found.items() if result}
-    for name in results:
-        logger.info("%s: kept from an earlier run with this configuration", name)
-    missing = [name for name in cfg.DATASETS.TEST if name not in results]
-    if missing:
-        model = build_segmenter(cfg)
-        results |= {name: evaluate_dataset(cfg, model, name) for name in missing}
-    if comm.is_main_process():
-        table = [[name, *(f"{results[name]['sem_seg'][key]:.2f}" for key in HEADLINE)] for name in cfg.DATASETS.TEST]
-        logger.info("Results in percent:\n%s", tabulate(table, headers=["data set", *HEADLINE], disable_numparse=True))
-        logger.info("Everything about them is in %s/inference/", cfg.OUTPUT_DIR)
+    runs = planned_runs(cfg)
+    expectations = read_expectations(cfg.TEST.EXPECTED_RESULTS, {run: metric_names(run.dataset) for run in runs})
+    results = evaluate_runs(runs, resume=args.resume)
+    if not comm.is_main_process():
+        return
+    report(cfg, results)
+    failed = verify(expectations, results)
+    if failed:
+        sys.exit(f"error: {len(failed)} of {len(expectations)} results are not as expected (see the table above)")
+
+
+def report(cfg: CfgNode, results: Results) -> None:
+    """Log the tables, and where everything about them lies."""
+    logger.info("Results in percent:\n%s", headline_table(results))
+    groups = group_table(results)
+    if groups:
+        logger.info("Groups of classes, in percent:\n%s", groups)
+    kinds = {"Reports": True, "predictions": cfg.TEST.SAVE_PREDICTIONS, "overlays": cfg.TEST.SAVE_OVERLAYS}
+    written = ", ".join(kind for kind, is_written in kinds.items() if is_written)
+    logger.info("%s: %s/", written, place_of_results(cfg.OUTPUT_DIR, results))
 
 
 def run() -> None:

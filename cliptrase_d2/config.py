@@ -2,7 +2,11 @@
 
 Sections are those of the CLIPtrase supplement. Detectron2's own keys that the project reads as they are:
 MODEL.{META_ARCHITECTURE,DEVICE,WEIGHTS}, INPUT.FORMAT, DATASETS.TEST, DATALOADER.NUM_WORKERS, OUTPUT_DIR, SEED;
-and INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST: the short side, and the limit of the long side, in pixels.
+INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST: the short side, and the limit of the long side, in pixels;
+and TEST.EXPECTED_RESULTS: a list of [task, metric, percent, tolerance]; the run fails where a number differs by more
+than the tolerance, or is NaN. The task is "[<data set>/][<system>/]sem_seg"; a part in brackets can be left out where
+there is but one. Metrics are pAcc, mAcc, fwIoU, mIoU, mAcc_all_classes, mIoU_all_classes and, for every group of
+classes that the data set names, mIoU-<group> and pAcc-<group>.
 """
 
 from __future__ import annotations
@@ -92,6 +96,10 @@ def _add_method(cfg: CfgNode) -> None:
 
 
 def _add_evaluation(cfg: CfgNode) -> None:
+    # Evaluate these systems, one after the other, and compare them in one table: any of "clip", "maskclip", "sclip",
+    # "cliptrase_scr", "cliptrase" (engine/systems.py). Each sets ATTENTION and CLUSTERING, no other key. Its results
+    # are in OUTPUT_DIR/<system>/inference/. Empty: the configuration as it stands.
+    cfg.TEST.SYSTEMS = ()
     # "center_crop": a square of MIN_SIZE_TEST, labels cropped too (the paper's numbers); "whole": the whole image,
     # result at its original size; "slide": windows, result at original size (SCLIP's protocol).
     cfg.TEST.PROTOCOL = "whole"

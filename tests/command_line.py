@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import train_net
+from cliptrase_d2.d2 import setup_logger
 from tests.clip.tiny import register_tiny
 from tests.meta_arch.tiny_segmenter import tiny_options
 from tools.draw_scenes import write_scenes
@@ -69,6 +70,8 @@ def _loggers_as_before() -> Iterator[None]:
                 handler.close()
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
+        if hasattr(setup_logger, "cache_clear"):  # Detectron2's remembers the folders that it logs to already
+            setup_logger.cache_clear()
 
 
 def run_process(*words: str, script: str = "train_net.py", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +90,8 @@ def wrapper(folder: Path) -> str:
     return str(path)
 
 
-def results(dataset: Path, output: Path | None = None) -> dict[str, Any]:
+def results(dataset: Path, output: Path | None = None, system: str = "") -> dict[str, Any]:
     """What metrics.json says."""
     name = yaml.safe_load(dataset.read_text())["name"]
-    return json.loads(((output or dataset.parent / "output") / "inference" / name / "metrics.json").read_text())
+    folder = (output or dataset.parent / "output") / system / "inference" / name
+    return json.loads((folder / "metrics.json").read_text())

@@ -117,6 +117,16 @@ SETTINGS: dict[str, tuple[Break, str, str]] = {
     "key without value": (_options("TEST.PROTOCOL"), "TEST.PROTOCOL", "pairs of KEY and VALUE"),
     "unknown protocol": (_options("TEST.PROTOCOL", "crop"), "TEST.PROTOCOL", "center_crop, whole, slide"),
     "unknown reaction": (_options("TEST.ON_ERROR", "ignore"), "TEST.ON_ERROR", "stop or skip"),
+    "unknown system": (_options("TEST.SYSTEMS", "['clp']"), "TEST.SYSTEMS", "clip, maskclip, sclip"),
+    "system without clusters": (
+        _options("TEST.SYSTEMS", "['cliptrase']", "MODEL.CLIPTRASE.CLUSTERING", "none"),
+        "MODEL.CLIPTRASE.CLUSTERING", "dbscan or hdbscan",
+    ),
+    "expected result of nothing": (
+        _options("TEST.EXPECTED_RESULTS", "[['clip/sem_seg', 'mIoU', 25.0, 1.0]]"), "TEST.EXPECTED_RESULTS", "sem_seg",
+    ),
+    "less than no overlay": (_options("TEST.SAVE_OVERLAYS", "-1"), "TEST.SAVE_OVERLAYS", "0 for none"),
+    "group of an unknown class": (_change(groups={"things": ["car"]}), "dataset.yaml", "sky"),
     "unknown device": (_options("MODEL.DEVICE", "gpu"), "MODEL.DEVICE", "cpu"),
     "gaps between windows": (
         _options("TEST.PROTOCOL", "slide", "TEST.STRIDE", "128"), "TEST.STRIDE", "at most TEST.WINDOW",

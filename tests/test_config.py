@@ -16,6 +16,7 @@ from cliptrase_d2.config import add_cliptrase_config, load_config
 from cliptrase_d2.d2 import CfgNode, build_model, get_cfg
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.engine import evaluation
+from cliptrase_d2.engine.systems import planned_runs
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method
@@ -64,7 +65,7 @@ OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
     ("OUTPUT_DIR", "elsewhere", lambda _, evaluator: evaluator.folder.parts[0], "elsewhere"),
 ]
 # Tested by name below.
-BY_NAME = {"MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP.SEED", "MODEL.CLIPTRASE.BACKGROUND"}
+BY_NAME = {"TEST.SYSTEMS", "MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP.SEED", "MODEL.CLIPTRASE.BACKGROUND"}
 
 
 def _keys(cfg: CfgNode, prefix: str = "") -> set[str]:
@@ -133,6 +134,12 @@ def test_the_background_adds_a_class(tmp_path: Path) -> None:
 def test_windows_are_those_of_the_protocol_slide_only(tmp_path: Path) -> None:
     model = build_model(tiny_config(tmp_path, "TEST.PROTOCOL", "whole"))
     assert model.window is model.stride is None
+
+
+def test_systems_take_the_place_of_the_configurations_own_method(tmp_path: Path) -> None:
+    names = ("TEST.SYSTEMS", "('clip', 'sclip')", "DATASETS.TEST", "('voc',)")
+    runs = planned_runs(tiny_config(tmp_path, *names))
+    assert [cfg.MODEL.CLIPTRASE.ATTENTION for cfg in runs.values()] == ["qk", "qq_kk"]
 
 
 def test_the_methods_own_defaults_are_those_of_the_configuration() -> None:

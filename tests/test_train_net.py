@@ -41,13 +41,62 @@ def test_two_data_sets_from_the_command_line(tmp_path: Path) -> None:
         assert report["dataset"] in done.stdout
 
 
+def test_systems_are_compared_in_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = {"things": list(CLASSES[3:]), "stuff": list(CLASSES[:3])}
+    first, second = write_dataset(tmp_path / "first", 2, groups=groups), write_dataset(tmp_path / "second", 2)
+    systems = ("TEST.SYSTEMS", "['clip', 'cliptrase']", "TEST.SAVE_OVERLAYS", "1")
+    assert run(monkeypatch, first, *systems, flags=("--dataset", str(second))) == ""
+    output = first.parent / "output"
+    one, two = (yaml.safe_load(dataset.read_text())["name"] for dataset in (first, second))
+    expected = {
+        (system, name): results(dataset, output, system)
+        for name, dataset in ((one, first), (two, second))
+        for system in ("clip", "cliptrase")
+    }
+    table, _, rest = capsys.readouterr().out.partition("Results in percent:\n")[2].partition("Groups of classes")
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[0] == ["system", "data", "set", "pAcc", "mAcc", "fwIoU", "mIoU"]
+    assert {tuple(row[:2]): row[2:] for row in rows[2:6]} == {
+        run: [f"{report[name]:.2f}" for name in rows[0][3:]] for run, report in expected.items()
+    }
+    assert f"clip       {one}" in rest
+    assert f"clip       {two}" not in rest  # it has no groups
+    for name in ("mIoU-things", "pAcc-stuff"):
+        assert name in rest
+        assert f"{expected['cliptrase', one][name]:.2f}" in rest
+    assert f"Reports, overlays: {output}/<system>/inference/<data set>/" in rest
+    for system, name in expected:
+        (picture,) = (output / system / "inference" / name / "overlays").iterdir()
+        assert picture.name == "scene_001.jpg"
+
+
+def test_a_run_fails_if_a_result_is_not_as_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes = write_dataset(tmp_path / "scenes", 2, groups={"things": list(CLASSES[3:])})
+    assert run(monkeypatch, scenes) == ""
+    found = results(scenes)
+    tasks = [("sem_seg", "mIoU"), (f"{found['dataset']}/sem_seg", "pAcc"), ("sem_seg", "mIoU-things")]
+    right = [[task, metric, found[metric], 0.01] for task, metric in tasks]
+    assert run(monkeypatch, scenes, "TEST.EXPECTED_RESULTS", str(right), flags=("--resume",)) == ""
+    assert "As expected: 3 of 3 results" in capsys.readouterr().out
+    right[1][2] += 1
+    message = run(monkeypatch, scenes, "TEST.EXPECTED_RESULTS", str(right), flags=("--resume",))
+    assert message == "error: 1 of 3 results are not as expected (see the table above)"
+    table = capsys.readouterr().out.partition("Not as expected, in percent:\n")[2]
+    assert table.splitlines()[2].split()[:4] == [f"{found['dataset']}/sem_seg", "pAcc", f"{right[1][2]:.8g}", "0.01"]
+
+
 @pytest.mark.slow
 def test_two_processes_count_what_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = write_dataset(tmp_path / "scenes", 3)
     (dataset.parent / "images" / "scene_001.png").write_bytes(b"broken")
-    assert run(monkeypatch, dataset, "TEST.ON_ERROR", "skip") == ""
+    options = ("TEST.ON_ERROR", "skip", "TEST.SAVE_OVERLAYS", "9")
+    assert run(monkeypatch, dataset, *options) == ""
     alone = results(dataset)
-    words = ["--eval-only", "--dataset", str(dataset), *tiny_options(tmp_path), "TEST.ON_ERROR", "skip"]
+    words = ["--eval-only", "--dataset", str(dataset), *tiny_options(tmp_path), *options]
     launcher = "-m torch.distributed.run --standalone --nproc-per-node 2 "
     done = run_process(*words, script=launcher + wrapper(tmp_path), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
@@ -57,6 +106,11 @@ def test_two_processes_count_what_one_counts(tmp_path: Path, monkeypatch: pytest
         assert together[key] == alone[key]
     # Other numbers of threads may round a pixel to another class.
     assert [together[key] for key in HEADLINE] == pytest.approx([alone[key] for key in HEADLINE], abs=0.5)
+    overlays = [
+        sorted(path.name for path in (output / "inference" / alone["dataset"] / "overlays").iterdir())
+        for output in (dataset.parent / "output", tmp_path / "output")
+    ]
+    assert overlays == [["scene_000.jpg", "scene_002.jpg"]] * 2  # the broken image has none
     pixels = [sum(values["pixels"] for values in report["per_class"].values()) for report in (alone, together)]
     assert pixels == [2 * 240 * 320] * 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor, nn
 
+from cliptrase_d2.clip.attention import attention_named
 from cliptrase_d2.clip.load import load_clip, tokenizer_for
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import TextFeatures
@@ -126,6 +128,15 @@ class CLIPtrase(nn.Module):
     def device(self) -> torch.device:
         """Where the model is; inputs are brought there."""
         return self.tower.pixel_mean.device
+
+    def change_method(self, attention: str, clustering: str) -> None:
+        """Take another last attention and another clustering; weights and the text features known so far stay.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        self.tower.attention = attention_named(attention)
+        self.method = replace(self.method, clustering=clustering)
 
     @torch.inference_mode()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:

@@ -219,6 +219,14 @@ def test_a_vocabulary_is_encoded_once() -> None:
     assert calls == [VOCABULARY]
 
 
+def test_a_model_of_another_method_is_one_that_was_built_so() -> None:
+    changed, built = tiny_segmenter(), tiny_segmenter(attention="v", method=Method(clustering="none"))
+    changed.change_method("v", "none")
+    assert_equal(changed([{"image": scene()}])[0], built([{"image": scene()}])[0])
+    with pytest.raises(InputError, match=r"MODEL\.CLIPTRASE\.CLUSTERING: 'kmeans'"):
+        changed.change_method("v", "kmeans")
+
+
 def test_nothing_asks_for_a_gradient(model: CLIPtrase) -> None:
     (output,) = model([{"image": scene()}])
     assert not any(value.requires_grad for value in output.values())

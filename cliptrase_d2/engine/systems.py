@@ -1,0 +1,119 @@
+"""Several systems on several data sets, one after the other: the method and those that it is measured against."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cliptrase_d2.d2 import CfgNode
+from cliptrase_d2.engine.build import build_segmenter
+from cliptrase_d2.engine.evaluation import evaluate_dataset, finished_evaluation, require_datasets
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.evaluation.summary import Run
+from cliptrase_d2.meta_arch import CLIPtrase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class System:
+    """A method, in terms of the configuration; every other key is the same for all of them.
+
+    Attributes:
+        title: what it does, in a few words.
+        source: where it is described.
+        attention: MODEL.CLIPTRASE.ATTENTION.
+        clustering: MODEL.CLIPTRASE.CLUSTERING; None for the configuration's own.
+    """
+
+    title: str
+    source: str
+    attention: str
+    clustering: str | None = "none"
+
+
+SYSTEMS = {
+    "clip": System("CLIP as trained, patch by patch", "https://arxiv.org/abs/2103.00020", "qk"),
+    "maskclip": System("MaskCLIP, values only", "https://arxiv.org/abs/2112.01071", "v"),
+    "sclip": System("SCLIP, two self-correlations", "https://arxiv.org/abs/2312.01597", "qq_kk"),
+    "cliptrase_scr": System(
+        "CLIPtrase's semantic correlation recovery, without clusters", "https://arxiv.org/abs/2407.08268", "qq_kk_vv"
+    ),
+    "cliptrase": System("CLIPtrase, with clusters", "https://arxiv.org/abs/2407.08268", "qq_kk_vv", None),
+}
+
+
+def planned_runs(cfg: CfgNode) -> dict[Run, CfgNode]:
+    """Every system of TEST.SYSTEMS on every data set of DATASETS.TEST, in this order, with its configuration.
+
+    A system writes to a folder of its name in OUTPUT_DIR. Without systems the configuration is evaluated as it stands.
+
+    Raises:
+        InputError: no data set, an unknown system or one named twice, or a configuration that does not fit a system.
+    """
+    require_datasets(cfg.DATASETS.TEST)
+    names = list(cfg.TEST.SYSTEMS)
+    for name in names:
+        _check_name(name, names)
+    systems = {name: _configuration(cfg, name) for name in names} or {"": cfg}
+    return {Run(name, dataset): changed for name, changed in systems.items() for dataset in cfg.DATASETS.TEST}
+
+
+def evaluate_runs(runs: Mapping[Run, CfgNode], *, resume: bool) -> dict[Run, dict[str, float]]:
+    """Evaluate one after the other, with one model: weights and text features are the same for all of them.
+
+    Args:
+        runs: as ``planned_runs`` gives them.
+        resume: keep what an earlier run with the same configuration and data has finished.
+    Returns:
+        Percent by metric; empty in every process but the first.
+    Raises:
+        InputError: a model, an image or a label that cannot be used.
+    """
+    model: CLIPtrase | None = None
+    results: dict[Run, dict[str, float]] = {}
+    for run, cfg in runs.items():
+        found = finished_evaluation(cfg, run.dataset) if resume else None
+        if found:
+            logger.info("%s: kept from an earlier run with this configuration", run)
+        else:
+            if run.system:
+                logger.info("%s: %s (%s)", run, SYSTEMS[run.system].title, SYSTEMS[run.system].source)
+            model = model or build_segmenter(cfg)
+            model.change_method(cfg.MODEL.CLIPTRASE.ATTENTION, cfg.MODEL.CLIPTRASE.CLUSTERING)
+            found = evaluate_dataset(cfg, model, run.dataset)
+        results[run] = found.get("sem_seg", {})
+    return results
+
+
+def _check_name(name: object, names: list[object]) -> None:
+    if name not in list(SYSTEMS):
+        close = difflib.get_close_matches(str(name).lower(), SYSTEMS, n=1)
+        fix = f"Did you mean {close[0]!r}?" if close else "Name some of these."
+        raise InputError("TEST.SYSTEMS", f"the unknown system {name!r}", ", ".join(SYSTEMS), fix)
+    if names.count(name) > 1:
+        raise InputError("TEST.SYSTEMS", f"the system {name!r} twice", "every system once", "Remove one of them.")
+
+
+def _configuration(cfg: CfgNode, name: str) -> CfgNode:
+    """What a system is evaluated with; equal to that of a run which sets these keys itself and names no system."""
+    system = SYSTEMS[name]
+    if system.clustering is None and cfg.MODEL.CLIPTRASE.CLUSTERING == "none":
+        raise InputError(
+            "MODEL.CLIPTRASE.CLUSTERING",
+            f"'none', but TEST.SYSTEMS names {name!r}, which needs clusters",
+            "dbscan or hdbscan",
+            "Choose one of these, or name 'cliptrase_scr' in its place.",
+        )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.SYSTEMS = ()
+    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, name)
+    cfg.MODEL.CLIPTRASE.ATTENTION = system.attention
+    if system.clustering is not None:
+        cfg.MODEL.CLIPTRASE.CLUSTERING = system.clustering
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,4 @@
+"""Emoji scenes: drawn pictures of things on textures, with the class of every pixel and with captions.
+
+Reading order: names.py says which classes there are, splits.py which scenes, textures.py and scene.py draw them.
+"""

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from cliptrase_d2.data.emoji_scenes.names import CLASSES, STUFF, THINGS
-from cliptrase_d2.data.emoji_scenes.textures import UNITS, Array, draw_texture, noise
+from cliptrase_d2.data.emoji_scenes.textures import UNITS, draw_texture, noise
 
 GLYPH_SHEET = Path(__file__).parent / "glyphs.png"
-_GLYPH = 128  # pixels a side, and glyphs stand ten to a row
-_COLUMNS = 10
+GLYPH_SIDE = 128  # pixels of a glyph on the sheet
+SHEET_COLUMNS = 10  # glyphs in a row of it
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Layout:
         stuff: one to three of `STUFF`, in the order of the regions.
         things: from the farthest to the nearest.
         zoom: magnification of the textures.
-        seed: of everything else: the borders, the textures, the light and the noise.
+        seed: of everything else: the borders, the textures, the light and the grain.
     """
 
     stuff: tuple[str, ...]
@@ -58,10 +57,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn layout: image [S,S,3] uint8 RGB, label [S,S] uint8 of indices into `CLASSES`."""
+    """A drawn layout.
 
-    image: NDArray[np.uint8]
-    label: NDArray[np.uint8]
+    Attributes:
+        image: [S,S,3] uint8 RGB.
+        label: [S,S] uint8, indices into `CLASSES`.
+        layout: what is drawn.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
     layout: Layout
 
 
@@ -73,6 +78,20 @@ def draw(layout: Layout, size: int) -> Scene:
         size: side of the picture in pixels; only the detail depends on it.
     """
     rng = np.random.default_rng(layout.seed)
+    image, label = _draw_stuff(layout, size, rng)
+    for thing in layout.things:
+        _paste(image, label, thing, rng)
+    return Scene(_photograph(image, layout.seed, rng), label, layout)
+
+
+def read_glyph_sheet(path: Path = GLYPH_SHEET) -> np.ndarray:
+    """The sheet of glyphs, [H,W,4] uint8 RGBA, in the order of `THINGS`."""
+    with Image.open(path) as file:
+        return np.asarray(file.convert("RGBA"))
+
+
+def _draw_stuff(layout: Layout, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image [S,S,3] float32 and label [S,S] uint8 of the regions alone."""
     place = (np.arange(size, dtype=np.float32) + 0.5) * (UNITS / size)
     x, y = np.meshgrid(place, place)
     region = _regions(x, y, len(layout.stuff), rng)
@@ -80,76 +99,92 @@ def draw(layout: Layout, size: int) -> Scene:
     label = np.zeros((size, size), np.uint8)
     for index, name in enumerate(layout.stuff):
         inside = region == index
-        colours = _place_texture(name, x, y, layout.zoom, rng)
-        image[inside], label[inside] = colours[inside], STUFF.index(name)
-    for thing in layout.things:
-        _paste(image, label, thing, rng)
-    gain, shift = rng.uniform(0.92, 1.08, 3), rng.uniform(-12, 12)
-    image = image * gain.astype(np.float32) + np.float32(shift)
-    grain = np.random.default_rng(layout.seed + 1).standard_normal((size, size, 1), dtype=np.float32)
-    image += rng.uniform(0, 6) * grain
-    return Scene(image.clip(0, 255).astype(np.uint8), label, layout)
+        image[inside] = _place_texture(name, x, y, layout.zoom, rng)[inside]
+        label[inside] = STUFF.index(name)
+    return image, label
 
 
-def _regions(x: Array, y: Array, count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+def _regions(x: np.ndarray, y: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """[H,W] in 0 to count-1: bands with wavy borders at any angle."""
     angle, offset, wave = rng.uniform(0, 2 * np.pi), rng.uniform(0, 256, 2), rng.uniform(5, 35)
     across = (x - UNITS / 2) * np.cos(angle) + (y - UNITS / 2) * np.sin(angle)
     across = across + wave * (noise(x / 30 + np.float32(offset[0]), y / 30 + np.float32(offset[1])) - 0.5)
-    first, second = rng.uniform(-0.22, 0.22) * UNITS, rng.uniform(0.28, 0.36) * UNITS
-    borders = {1: [], 2: [first], 3: [first - second / 2, first + second / 2]}[count]
-    return np.searchsorted(np.array(borders, np.float32), across) if borders else np.zeros(x.shape, np.intp)
+    middle, width = rng.uniform(-0.22, 0.22) * UNITS, rng.uniform(0.28, 0.36) * UNITS
+    borders: dict[int, list[float]] = {1: [], 2: [middle], 3: [middle - width / 2, middle + width / 2]}
+    return np.searchsorted(np.array(borders[count], np.float32), across)
 
 
-def _place_texture(name: str, x: Array, y: Array, zoom: float, rng: np.random.Generator) -> Array:
+def _place_texture(name: str, x: np.ndarray, y: np.ndarray, zoom: float, rng: np.random.Generator) -> np.ndarray:
     """A texture turned a little, magnified, shifted anywhere."""
     angle, scale, shift = rng.uniform(-0.35, 0.35), rng.uniform(0.75, 1.35) * zoom, rng.uniform(0, 256, 2)
     cos, sin = np.float32(np.cos(angle) / scale), np.float32(np.sin(angle) / scale)
-    return draw_texture(name, x * cos + y * sin + np.float32(shift[0]), y * cos - x * sin + np.float32(shift[1]), rng)
+    left, top = np.float32(shift[0]), np.float32(shift[1])
+    return draw_texture(name, x * cos + y * sin + left, y * cos - x * sin + top, rng)
 
 
-def _paste(image: Array, label: NDArray[np.uint8], thing: Thing, rng: np.random.Generator) -> None:
+def _paste(image: np.ndarray, label: np.ndarray, thing: Thing, rng: np.random.Generator) -> None:
     """Put a thing on top of a picture and its label, in place; the edge is soft, the label's is at its half."""
+    tint = rng.uniform(0.9, 1.1, 3).astype(np.float32)
     size = len(image)
-    side = thing.size * size
-    colours = _glyph(thing.name, side)
-    scale, theta = side / len(colours), np.deg2rad(thing.angle)
-    turn = scale * np.array([[np.cos(theta), np.sin(theta)], [-np.sin(theta), np.cos(theta)]])
-    turn[:, 0] *= -1 if thing.mirrored else 1
-    centre, reach = np.array(thing.centre) * size, side * np.sqrt(0.5) + 1
+    centre, reach = np.array(thing.centre) * size, thing.size * size * np.sqrt(0.5) + 1
     left, top = np.floor(centre - reach).clip(0, size).astype(int)
     right, bottom = np.ceil(centre + reach).clip(0, size).astype(int)
-    tint = rng.uniform(0.9, 1.1, 3).astype(np.float32)
     if left >= right or top >= bottom:
         return
-    middle = (len(colours) - 1) / 2
-    shift = centre - 0.5 - (left, top) - turn @ (middle, middle)
-    box = (int(right - left), int(bottom - top))
-    drawn = cv2.warpAffine(colours, np.column_stack([turn, shift]), box, flags=cv2.INTER_LINEAR)
-    alpha = drawn[..., 3:]
-    part = image[top:bottom, left:right]
-    part *= 1 - alpha
-    part += drawn[..., :3] * tint
-    label[top:bottom, left:right][alpha[..., 0] > 0.5] = CLASSES.index(thing.name)
+    glyph = _turned_glyph(thing, thing.size * size, centre - 0.5 - (left, top), (int(right - left), int(bottom - top)))
+    alpha = glyph[..., 3:]
+    window = np.s_[top:bottom, left:right]
+    image[window] *= 1 - alpha
+    image[window] += glyph[..., :3] * tint
+    label[window][alpha[..., 0] > 0.5] = CLASSES.index(thing.name)
 
 
-def _glyph(name: str, side: float) -> Array:
-    """A glyph, colours multiplied by alpha: the smallest stored size that is no smaller than ``side``."""
+def _turned_glyph(thing: Thing, side: float, centre: np.ndarray, box: tuple[int, int]) -> np.ndarray:
+    """A thing's glyph as it stands in the picture.
+
+    Args:
+        side: of the glyph's square in pixels.
+        centre: (x, y) in the box, in pixels, where 0 is the centre of the first one.
+        box: (width, height).
+    Returns:
+        [height,width,4] float32, colours multiplied by alpha.
+    """
+    glyph = _glyph(thing.name, side)
+    scale, theta = side / len(glyph), np.deg2rad(thing.angle)
+    turn = scale * np.array([[np.cos(theta), np.sin(theta)], [-np.sin(theta), np.cos(theta)]])
+    turn[:, 0] *= -1 if thing.mirrored else 1
+    middle = (len(glyph) - 1) / 2
+    shift = centre - turn @ (middle, middle)
+    return cv2.warpAffine(glyph, np.column_stack([turn, shift]), box, flags=cv2.INTER_LINEAR)
+
+
+def _photograph(image: np.ndarray, seed: int, rng: np.random.Generator) -> np.ndarray:
+    """The picture [S,S,3] uint8 in some light, with some grain."""
+    gain, shift = rng.uniform(0.92, 1.08, 3), rng.uniform(-12, 12)
+    # From a generator of its own, as it takes more numbers the larger the picture is.
+    grain = np.random.default_rng(seed + 1).standard_normal((*image.shape[:2], 1), dtype=np.float32)
+    image = image * gain.astype(np.float32) + np.float32(shift) + rng.uniform(0, 6) * grain
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def _glyph(name: str, side: float) -> np.ndarray:
+    """A glyph in the smallest stored size that is no smaller than ``side``, or else in the largest."""
     pyramid = _glyphs()[THINGS.index(name)]
     fitting = [level for level in pyramid if len(level) >= side]
     return fitting[-1] if fitting else pyramid[0]
 
 
 @cache
-def _glyphs() -> Sequence[Sequence[Array]]:
-    """Per thing its glyph at 128, 64, 32 and 16 pixels, [P,P,4] float32 with alpha in 0 to 1."""
-    with Image.open(GLYPH_SHEET) as file:
-        sheet = np.asarray(file.convert("RGBA"), np.float32)
+def _glyphs() -> Sequence[Sequence[np.ndarray]]:
+    """Per thing its glyph at 128, 64, 32 and 16 pixels, [P,P,4] float32, colours times alpha, alpha in 0 to 1."""
+    sheet = read_glyph_sheet().astype(np.float32)
     sheet = np.concatenate([sheet[..., :3] * (sheet[..., 3:] / 255), sheet[..., 3:] / 255], axis=-1)
-    glyphs = []
-    for index in range(len(THINGS)):
-        top, left = _GLYPH * (index // _COLUMNS), _GLYPH * (index % _COLUMNS)
-        glyph = sheet[top : top + _GLYPH, left : left + _GLYPH]
-        sides = (_GLYPH, _GLYPH // 2, _GLYPH // 4, _GLYPH // 8)
-        glyphs.append([cv2.resize(glyph, (side, side), interpolation=cv2.INTER_AREA) for side in sides])
-    return glyphs
+    return [_pyramid(sheet, index) for index in range(len(THINGS))]
+
+
+def _pyramid(sheet: np.ndarray, index: int) -> Sequence[np.ndarray]:
+    """The glyph of this number at every size, the largest first."""
+    top, left = (GLYPH_SIDE * place for place in divmod(index, SHEET_COLUMNS))
+    glyph = sheet[top : top + GLYPH_SIDE, left : left + GLYPH_SIDE]
+    sides = (GLYPH_SIDE >> level for level in range(4))
+    return [cv2.resize(glyph, (side, side), interpolation=cv2.INTER_AREA) for side in sides]

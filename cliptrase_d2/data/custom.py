@@ -27,9 +27,9 @@ class DatasetSpec:
 
     Attributes:
         name: unique, and the name of the folder that results are written to.
-        images: folder of images.
+        images: folder of images, or a part of one as a pattern such as ``images/val_*``.
         classes: class names in evaluation order, "a;b" are synonyms of one class.
-        labels: folder of label files; None for prediction only.
+        labels: folder of label files, or a part of one; None for prediction only.
         ignore_label: class index and raw value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None where files hold class indices.
         background: prompts of a last class "background"; none for no such class.

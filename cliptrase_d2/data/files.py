@@ -33,6 +33,9 @@ class FoundFiles:
 def find_files(images: Path, labels: Path | None) -> FoundFiles:
     """List a folder of images and, if there is one, the folder of labels with the same stems.
 
+    Args:
+        images: folder, or a part of one as a pattern such as ``images/val_*``.
+        labels: the same for the labels.
     Raises:
         InputError: a folder that is missing or holds nothing usable, or two files of one stem.
     """
@@ -59,13 +62,15 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
-def _files_by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, Path]:
+def _files_by_stem(place: Path, suffixes: Sequence[str], what: str) -> dict[str, Path]:
+    is_pattern = "*" in place.name and not place.is_dir()
+    folder, pattern = (place.parent, place.name) if is_pattern else (place, "*")
     allowed = f"{what}s ending in {' '.join(suffixes)} (any case), directly in the folder"
     if not folder.is_dir():
         raise InputError(folder, "not a folder" if folder.exists() else "no such folder", allowed, "Check it.")
     found: dict[str, Path] = {}
     others: list[str] = []
-    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+    for path in sorted(folder.glob(pattern), key=lambda path: natural_key(path.name)):
         if path.name.startswith(".") or path.is_dir():
             continue
         if path.suffix.lower() not in suffixes:
@@ -78,7 +83,7 @@ def _files_by_stem(folder: Path, suffixes: Sequence[str], what: str) -> dict[str
             found[path.stem] = path
     if not found:
         came = f"no {what}" + (f" among {len(others)} files, such as {others[0]}" if others else "")
-        raise InputError(folder, came, allowed, "Check the path, or convert the files.")
+        raise InputError(place, came, allowed, "Check the path, or convert the files.")
     if others:
-        logger.warning("%s: %d files are no %ss and left out: %s", folder, len(others), what, ", ".join(others[:3]))
+        logger.warning("%s: %d files are no %ss and left out: %s", place, len(others), what, ", ".join(others[:3]))
     return found

@@ -31,9 +31,9 @@ def register_dataset(
 
     Args:
         name: unique; results are written to a folder of this name.
-        images: folder of images.
+        images: folder of images, or a part of one as a pattern such as ``images/val_*``.
         classes: class names in evaluation order, "a;b" are synonyms of one class.
-        labels: folder of label files of the same stems; None for prediction only.
+        labels: folder of label files of the same stems, or a part of one; None for prediction only.
         ignore_label: class index and raw value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None where files hold class indices.
         background: prompts of a last class "background"; none for no such class.

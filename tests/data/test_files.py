@@ -42,6 +42,35 @@ def test_files_without_partner_are_told_apart(tmp_path: Path) -> None:
     assert found.labels_without_image == (labels / "c.png",)
 
 
+def test_pattern_takes_a_part_of_a_folder(tmp_path: Path) -> None:
+    images = fill(tmp_path / "images", "train_1.jpg", "val_1.jpg", "val_2.png", ".val_3.jpg")
+    labels = fill(tmp_path / "labels", "train_1.png", "val_1.png", "val_2.png")
+    found = find_files(images / "val_*", labels / "val_*.png")
+    assert [Path(record["file_name"]).name for record in found.records] == ["val_1.jpg", "val_2.png"]
+    assert not found.images_without_label
+    assert not found.labels_without_image
+
+
+def test_patterns_part_images_from_labels_in_one_folder(tmp_path: Path) -> None:
+    both = fill(tmp_path / "both", "a.jpg", "a.png")
+    assert find_files(both / "*.jpg", both / "*.png").records == [
+        {"file_name": str(both / "a.jpg"), "sem_seg_file_name": str(both / "a.png")}
+    ]
+
+
+def test_pattern_that_nothing_matches(tmp_path: Path) -> None:
+    images = fill(tmp_path / "images", "train_1.jpg")
+    with pytest.raises(InputError, match=r"val_\*: no image\."):
+        find_files(images / "val_*", None)
+    with pytest.raises(InputError, match="none: no such folder"):
+        find_files(tmp_path / "none" / "val_*", None)
+
+
+def test_folder_with_a_star_in_its_name(tmp_path: Path) -> None:
+    images = fill(tmp_path / "im*ges", "a.jpg")
+    assert len(find_files(images, None).records) == 1
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         find_files(tmp_path / "images", None)

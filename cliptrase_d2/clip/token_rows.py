@@ -6,7 +6,7 @@ their rows, which are most of a small model's numbers, are zero once loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from open_clip.model import CLIP
@@ -45,18 +45,16 @@ def expand_token_rows(
     return dense, f"{len(ids)} of {vocab_size}"
 
 
-def compact_state_dict(model: CLIP, token_ids: Iterable[int]) -> dict[str, Tensor]:
+def sparse_state_dict(model: CLIP, token_ids: Tensor) -> dict[str, Tensor]:
     """The inverse: a model's weights in half precision, ready for `safetensors.torch.save_file`.
 
     Args:
-        token_ids: numbers of the tokens whose rows are kept, in any order: all that training met, with the start
-            and the end token.
+        model: built for a vocabulary of U tokens, those that training can meet.
+        token_ids: [U] their numbers in CLIP's vocabulary, strictly increasing.
     """
     state = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in model.state_dict().items()}
     weight = next(name for name in state if name.endswith(WEIGHT))
-    ids = torch.tensor(sorted(set(token_ids)), dtype=torch.int32)
-    state[weight] = state[weight][ids.long()]
-    state[weight.removesuffix(WEIGHT) + TOKEN_IDS] = ids
+    state[weight.removesuffix(WEIGHT) + TOKEN_IDS] = token_ids.to("cpu", torch.int32)
     return state
 
 

@@ -11,8 +11,8 @@ import torch
 from cliptrase_d2.clip import embedded
 from cliptrase_d2.clip.load import load_clip, tokenizer_for
 from cliptrase_d2.clip.source import find_source, model_config
-from cliptrase_d2.clip.token_rows import compact_state_dict
 from cliptrase_d2.errors import InputError
+from tests.clip.tiny import sparse_state
 
 SETUP = Path(__file__).resolve().parents[2] / "setup.cfg"
 
@@ -55,12 +55,12 @@ def test_the_tag_is_the_packaged_file(tmp_path: Path, monkeypatch: pytest.Monkey
     tokenizer = tokenizer_for(embedded.NAME)
     tokens = tokenizer(["a photo of a cat."])
     monkeypatch.setattr(embedded, "WEIGHTS", tmp_path / "emoji-clip.safetensors")
-    safetensors.torch.save_file(compact_state_dict(trained, tokens.flatten().tolist()), embedded.WEIGHTS)
+    safetensors.torch.save_file(sparse_state(trained, tokens.flatten().tolist()), embedded.WEIGHTS)
     model, report = load_clip(embedded.NAME, embedded.TAG)
     assert str(embedded.WEIGHTS) in report.source
     assert (report.quick_gelu, report.quick_gelu_reason) == (False, "says this package")
     assert report.missing == report.unexpected == report.random == ()
-    assert tokens.shape == (1, 32)
+    assert tokens.shape == (1, 40)
     torch.testing.assert_close(model.encode_text(tokens), trained.encode_text(tokens), atol=1e-2, rtol=0)
 
 

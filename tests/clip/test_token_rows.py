@@ -7,9 +7,9 @@ from open_clip.model import CLIP, CustomTextCLIP
 from torch import Tensor
 
 from cliptrase_d2.clip.load import load_clip, tokenizer_for
-from cliptrase_d2.clip.token_rows import compact_state_dict, expand_token_rows
+from cliptrase_d2.clip.token_rows import expand_token_rows
 from cliptrase_d2.errors import InputError
-from tests.clip.tiny import TINY_CONFIG, register_tiny, tiny_clip
+from tests.clip.tiny import TINY_CONFIG, register_tiny, sparse_state, tiny_clip
 
 WEIGHT, IDS = "token_embedding.weight", "token_embedding.token_ids"
 WANTED = {WEIGHT: torch.ones(6, 2)}
@@ -63,10 +63,10 @@ def test_numbers_that_fit_nothing_are_refused(numbers: Tensor, rows: Tensor | No
 
 
 @pytest.mark.parametrize("build", [tiny_clip, custom_clip])
-def test_compact_state_is_half_precision_without_the_mask(build: type) -> None:
+def test_sparse_state_is_half_precision_without_the_mask(build: type) -> None:
     model: CLIP = build()
     prefix = "text." if isinstance(model, CustomTextCLIP) else ""
-    state = compact_state_dict(model, [49407, 5, 320, 5])
+    state = sparse_state(model, [49407, 5, 320, 5])
     assert state.keys() == model.state_dict().keys() | {prefix + IDS}
     assert not [name for name in state if "attn_mask" in name]
     assert {name for name, value in state.items() if value.dtype != torch.float16} == {prefix + IDS}
@@ -82,7 +82,7 @@ def test_round_trip_through_a_file(tmp_path: Path, suffix: str, custom: bool, ca
     name = register_tiny(tmp_path, f"tiny-rows-{custom}", custom_text=custom)
     trained = custom_clip() if custom else tiny_clip(seed=3)
     tokens = tokenizer_for(name)(["a photo of a cat.", "a dog"])  # with start, end and padding
-    state = compact_state_dict(trained, tokens.flatten().tolist())
+    state = sparse_state(trained, tokens.flatten().tolist())
     path = tmp_path / f"w{suffix}"
     if suffix == ".pt":
         torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
@@ -102,7 +102,7 @@ def test_round_trip_through_a_file(tmp_path: Path, suffix: str, custom: bool, ca
 def test_rows_of_plain_clip_are_taken_by_a_custom_text_clip(tmp_path: Path) -> None:
     """open_clip renames the text tower's weights on the way."""
     name = register_tiny(tmp_path, "tiny-rows-custom", custom_text=True)
-    safetensors.torch.save_file(compact_state_dict(tiny_clip(), [7]), tmp_path / "w.safetensors")
+    safetensors.torch.save_file(sparse_state(tiny_clip(), [7]), tmp_path / "w.safetensors")
     model, report = load_clip(name, str(tmp_path / "w.safetensors"))
     weight = model.state_dict()[f"text.{WEIGHT}"]
     assert weight.any(dim=1).nonzero().tolist() == [[7]]
@@ -110,14 +110,14 @@ def test_rows_of_plain_clip_are_taken_by_a_custom_text_clip(tmp_path: Path) -> N
 
 
 def test_rows_of_another_width_are_another_model(tmp_path: Path) -> None:
-    state = {**compact_state_dict(tiny_clip(), [7, 9]), WEIGHT: torch.ones(2, 48)}
+    state = {**sparse_state(tiny_clip(), [7, 9]), WEIGHT: torch.ones(2, 48)}
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(InputError, match=r"token_embedding\.weight \[49408, 48\], not \[49408, 32\]"):
         load_clip(register_tiny(tmp_path), str(tmp_path / "w.pt"))
 
 
 def test_wrong_numbers_name_the_file(tmp_path: Path) -> None:
-    state = {**compact_state_dict(tiny_clip(), [7, 9]), IDS: ids(9, 7)}
+    state = {**sparse_state(tiny_clip(), [7, 9]), IDS: ids(9, 7)}
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(InputError, match=r"w\.pt: token_embedding\.token_ids with numbers that do not increase"):
         load_clip(register_tiny(tmp_path), str(tmp_path / "w.pt"))

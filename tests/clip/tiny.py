@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import open_clip
 import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
+
+from cliptrase_d2.clip.open_clip_modules import text_tower
+from cliptrase_d2.clip.token_rows import sparse_state_dict
 
 TINY_CONFIG = {
     "embed_dim": 32,
@@ -35,6 +40,15 @@ def register_tiny(folder: Path, name: str = "tiny-vit", **config: object) -> str
     path.write_text(json.dumps({**TINY_CONFIG, **config}))
     open_clip.add_model_config(path)
     return name
+
+
+def sparse_state(model: CLIP, token_ids: Iterable[int]) -> dict[str, Tensor]:
+    """What the file of a model would hold that met no other tokens than these in training."""
+    ids = torch.tensor(sorted(set(token_ids)))
+    met = copy.deepcopy(model)
+    tower = text_tower(met)
+    tower.token_embedding = nn.Embedding.from_pretrained(tower.token_embedding.weight[ids])
+    return sparse_state_dict(met, ids)
 
 
 def openai_state(model: CLIP) -> dict[str, Tensor]:

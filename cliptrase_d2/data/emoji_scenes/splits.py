@@ -13,6 +13,7 @@ SPLITS = ("seen", "unseen_combination", "held_out")
 _SERIES = {name: 1 + index for index, name in enumerate(("training", *SPLITS))}
 # A canvas of training is this many times as wide as a scene, so that windows of a scene's size differ.
 CANVAS = 1.5
+_COARSEST = 1.5  # magnification from which on textures do not grow with the things
 _SMALLEST, _LARGEST = 0.28, 0.6  # sides of things in shares of a scene's side
 _ATTEMPTS = 40
 _CLOSE = 0.42  # distance of two things' centres in shares of the sum of their sides
@@ -47,9 +48,9 @@ def canvas_layout(index: int, seed: int = 0) -> Layout:
         seed: of the series.
     """
     rng = np.random.default_rng((seed, _SERIES["training"], index))
-    zoom, stuff = float(np.exp(rng.uniform(np.log(0.75), np.log(1.5)))), _stuff(rng)
+    zoom, stuff = float(np.exp(rng.uniform(np.log(0.75), np.log(3.0)))), _stuff(rng)
     allowed = allowed_things(stuff, "seen")
-    names = [str(rng.choice(allowed)) for _ in range(rng.integers(3, 3 + int(6 / zoom)))]
+    names = [str(rng.choice(allowed)) for _ in range(rng.integers(2, 3 + int(6 / zoom**1.5)))]
     return _layout(rng, stuff, names, frame=CANVAS, zoom=zoom)
 
 
@@ -71,7 +72,7 @@ def _layout(rng: np.random.Generator, stuff: tuple[str, ...], names: list[str], 
     for name in names:
         size = float(rng.uniform(_SMALLEST, _LARGEST)) * zoom / frame
         things.append(_place(rng, name, size, things))
-    return Layout(stuff, tuple(things), zoom / frame, int(rng.integers(2**31)))
+    return Layout(stuff, tuple(things), min(zoom, _COARSEST) / frame, int(rng.integers(2**31)))
 
 
 def _place(rng: np.random.Generator, name: str, size: float, others: list[Thing]) -> Thing:

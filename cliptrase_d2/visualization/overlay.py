@@ -60,3 +60,19 @@ def boundaries(label_map: np.ndarray) -> np.ndarray:
     """
     side = 1 + max(1, round(min(label_map.shape) / _PIXELS_PER_LINE_WIDTH))
     return cv2.morphologyEx(label_map.astype(np.uint16), cv2.MORPH_GRADIENT, np.ones((side, side), np.uint8)) > 0
+
+
+def labels_at_size(label_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The label map at another size: each pixel has the label that lies under its middle.
+
+    Args:
+        label_map: [h,w] class indices.
+        size: (H, W).
+    Returns:
+        [H,W] of the same type.
+    """
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * given / wanted).astype(np.int64)
+        for wanted, given in zip(size, label_map.shape, strict=True)
+    )
+    return label_map[rows[:, None], columns]

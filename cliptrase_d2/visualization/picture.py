@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from cliptrase_d2.visualization.legend import LegendEntry, with_caption, with_legend
-from cliptrase_d2.visualization.overlay import overlay, palette
+from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
 
 _NOT_SCORED, _BLACK = "(not scored)", (0, 0, 0)  # a colour that no class has
 _SMALLEST = 320  # pixels; a legend finds no place beside a smaller image
@@ -66,22 +66,13 @@ def evaluation_picture(
     """
     factor = -(-_SMALLEST // min(image.shape[:2]))
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    prediction = _at_size(prediction, image)
+    prediction = labels_at_size(prediction, image.shape[:2])
     if truth is None:
         return labelled_picture(image, prediction, classes)
-    truth = _at_size(truth, image)
+    truth = labels_at_size(truth, image.shape[:2])
     truth = np.where(truth == ignore_label, len(classes), truth)
     names, colours = [*classes, _NOT_SCORED], np.vstack([palette(len(classes)), _BLACK]).astype(np.uint8)
     pictures = (("ground truth", truth), ("prediction", prediction))
     return np.concatenate(
         [with_caption(labelled_picture(image, labels, names, colours), caption) for caption, labels in pictures], axis=1
     )
-
-
-def _at_size(label_map: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """The label map at the size of an image: each pixel has the label that lies under its middle."""
-    rows, columns = (
-        ((np.arange(wanted) + 0.5) * given / wanted).astype(np.int64)
-        for wanted, given in zip(image.shape[:2], label_map.shape, strict=True)
-    )
-    return label_map[rows[:, None], columns]

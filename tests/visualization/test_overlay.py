@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cliptrase_d2.visualization.overlay import boundaries, overlay, palette
+from cliptrase_d2.visualization.overlay import boundaries, labels_at_size, overlay, palette
 
 
 def _distances(colours: np.ndarray, gap: int) -> np.ndarray:
@@ -81,3 +81,10 @@ def test_sizes_that_differ_are_refused() -> None:
 def test_a_label_without_a_colour_is_refused(label: int) -> None:
     with pytest.raises(ValueError, match="2 colours"):
         overlay(np.zeros((4, 4, 3), np.uint8), np.full((4, 4), label), palette(2))
+
+
+def test_labels_at_another_size_are_those_under_the_middle_of_every_pixel() -> None:
+    labels = np.array([[1, 2, 3], [4, 5, 6]])
+    # The middles of two columns among three lie at 0.75 and 2.25 of them, in the first and the third.
+    np.testing.assert_array_equal(labels_at_size(labels, (4, 2)), [[1, 3], [1, 3], [4, 6], [4, 6]])
+    np.testing.assert_array_equal(labels_at_size(labels, (2, 3)), labels)

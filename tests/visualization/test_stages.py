@@ -1,0 +1,74 @@
+"""Pictures of the stages between an image and its labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cliptrase_d2.visualization.overlay import overlay, palette
+from cliptrase_d2.visualization.stages import cluster_picture, heat_map, mark_patch, side_by_side
+
+GREY = np.full((40, 40, 3), 90, np.uint8)
+WHITE, BLACK = [255, 255, 255], [0, 0, 0]
+
+
+def test_heat_goes_from_blue_to_red() -> None:
+    values = np.array([[0.1, 0.1], [0.1, 0.9]])
+    picture = heat_map(GREY, values).astype(int)
+    assert picture.shape == GREY.shape
+    cold, hot = picture[0, 0], picture[-1, -1]
+    assert cold[2] > cold[0]
+    assert hot[0] > hot[2]
+
+
+def test_heat_is_relative_to_the_smallest_and_the_largest() -> None:
+    values = np.arange(4.0).reshape(2, 2)
+    np.testing.assert_array_equal(heat_map(GREY, values), heat_map(GREY, 5 * values - 7))
+
+
+def test_equal_values_are_all_cold() -> None:
+    cold = heat_map(GREY, np.array([[0.0, 0.0], [0.0, 1.0]]))[0, 0]
+    assert (heat_map(GREY, np.full((2, 2), 3.0)) == cold).all()
+
+
+def test_an_image_without_colours_lies_under_the_heat() -> None:
+    red = np.zeros((40, 40, 3), np.uint8)
+    red[..., 0] = 200
+    brightness = round(0.299 * 200)  # of red in grey
+    np.testing.assert_array_equal(heat_map(red, np.eye(2)), heat_map(np.full_like(red, brightness), np.eye(2)))
+
+
+def test_every_cluster_has_its_colour_and_noise_is_dark() -> None:
+    picture = cluster_picture(GREY, np.array([[0, 1], [1, -1]]))
+    for place, colour in (((5, 5), palette(2)[0]), ((5, 35), palette(2)[1]), ((35, 5), palette(2)[1])):
+        np.testing.assert_array_equal(picture[place], overlay(GREY, np.zeros((40, 40), int), colour[None])[0, 0])
+    np.testing.assert_array_equal(picture[35, 35], [45, 45, 45])
+
+
+def test_all_noise_is_dark_everywhere() -> None:
+    assert (cluster_picture(GREY, np.full((2, 2), -1)) == 45).all()
+
+
+def test_the_marked_patch_is_framed_and_stays_as_it_was() -> None:
+    # A grid of 2 rows and 4 columns: patch (1, 2) covers rows 20 to 39 and columns 20 to 29.
+    picture = mark_patch(GREY, (2, 4), (1, 2))
+    assert (picture[20:40, 20:30] == 90).all()
+    for place in ((19, 25), (30, 19), (30, 30)):
+        assert picture[place].tolist() == WHITE
+    for place in ((18, 25), (30, 18), (30, 31)):
+        assert picture[place].tolist() == BLACK
+    assert picture[17, 25].tolist() == [90, 90, 90]
+    assert (GREY == 90).all()
+
+
+@pytest.mark.parametrize("patch", [(0, 0), (0, 3), (1, 0), (1, 3)])
+def test_patches_at_the_edge_can_be_marked(patch: tuple[int, int]) -> None:
+    picture = mark_patch(GREY, (2, 4), patch)
+    assert picture.shape == GREY.shape
+    assert (picture == 90).all(2).sum() < 40 * 40
+
+
+def test_pictures_stand_in_a_row_with_white_between_them() -> None:
+    other = np.zeros((40, 7, 3), np.uint8)
+    row = side_by_side([GREY, other], gap=3)
+    np.testing.assert_array_equal(row, np.concatenate([GREY, np.full((40, 3, 3), 255, np.uint8), other], axis=1))

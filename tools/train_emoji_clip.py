@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,8 +40,10 @@ from cliptrase_d2.clip.source import model_config
 from cliptrase_d2.clip.token_rows import sparse_state_dict
 from cliptrase_d2.data.emoji_scenes.names import SEEN_THINGS, STUFF
 from cliptrase_d2.data.emoji_scenes.pairs import caption, cut_window, draw_canvas
+from cliptrase_d2.errors import InputError
 
 logger = logging.getLogger("train_emoji_clip")
+SETTINGS = ("steps", "canvases", "learning_rate", "from_patch", "seed")
 # One template per batch, so that a caption's words and not its frame tell it from the others. The plain ones are
 # what most users type, the 80 of ImageNet make all their words known.
 TEMPLATES = ("{}",) * 40 + ("a {}",) * 20 + ("a photo of a {}.",) * 60 + TEMPLATE_SETS["imagenet"]
@@ -135,22 +138,35 @@ class Training:
         mean, std = pixel_statistics(self.model.visual)
         self.mean = 255 * torch.tensor(mean, device=self.device).view(3, 1, 1)
         self.std = 255 * torch.tensor(std, device=self.device).view(3, 1, 1)
-        named = dict(self.model.named_parameters())
-        plain = [name for name, value in named.items() if value.ndim < 2 or "embedding" in name]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [value for name, value in named.items() if name not in plain], "weight_decay": 0.05},
-                {"params": [named[name] for name in plain], "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-        )
+        self.optimizer = self._optimizer()
         self.checkpoint = arguments.output / "checkpoint.pt"
+        # What decides the weights: a run goes on with the same, or its result belongs to neither setting.
+        self.settings = {name: getattr(arguments, name) for name in SETTINGS} | {"processes": world}
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        """Weight decay on matrices alone: not on norms, biases, embeddings and the temperature."""
+        decayed, plain = [], []
+        for name, value in self.model.named_parameters():
+            (plain if value.ndim < 2 or "embedding" in name else decayed).append(value)
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
     def resume(self) -> None:
-        """Take up the last checkpoint, if there is one."""
+        """Take up the last checkpoint, if there is one.
+
+        Raises:
+            InputError: it was written with other settings.
+        """
         if not self.checkpoint.is_file():
             return
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if state["settings"] != self.settings:
+            raise InputError(
+                self.checkpoint,
+                f"a run with {state['settings']}",
+                f"the settings of this one, {self.settings}",
+                "Repeat the first command, or choose another --output.",
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
@@ -158,7 +174,12 @@ class Training:
 
     def save(self) -> None:
         """Write the checkpoint and the weights, each complete or not at all."""
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "settings": self.settings,
+        }
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
         part.replace(self.checkpoint)
@@ -219,9 +240,12 @@ class Training:
             gradient.copy_(mean.view_as(gradient))
 
 
-def main() -> None:
-    """Train to the last step; log and save on the way."""
-    arguments = parse_arguments()
+def main(arguments: argparse.Namespace) -> None:
+    """Train to the last step; log and save on the way.
+
+    Raises:
+        InputError: the output folder has a run with other settings.
+    """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(asctime)s %(message)s")
     if world > 1:
@@ -237,6 +261,8 @@ def main() -> None:
                 logger.info("%s", line)
                 print(json.dumps(line), file=log, flush=True)
                 training.save()
+    if world > 1:
+        dist.destroy_process_group()
 
 
 def run(training: Training, canvases: Canvases) -> Iterator[dict[str, float]]:
@@ -258,7 +284,7 @@ def parse_arguments() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for weights, checkpoint and log")
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--canvases", type=int, default=12000, help="pictures to draw, which windows are cut from")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--from-patch", type=float, default=0.7, help="share of steps read from a patch's residual")
@@ -269,4 +295,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main(parse_arguments())
+    except InputError as error:
+        sys.exit(f"error: {error}")

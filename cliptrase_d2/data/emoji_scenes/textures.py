@@ -31,7 +31,7 @@ def draw_texture(name: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generat
     Returns:
         [H,W,3] float32, RGB in 0 to 255.
     """
-    return _TEXTURES[name](x, y, rng)
+    return _TEXTURES[name](x, y, rng).astype(np.float32, copy=False)
 
 
 def noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -18,9 +18,16 @@ from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, mean_number
 from cliptrase_d2.meta_arch import CLIPtrase
 
 
-def evaluate_dataset(cfg: CfgNode, model: CLIPtrase, name: str) -> dict[str, dict[str, float]]:
+def evaluate_dataset(
+    cfg: CfgNode, model: CLIPtrase, name: str, *, log_classes: bool = True
+) -> dict[str, dict[str, float]]:
     """Evaluate on one registered data set, by the protocol and the sizes of the configuration.
 
+    Args:
+        cfg: read for everything but the model.
+        model: of this configuration.
+        name: of the data set.
+        log_classes: log one row per class, too.
     Returns:
         Detectron2's form, ``{"sem_seg": {metric: percent}}``; empty in every process but the first.
     Raises:
@@ -46,6 +53,7 @@ def evaluate_dataset(cfg: CfgNode, model: CLIPtrase, name: str) -> dict[str, dic
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
         overlays=_overlays(cfg, name),
         context={"protocol": _protocol(cfg), **_hashes(cfg, name), "versions": versions()},
+        log_classes=log_classes,
     )
     return evaluate(model, loader, evaluator, name)
 

@@ -54,6 +54,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         save_predictions: write every label map as PNG of class indices, 16-bit above 255 classes.
         overlays: file names of the images whose prediction is drawn over what the model saw, beside the ground truth.
         context: what else metrics.json should say: protocol, config hash, versions.
+        log_classes: log one row per class, too; metrics.json has them in any case.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         save_predictions: bool = False,
         overlays: Collection[str] = (),
         context: Mapping[str, Any] | None = None,
+        log_classes: bool = True,
     ):
         vocabulary, label_rule = dataset_labels(dataset_name)
         self.dataset_name = dataset_name
@@ -74,6 +76,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.save_predictions = save_predictions
         self.overlays = frozenset(overlays)
         self.context = dict(context or {})
+        self.log_classes = log_classes
         self.reset()
 
     def reset(self) -> None:
@@ -143,7 +146,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         if report["mIoU"] is None:
             logger.info("%s: %d images, none with a label to score", name, report["images"])
         else:
-            logger.info("%s: %d images\n%s", name, report["images"], format_table(report))
+            logger.info("%s: %d images\n%s", name, report["images"], format_table(report, classes=self.log_classes))
         for file_name in report["no_valid_label"]:
             logger.warning("%s: not scored, every pixel has the ignore label", file_name)
         for entry in report["skipped"]:

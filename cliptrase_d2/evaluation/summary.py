@@ -53,7 +53,7 @@ def _table(results: Results, columns: Sequence[str]) -> str:
     datasets = list(dict.fromkeys(run.dataset for run in results))
     runs = sorted(results, key=lambda run: datasets.index(run.dataset))
     rows = [[*run, *(_percent(results[run].get(name)) for name in columns)] for run in runs]
-    headers = ["system", "data set", *columns]
+    headers = ["system", "data set", *(name.replace("-", "\n", 1) for name in columns)]  # narrow, for a terminal
     alignment = ["left", "left", *["right"] * len(columns)]
     if not any(run.system for run in runs):
         headers, alignment, rows = headers[1:], alignment[1:], [row[1:] for row in rows]

@@ -47,6 +47,10 @@ SETTINGS = ("steps", "canvases", "learning_rate", "from_patch", "seed")
 # One template per batch, so that a caption's words and not its frame tell it from the others. The plain ones are
 # what most users type, the 80 of ImageNet make all their words known.
 TEMPLATES = ("{}",) * 40 + ("a {}",) * 20 + ("a photo of a {}.",) * 60 + TEMPLATE_SETS["imagenet"]
+# Things are many and small, stuff is little and everywhere. Training first looks at things and speaks of them, or it
+# would learn to tell pictures by their stuff alone; from this share of the steps on it looks at and names both alike,
+# or it would see things everywhere.
+BALANCED_FROM = 0.4
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,15 @@ class Canvases:
         frequency = np.array([window.start + progress * (window.end - window.start) for window in WINDOWS])
         window = WINDOWS[rng.choice(len(WINDOWS), p=frequency / frequency.sum())]
         template = str(rng.choice(TEMPLATES))
+        early = progress < BALANCED_FROM
         pictures: list[NDArray[np.uint8]] = []
         captions: list[str] = []
         for index in rng.integers(0, len(self.images), window.batch):
-            image, label = cut_window(self.images[index], self.labels[index], window.grid * patch, rng)
+            image, label = cut_window(
+                self.images[index], self.labels[index], window.grid * patch, rng, 0.7 if early else 0.5
+            )
             pictures.append(image)
-            captions.append(template.format(caption(label, rng, window.brief)))
+            captions.append(template.format(caption(label, rng, window.brief, early)))
         different = list(dict.fromkeys(captions))
         caption_of = torch.tensor([different.index(text) for text in captions])
         return Batch(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), different, caption_of, window)

@@ -104,6 +104,19 @@ def test_batches_are_a_function_of_their_number() -> None:
     assert sorted(set(first.caption_of.tolist())) == list(range(len(first.captions)))
 
 
+def test_early_captions_name_more_things_than_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "WINDOWS", (tool.Window(4, 300, 1.0, 1, 1, 1),))
+    monkeypatch.setattr(tool, "TEMPLATES", ("{}",))
+    canvases = tool.Canvases(6, seed=0, rank=0, world=1)
+
+    def share_of_things(progress: float) -> float:
+        batch = canvases.batch(0, progress, 8)
+        named = [batch.captions[index] in SEEN_THINGS for index in batch.caption_of.tolist()]
+        return sum(named) / len(named)
+
+    assert share_of_things(0.39) > share_of_things(tool.BALANCED_FROM) + 0.1
+
+
 def test_processes_share_the_canvases_without_a_common_one() -> None:
     zero, one = (tool.Canvases(5, seed=0, rank=rank, world=2).images for rank in range(2))
     whole = tool.Canvases(5, seed=0, rank=0, world=1).images

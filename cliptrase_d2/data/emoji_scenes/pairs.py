@@ -43,14 +43,15 @@ def cut_window(
     return image[window][:, ::step], label[window][:, ::step]
 
 
-def caption(label: NDArray[np.uint8], rng: np.random.Generator, brief: float) -> str:
+def caption(label: NDArray[np.uint8], rng: np.random.Generator, brief: float, things_first: bool) -> str:
     """What a picture shows, in words without a template.
 
     Args:
         label: [H,W] indices into `CLASSES`.
         rng: decides how much is said.
-        brief: how often the caption names one thing, or one stuff where there is no thing. Else it names the things
-            and then the stuff they are on, the larger first, and passes over small shares.
+        brief: how often the caption names one thing or stuff alone. Else it names the things and then the stuff they
+            are on, the larger first, and passes over small shares.
+        things_first: a brief caption names stuff only where there is no thing.
     """
     shares = np.bincount(label.ravel(), minlength=len(CLASSES)) / label.size
     order = np.argsort(-shares, kind="stable")
@@ -58,5 +59,5 @@ def caption(label: NDArray[np.uint8], rng: np.random.Generator, brief: float) ->
     things = [CLASSES[index] for index in shown if index >= len(STUFF)]
     stuff = [CLASSES[index] for index in shown if index < len(STUFF)]
     if rng.random() < brief:
-        return str(rng.choice(things or stuff))
+        return str(rng.choice((things or stuff) if things_first else things + stuff))
     return " on ".join(part for part in (" and a ".join(things), " and ".join(stuff)) if part)

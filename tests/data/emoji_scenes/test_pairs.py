@@ -35,24 +35,32 @@ def label(**shares: int) -> np.ndarray:
     ],
 )
 def test_a_long_caption_names_all_that_is_seen_the_larger_first(shown: np.ndarray, words: str) -> None:
-    assert caption(shown, rng(), brief=0) == words
+    assert caption(shown, rng(), brief=0, things_first=True) == words
 
 
 def test_what_is_hardly_seen_is_not_named() -> None:
-    assert caption(label(grass=68, fox=26, bus=6), rng(), brief=0) == "fox on grass"
-    assert caption(label(grass=67, fox=26, bus=7), rng(), brief=0) == "fox and a bus on grass"
+    assert caption(label(grass=68, fox=26, bus=6), rng(), brief=0, things_first=True) == "fox on grass"
+    assert caption(label(grass=67, fox=26, bus=7), rng(), brief=0, things_first=True) == "fox and a bus on grass"
 
 
 def test_beside_what_fills_the_picture_nothing_is_named() -> None:
-    assert caption(label(grass=81, fox=19), rng(), brief=0) == "grass"
-    assert caption(label(fox=81, grass=19), rng(), brief=0) == "fox"
-    assert caption(label(fox=80, grass=20), rng(), brief=0) == "fox on grass"
+    assert caption(label(grass=81, fox=19), rng(), brief=0, things_first=True) == "grass"
+    assert caption(label(fox=81, grass=19), rng(), brief=0, things_first=True) == "fox"
+    assert caption(label(fox=80, grass=20), rng(), brief=0, things_first=True) == "fox on grass"
 
 
 def test_a_brief_caption_names_one_thing_or_else_one_stuff() -> None:
     shown = label(grass=50, fox=20, bus=30)
-    assert {caption(shown, rng(seed), brief=1) for seed in range(20)} == {"fox", "bus"}
-    assert {caption(label(grass=60, sand=40), rng(seed), brief=1) for seed in range(20)} == {"grass", "sand"}
+    assert {caption(shown, rng(seed), brief=1, things_first=True) for seed in range(20)} == {"fox", "bus"}
+    assert {caption(label(grass=60, sand=40), rng(seed), brief=1, things_first=True) for seed in range(20)} == {
+        "grass",
+        "sand",
+    }
+
+
+def test_a_balanced_brief_caption_names_anything_that_is_seen() -> None:
+    shown = label(grass=50, fox=44, sand=6)
+    assert {caption(shown, rng(seed), brief=1, things_first=False) for seed in range(20)} == {"fox", "grass"}
 
 
 def test_a_window_and_its_label_are_cut_alike() -> None:
@@ -95,6 +103,6 @@ def test_training_neither_shows_nor_names_what_is_held_out() -> None:
         scene = draw_canvas(index)
         assert scene.image.shape == (168, 168, 3)
         assert not held_out & set(np.unique(scene.label).tolist())
-        words = caption(scene.label, rng(index), brief=0)
+        words = caption(scene.label, rng(index), brief=0, things_first=True)
         assert not [name for name in HELD_OUT if name in words]
         assert [name for name in STUFF if name in words] or words in CLASSES

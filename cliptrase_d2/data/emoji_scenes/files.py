@@ -1,0 +1,166 @@
+"""Emoji scenes as files: images, labels, and the data-set files that name them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import yaml
+from PIL import Image
+from tqdm import tqdm
+
+from cliptrase_d2.data.custom import DatasetSpec
+from cliptrase_d2.data.emoji_scenes.names import CLASSES, HELD_OUT, SEEN_THINGS, STUFF, THINGS
+from cliptrase_d2.data.emoji_scenes.scene import Scene, draw
+from cliptrase_d2.data.emoji_scenes.splits import SPLITS, scene_layout
+from cliptrase_d2.data.images import read_label
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.visualization.overlay import palette
+
+NAME = "emoji_scenes"
+# The scenes that this project ships.
+SHIPPED = {"seen": 48, "unseen_combination": 24, "held_out": 24}
+SHIPPED_SIZE = 224
+GROUPS = {"things": THINGS, "stuff": STUFF, "seen_things": SEEN_THINGS, "held_out_things": HELD_OUT}
+_IMAGES, _LABELS = "images", "annotations"
+SceneNumber = tuple[str, int]  # split and index
+_SAME = 0.01  # share of pixels by which one drawing may differ from another, as versions of OpenCV round edges apart
+
+
+def dataset_specs(root: Path) -> dict[str, DatasetSpec]:
+    """The data sets that a folder of scenes holds: all of them, and each split.
+
+    Args:
+        root: what `write_scenes` wrote to; it need not be there.
+    Returns:
+        File name of the description, in ``root`` -> description.
+    """
+    whole = DatasetSpec(NAME, root / _IMAGES, CLASSES, root / _LABELS, groups=GROUPS)
+    parts = {
+        split: DatasetSpec(
+            f"{NAME}_{split}", root / _IMAGES / f"{split}_*", CLASSES, root / _LABELS / f"{split}_*", groups=GROUPS
+        )
+        for split in SPLITS
+    }
+    return {"dataset.yaml": whole, **{f"{split}.yaml": spec for split, spec in parts.items()}}
+
+
+def write_scenes(
+    root: Path, counts: Mapping[str, int], *, size: int = SHIPPED_SIZE, seed: int = 0, workers: int = 1
+) -> None:
+    """Draw scenes 0 to count-1 of some splits into a folder, and describe it; scenes that are there already stay.
+
+    Args:
+        root: made where it is missing.
+        counts: split -> number of scenes.
+        size: side of the images in pixels.
+        seed: of the series.
+        workers: processes that draw.
+    Raises:
+        InputError: a split that there is not, a folder that cannot be written to or holds another series.
+    """
+    wanted = [(split, index) for split, count in counts.items() for index in range(count)]
+    try:
+        for folder in (root / _IMAGES, root / _LABELS):
+            folder.mkdir(parents=True, exist_ok=True)
+        is_there = {scene: all(path.is_file() for path in _paths(root, scene)) for scene in wanted}
+        for scene in {scene[0]: scene for scene in wanted if is_there[scene]}.values():  # one of each split
+            _check_series(root, scene, size, seed)
+        _draw_all(root, [scene for scene in wanted if not is_there[scene]], size, seed, workers)
+        for name, spec in dataset_specs(root).items():
+            if spec.name == NAME or name.removesuffix(".yaml") in counts:
+                with _whole_file(root / name) as file:
+                    file.write(_description(spec, root).encode())
+    except OSError as error:
+        raise InputError(root, f"cannot be written ({error})", "a folder with room", "Choose another.") from error
+
+
+def write_scene(root: Path, size: int, seed: int, scene: SceneNumber) -> None:
+    """Draw one scene and write its label and then its image.
+
+    Args:
+        root: folder of the data set.
+        size: side of the image in pixels.
+        seed: of the series.
+        scene: split and index.
+    """
+    drawn = _draw_scene(scene, size, seed)
+    image, label = _paths(root, scene)
+    annotation = Image.fromarray(drawn.label)
+    annotation.putpalette(palette(len(CLASSES)).tobytes())  # for the eye; the values stay class indices
+    with _whole_file(label) as file:
+        annotation.save(file, "PNG", optimize=True)
+    with _whole_file(image) as file:
+        Image.fromarray(drawn.image).save(file, "WEBP", lossless=True, quality=75)
+
+
+def _draw_all(root: Path, scenes: list[SceneNumber], size: int, seed: int, workers: int) -> None:
+    draw_one = partial(write_scene, root, size, seed)
+    bar = partial(tqdm, total=len(scenes), desc="Drawing", unit="scene")
+    workers = min(workers, len(scenes))
+    if workers <= 1:
+        for scene in bar(scenes):
+            draw_one(scene)
+        return
+    # Not by fork: it copies OpenCV's pool of threads in whatever state it is, and a copy may wait for ever.
+    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        for _ in bar(pool.map(draw_one, scenes, chunksize=4)):
+            pass
+
+
+def _draw_scene(scene: SceneNumber, size: int, seed: int) -> Scene:
+    split, index = scene
+    return draw(scene_layout(index, split, seed), size)
+
+
+def _check_series(root: Path, scene: SceneNumber, size: int, seed: int) -> None:
+    """Refuse to continue a series of another size or seed: draw a scene that is there again, and compare."""
+    path = _paths(root, scene)[1]
+    expected, found = _draw_scene(scene, size, seed).label, read_label(path)
+    if found.shape != expected.shape or np.mean(found != expected) > _SAME:
+        raise InputError(
+            path,
+            "a scene of another size or seed",
+            f"scenes of {size} pixels and seed {seed}, or none",
+            "Choose another folder, or remove this one.",
+        )
+
+
+def _paths(root: Path, scene: SceneNumber) -> tuple[Path, Path]:
+    """Image and label of one scene."""
+    stem = f"{scene[0]}_{scene[1]:03}"
+    return root / _IMAGES / f"{stem}.webp", root / _LABELS / f"{stem}.png"
+
+
+def _description(spec: DatasetSpec, root: Path) -> str:
+    """A data set's YAML file, with paths relative to it."""
+    assert spec.labels is not None  # scenes are never without
+    values = {
+        "name": spec.name,
+        "images": spec.images.relative_to(root).as_posix(),
+        "labels": spec.labels.relative_to(root).as_posix(),
+        "classes": list(spec.classes),
+        "groups": {name: list(members) for name, members in spec.groups.items()},
+    }
+    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=10_000)  # one line per list
+    return f"# Written by datasets/prepare_emoji_scenes.py; train_net.py --dataset takes it.\n{text}"
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is either whole or not there."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

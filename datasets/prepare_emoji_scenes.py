@@ -1,0 +1,53 @@
+"""Draw emoji scenes to evaluate on, any number of them at any size.
+
+    python datasets/prepare_emoji_scenes.py OUTPUT [--split SPLIT …] [--count N] [--size 224] [--seed 0]
+
+writes OUTPUT/images, OUTPUT/annotations and data-set files, which ``train_net.py --dataset`` takes: dataset.yaml for
+all scenes, and one file per split. Without options these are the scenes of datasets/emoji_scenes. Scenes that are
+there already stay, so that a drawing that was interrupted goes on, and more can be added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from cliptrase_d2.data.emoji_scenes.files import SHIPPED, SHIPPED_SIZE, write_scenes
+from cliptrase_d2.data.emoji_scenes.splits import SPLITS
+from cliptrase_d2.errors import InputError
+
+SMALLEST = 16  # pixels; of a smaller scene nothing can be recognised
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="folder to write to; made where it is missing")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="which scenes (default: all)")
+    parser.add_argument("--count", type=int, help="number of scenes of each split (default: as many as are shipped)")
+    parser.add_argument("--size", type=int, default=SHIPPED_SIZE, help="side of the images in pixels (default 224)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other scenes (default 0)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    args = parser.parse_args()
+    for name, lowest in (("count", 1), ("size", SMALLEST), ("seed", 0), ("workers", 1)):
+        value = getattr(args, name)
+        if value is not None and value < lowest:
+            parser.error(f"--{name} {value}: must be at least {lowest}")
+    return args
+
+
+def main() -> None:
+    """Draw what the command line asks for."""
+    args = parse_arguments()
+    counts = {split: args.count or SHIPPED[split] for split in args.split}
+    try:
+        write_scenes(args.output, counts, size=args.size, seed=args.seed, workers=args.workers)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    print(f"{sum(counts.values())} scenes: {args.output / 'dataset.yaml'}")
+
+
+if __name__ == "__main__":
+    main()

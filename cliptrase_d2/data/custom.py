@@ -35,6 +35,7 @@ class DatasetSpec:
         background: prompts of a last class "background"; none for no such class.
         groups: name -> classes that are also scored apart, each as in ``classes``; a class may be in several.
         source: the file that this was read from, for error messages.
+        if_missing: what to do where a folder is not there, for error messages.
 
     Raises:
         InputError: anything that cannot be, such as a class named twice or a mapped label beyond the classes.
@@ -49,6 +50,7 @@ class DatasetSpec:
     background: tuple[str, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: Path | None = field(default=None, compare=False)
+    if_missing: str = field(default="Check it.", compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):

@@ -30,21 +30,22 @@ class FoundFiles:
     labels_without_image: tuple[Path, ...] = ()
 
 
-def find_files(images: Path, labels: Path | None) -> FoundFiles:
+def find_files(images: Path, labels: Path | None, if_missing: str = "Check it.") -> FoundFiles:
     """List a folder of images and, if there is one, the folder of labels with the same stems.
 
     Args:
         images: folder, or a part of one as a pattern such as ``images/val_*``.
         labels: the same for the labels.
+        if_missing: what to do where a folder is not there, for the message.
     Raises:
         InputError: a folder that is missing or holds nothing usable, or two files of one stem.
     """
     if labels is not None and labels.resolve() == images.resolve():
         raise InputError(labels, "images and labels in one folder", "a folder of their own", "Move the labels.")
-    image_of = _files_by_stem(images, IMAGE_SUFFIXES, "image")
+    image_of = _files_by_stem(images, IMAGE_SUFFIXES, "image", if_missing)
     if labels is None:
         return FoundFiles([{"file_name": str(path)} for path in image_of.values()])
-    label_of = _files_by_stem(labels, LABEL_SUFFIXES, "label file")
+    label_of = _files_by_stem(labels, LABEL_SUFFIXES, "label file", if_missing)
     return FoundFiles(
         records=[
             {"file_name": str(image_of[stem]), "sem_seg_file_name": str(label_of[stem])}
@@ -62,12 +63,12 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
-def _files_by_stem(place: Path, suffixes: Sequence[str], what: str) -> dict[str, Path]:
+def _files_by_stem(place: Path, suffixes: Sequence[str], what: str, if_missing: str) -> dict[str, Path]:
     is_pattern = "*" in place.name and not place.is_dir()
     folder, pattern = (place.parent, place.name) if is_pattern else (place, "*")
     allowed = f"{what}s ending in {' '.join(suffixes)} (any case), directly in the folder"
     if not folder.is_dir():
-        raise InputError(folder, "not a folder" if folder.exists() else "no such folder", allowed, "Check it.")
+        raise InputError(folder, "not a folder" if folder.exists() else "no such folder", allowed, if_missing)
     found: dict[str, Path] = {}
     others: list[str] = []
     for path in sorted(folder.glob(pattern), key=lambda path: natural_key(path.name)):

@@ -120,7 +120,7 @@ def _list_records(dataset_name: str, on_error: str) -> list[Any]:
     spec = MetadataCatalog.get(dataset_name).get("spec")
     if on_error == "stop" or spec is None or spec.labels is None:
         return DatasetCatalog.get(dataset_name)
-    found = find_files(spec.images, spec.labels)
+    found = find_files(spec.images, spec.labels, spec.if_missing)
     return [
         *found.records,
         *(BadRecord(str(path), no_image([path], spec.images)) for path in found.labels_without_image),

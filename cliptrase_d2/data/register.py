@@ -113,7 +113,7 @@ def load_records(spec: DatasetSpec) -> list[dict[str, str]]:
     Raises:
         InputError: a folder that cannot be used, or a file without its partner.
     """
-    found = find_files(spec.images, spec.labels)
+    found = find_files(spec.images, spec.labels, spec.if_missing)
     if found.labels_without_image:
         raise no_image(found.labels_without_image, spec.images)
     if found.images_without_label:

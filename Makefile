@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-SCENES := output/drawn_scenes
 
-.PHONY: help venv test lint format eval clean
+.PHONY: help venv test lint format eval results picture clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
@@ -35,10 +34,14 @@ format: $(READY) ## rewrite the code in the project's style
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
-eval: $(READY) ## draw small scenes and evaluate on them (random weights)
-	@echo "make eval: the weights are RANDOM; the numbers show that everything runs, not how well it segments"
-	$(RUN) tools/draw_scenes.py $(SCENES)
-	$(RUN) train_net.py --eval-only --config-file configs/drawn_scenes.yaml --dataset $(SCENES)/dataset.yaml
+eval: $(READY) ## compare CLIPtrase and plain CLIP on the emoji scenes
+	$(RUN) train_net.py --eval-only --config-file configs/emoji_scenes.yaml
+
+results: $(READY) ## evaluate what RESULTS.md lists, and write it
+	$(RUN) tools/make_results_table.py
+
+picture: $(READY) ## draw the first picture of the README
+	$(RUN) tools/make_picture.py --output docs/pictures/emoji_scene.jpg
 
 clean: ## remove .venv and all caches; results in output/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

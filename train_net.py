@@ -19,6 +19,7 @@ try:
         launch,
         setup_logger,
     )
+    from cliptrase_d2.data.builtin import register_builtin
     from cliptrase_d2.data.custom import read_dataset_file
     from cliptrase_d2.data.register import register_spec
     from cliptrase_d2.engine.device import resolve_device
@@ -46,6 +47,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     if args.dataset:
         cfg.DATASETS.TEST = tuple(register_spec(read_dataset_file(path)) for path in args.dataset)
+    register_builtin()  # after the user's own, which may have their names
     without_gpu = resolve_device(cfg)
     cfg.freeze()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cliptrase_d2")

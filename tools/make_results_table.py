@@ -1,0 +1,172 @@
+"""Evaluate what RESULTS.md lists, and write it.
+
+    python tools/make_results_table.py
+    python tools/make_results_table.py --check    # write nothing; fail where a number is not what RESULTS.md says
+
+Every table is one command of train_net.py, which is run as it is written there, results in output/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cliptrase_d2.clip.embedded import NAME, WEIGHTS
+from cliptrase_d2.config import load_config
+from cliptrase_d2.data.builtin import register_builtin
+from cliptrase_d2.data.emoji_scenes.splits import SPLITS
+from cliptrase_d2.engine.systems import SYSTEMS, planned_runs
+from cliptrase_d2.evaluation.evaluator import results_folder
+from cliptrase_d2.evaluation.summary import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "RESULTS.md"
+CONFIG = "configs/emoji_scenes.yaml"
+METRICS = ("pAcc", "mAcc", "fwIoU", "mIoU", "mIoU-stuff", "mIoU-things", "mIoU-seen_things", "mIoU-held_out_things")
+TOLERANCE = 0.3  # percent points; versions and machines round a few pixels to other classes
+NOT_EXPECTED = ("TEST.EXPECTED_RESULTS", "[]")  # what the configuration expects is of its own settings
+Reports = Mapping[Run, Mapping[str, Any]]
+
+
+class Table(NamedTuple):
+    """One table of RESULTS.md.
+
+    Attributes:
+        title: what is compared.
+        options: KEY VALUE pairs of its command.
+    """
+
+    title: str
+    options: tuple[str, ...]
+
+
+TABLES = {
+    "systems": Table("All scenes, every system", ()),
+    "hdbscan": Table(
+        "All scenes, clusters by HDBSCAN",
+        ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan", "TEST.SYSTEMS", "['cliptrase']", *NOT_EXPECTED),
+    ),
+    "splits": Table(
+        "Each split",
+        (
+            *("DATASETS.TEST", str(tuple(f"emoji_scenes_{split}" for split in SPLITS))),
+            *("TEST.SYSTEMS", "['clip', 'sclip', 'cliptrase']", *NOT_EXPECTED),
+        ),
+    ),
+}
+INTRODUCTION = """\
+# Results
+
+`make results` evaluates everything here anew and writes this page. Numbers are percent. One confusion matrix counts all
+pixels of a data set; IoU is averaged over the classes that occur, or over those of a group: stuff, things, the things
+that training shows, and those that it never shows. Of the splits, *seen* has things on stuff as training shows them,
+*unseen_combination* things only on stuff that training never shows them on, and *held_out* at least one thing that it
+never shows. No setting of the method was chosen on these scenes.
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with RESULTS.md and leave it")
+    return parser.parse_args()
+
+
+def command(options: Sequence[str]) -> list[str]:
+    """The command of a table, from the root of the repository."""
+    return ["python", "train_net.py", "--eval-only", "--config-file", CONFIG, *options]
+
+
+def shell(words: Sequence[str]) -> str:
+    """The words as one types them; they hold no double quotes."""
+    return " ".join(word if re.fullmatch(r"[\w./-]+", word) else f'"{word}"' for word in words)
+
+
+def evaluate(name: str) -> dict[Run, dict[str, Any]]:
+    """Run the command of a table, and read what it wrote to output/results/<name>."""
+    options = [*TABLES[name].options, *NOT_EXPECTED, "OUTPUT_DIR", f"output/results/{name}"]
+    subprocess.run([sys.executable, *command(options)[1:]], cwd=ROOT, check=True)
+    runs = planned_runs(load_config(ROOT / CONFIG, options))
+    files = {run: ROOT / results_folder(cfg.OUTPUT_DIR, run.dataset) / "metrics.json" for run, cfg in runs.items()}
+    return {run: json.loads(file.read_text(encoding="utf-8")) for run, file in files.items()}
+
+
+def document(found: Mapping[str, Reports]) -> str:
+    """RESULTS.md.
+
+    Args:
+        found: name of a table -> its evaluations and their metrics.json.
+    """
+    report = next(report for reports in found.values() for report in reports.values())
+    versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
+    parts = [
+        INTRODUCTION,
+        *(f"- {name}: {system.title} ({system.source})" for name, system in SYSTEMS.items()),
+        "",
+        f"- Model: {NAME}, `{WEIGHTS.relative_to(ROOT)}`, SHA-256 `{weights_hash()}`",
+        f"- Versions: {versions}",
+    ]
+    for name, reports in found.items():
+        parts += [f"\n## {TABLES[name].title}\n", f"    {shell(command(TABLES[name].options))}\n"]
+        parts += markdown_rows(reports)
+    return "\n".join(parts) + "\n"
+
+
+def markdown_rows(reports: Reports) -> Iterator[str]:
+    """A Markdown table: data set after data set, the systems below each other."""
+    yield "| " + " | ".join(["data set", "system", *(name.replace("_", " ") for name in METRICS)]) + " |"
+    yield "|---|---" + "|---:" * len(METRICS) + "|"
+    datasets = list(dict.fromkeys(run.dataset for run in reports))
+    for run in sorted(reports, key=lambda run: datasets.index(run.dataset)):
+        numbers = ["-" if reports[run][name] is None else f"{reports[run][name]:.1f}" for name in METRICS]
+        yield "| " + " | ".join([run.dataset, run.system, *numbers]) + " |"
+
+
+def weights_hash() -> str:
+    """Sixteen hexadecimal digits of the weights that the package ships."""
+    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]
+
+
+def differences(written: str, fresh: str) -> list[str]:
+    """The table rows, one below another in both documents, that differ by more than the tolerance."""
+    rows = ([line for line in text.splitlines() if line.startswith("|")] for text in (fresh, written))
+    pairs = zip_longest(*rows, fillvalue="no row")
+    return [f"{row}  (was: {old})" for row, old in pairs if not _alike(row.split("|"), old.split("|"))]
+
+
+def _alike(fresh: list[str], written: list[str]) -> bool:
+    return len(fresh) == len(written) and all(_same(*cells) for cells in zip(fresh, written, strict=True))
+
+
+def _same(fresh: str, written: str) -> bool:
+    try:
+        return abs(float(fresh) - float(written)) <= TOLERANCE
+    except ValueError:  # a name
+        return fresh == written
+
+
+def main() -> None:
+    """Evaluate, then write the page or compare with it."""
+    args = parse_arguments()
+    register_builtin()
+    text = document({name: evaluate(name) for name in TABLES})
+    if not args.check:
+        FILE.write_text(text, encoding="utf-8")
+        print(f"{FILE.relative_to(ROOT)} is written")
+        return
+    different = differences(FILE.read_text(encoding="utf-8"), text)
+    if different:
+        sys.exit("\n".join(["error: RESULTS.md does not hold:", *different]))
+    print("RESULTS.md holds")
+
+
+if __name__ == "__main__":
+    main()

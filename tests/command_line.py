@@ -18,8 +18,8 @@ import yaml
 import train_net
 from cliptrase_d2.d2 import setup_logger
 from tests.clip.tiny import register_tiny
+from tests.drawn_scenes import write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_options
-from tools.draw_scenes import write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADLINE = {"pAcc", "mAcc", "fwIoU", "mIoU", "mAcc_all_classes", "mIoU_all_classes"}

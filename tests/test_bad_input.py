@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from tests.clip.tiny import tiny_clip
 from tests.command_line import HEADLINE, call, results, run, write_dataset
+from tests.drawn_scenes import CLASSES, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_options
-from tools.draw_scenes import CLASSES, write_scenes
 
 Break = Callable[[Path], list[str]]
 

@@ -22,8 +22,8 @@ from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.clip.tiny import register_tiny, tiny_clip
+from tests.drawn_scenes import CLASSES, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
-from tools.draw_scenes import CLASSES, write_scenes
 
 SLIDE = ("TEST.PROTOCOL", "slide")
 # Key, value, what the built model is asked, its answer.

@@ -17,8 +17,8 @@ from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import dataset_labels, register_dataset
 from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.evaluation import evaluate_dataset
+from tests.drawn_scenes import CLASSES, draw_scene, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_config
-from tools.draw_scenes import CLASSES, draw_scene, write_scenes
 
 if SIDE != "detectron2":
     pytest.skip("these tests are for Detectron2, and the stand-in runs", allow_module_level=True)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, describe
 from tests.command_line import HEADLINE, call, results, run, run_process, wrapper, write_dataset
+from tests.drawn_scenes import CLASSES, draw_scene
 from tests.meta_arch.tiny_segmenter import tiny_options
-from tools.draw_scenes import CLASSES, draw_scene
 
 
 def test_two_data_sets_from_the_command_line(tmp_path: Path) -> None:

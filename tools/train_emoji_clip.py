@@ -17,19 +17,16 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from cliptrase_d2.clip.contrastive import contrastive_loss, image_features
 from cliptrase_d2.clip.embedded import NAME
@@ -38,8 +35,8 @@ from cliptrase_d2.clip.open_clip_modules import encode_text_tokens, end_position
 from cliptrase_d2.clip.prompts import TEMPLATE_SETS
 from cliptrase_d2.clip.source import model_config
 from cliptrase_d2.clip.token_rows import sparse_state_dict
+from cliptrase_d2.data.emoji_scenes.batches import Batch, Canvases, Window
 from cliptrase_d2.data.emoji_scenes.names import SEEN_THINGS, STUFF
-from cliptrase_d2.data.emoji_scenes.pairs import caption, cut_window, draw_canvas
 from cliptrase_d2.errors import InputError
 
 logger = logging.getLogger("train_emoji_clip")
@@ -47,74 +44,7 @@ SETTINGS = ("steps", "canvases", "learning_rate", "from_patch", "seed")
 # One template per batch, so that a caption's words and not its frame tell it from the others. The plain ones are
 # what most users type, the 80 of ImageNet make all their words known.
 TEMPLATES = ("{}",) * 40 + ("a {}",) * 20 + ("a photo of a {}.",) * 60 + TEMPLATE_SETS["imagenet"]
-# Things are many and small, stuff is little and everywhere. Training first looks at things and speaks of them, or it
-# would learn to tell pictures by their stuff alone; from this share of the steps on it looks at and names both alike,
-# or it would see things everywhere.
-BALANCED_FROM = 0.4
-
-
-@dataclass(frozen=True)
-class Window:
-    """One size of picture.
-
-    Attributes:
-        grid: patches a side.
-        batch: pictures of a step and process.
-        brief: share of captions that name one thing or stuff only.
-        kept: share of the patches that are not left out.
-        start, end: relative frequency at the start and at the end of training. Small windows teach words quickly
-            and what a few patches mean, whole pictures then that it means the same among many others.
-    """
-
-    grid: int
-    batch: int
-    brief: float
-    kept: float
-    start: float
-    end: float
-
-
 WINDOWS = (Window(14, 40, 0.5, 0.5, 1.0, 3.0), Window(7, 64, 0.6, 1.0, 1.5, 1.0), Window(4, 128, 0.8, 1.0, 2.5, 1.0))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Pictures [B,3,H,W] uint8, their different captions [U,L], and the row of each picture's caption [B]."""
-
-    images: Tensor
-    captions: list[str]
-    caption_of: Tensor
-    window: Window
-
-
-class Canvases:
-    """A process's share of the canvases, drawn once and kept in memory; batches are cut from them."""
-
-    def __init__(self, count: int, seed: int, rank: int, world: int):
-        self.seed, self.rank = seed, rank
-        numbers = range(rank, count, world)
-        scenes = [draw_canvas(index, seed) for index in tqdm(numbers, desc="Drawing", disable=rank > 0, mininterval=5)]
-        self.images = np.stack([scene.image for scene in scenes])  # [M,S,S,3]
-        self.labels = np.stack([scene.label for scene in scenes])  # [M,S,S]
-
-    def batch(self, step: int, progress: float, patch: int) -> Batch:
-        """The batch of a step; a function of the seed, the step and the process alone."""
-        rng = np.random.default_rng((self.seed, self.rank, step))
-        frequency = np.array([window.start + progress * (window.end - window.start) for window in WINDOWS])
-        window = WINDOWS[rng.choice(len(WINDOWS), p=frequency / frequency.sum())]
-        template = str(rng.choice(TEMPLATES))
-        early = progress < BALANCED_FROM
-        pictures: list[NDArray[np.uint8]] = []
-        captions: list[str] = []
-        for index in rng.integers(0, len(self.images), window.batch):
-            image, label = cut_window(
-                self.images[index], self.labels[index], window.grid * patch, rng, 0.7 if early else 0.5
-            )
-            pictures.append(image)
-            captions.append(template.format(caption(label, rng, window.brief, early)))
-        different = list(dict.fromkeys(captions))
-        caption_of = torch.tensor([different.index(text) for text in captions])
-        return Batch(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), different, caption_of, window)
 
 
 class CompactTokenizer:
@@ -261,7 +191,7 @@ def main(arguments: argparse.Namespace) -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     training = Training(arguments, rank, world)
     training.resume()
-    canvases = Canvases(arguments.canvases, arguments.seed, rank, world)
+    canvases = Canvases(arguments.canvases, arguments.seed, WINDOWS, TEMPLATES, rank, world)
     with (arguments.output / "log.jsonl").open("a", encoding="utf-8") as log:
         for line in run(training, canvases):
             if rank == 0:

@@ -18,8 +18,8 @@ from cliptrase_d2.engine.evaluation import evaluate, evaluate_dataset, require_d
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation import evaluator
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+from tests.drawn_scenes import CLASSES, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
-from tools.draw_scenes import CLASSES, write_scenes
 
 
 class Oracle(nn.Module):

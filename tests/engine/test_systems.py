@@ -18,8 +18,8 @@ from cliptrase_d2.engine.provenance import config_hash
 from cliptrase_d2.engine.systems import SYSTEMS, evaluate_runs, planned_runs
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.summary import Run
+from tests.drawn_scenes import CLASSES, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_config
-from tools.draw_scenes import CLASSES, write_scenes
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.clip.tiny import register_tiny, tiny_clip
-from tools.draw_scenes import draw_scene
+from tests.drawn_scenes import draw_scene
 
 VOCABULARY = Vocabulary.parse(["sky;blue", "grass", "brick wall", "circle", "star"], ["wall", "floor"])
 

@@ -7,18 +7,18 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cliptrase_d2.clip.embedded import NAME
 from cliptrase_d2.clip.load import load_clip, tokenizer_for
+from cliptrase_d2.data.emoji_scenes.batches import Canvases, Window
 from cliptrase_d2.data.emoji_scenes.names import HELD_OUT, SEEN_THINGS, STUFF
 from cliptrase_d2.errors import InputError
 from tools import train_emoji_clip as tool
 
-SMALL = (tool.Window(14, 4, 0.5, 0.5, 1, 0), tool.Window(4, 16, 0.8, 1, 1, 1))
+SMALL = (Window(14, 4, 0.5, 0.5, 1, 0), Window(4, 16, 0.8, 1, 1, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -87,41 +87,11 @@ def test_the_weights_are_those_of_the_named_model(tmp_path: Path) -> None:
 
 def test_the_loss_falls_on_one_batch(tmp_path: Path) -> None:
     training = tool.Training(arguments(tmp_path, "--steps", "1000", "--from-patch", "0"), rank=0, world=1)
-    canvases = tool.Canvases(6, seed=0, rank=0, world=1)
+    canvases = Canvases(6, 0, SMALL, tool.TEMPLATES)
     batch = next(b for b in (canvases.batch(step, 1.0, 8) for step in range(9)) if len(b.captions) > 8)
     canvases.batch = lambda *_: batch  # type: ignore[method-assign]
     losses = [training.advance(canvases)[1] for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
-
-
-def test_batches_are_a_function_of_their_number() -> None:
-    canvases = tool.Canvases(6, seed=0, rank=0, world=1)
-    first, again, other = canvases.batch(3, 0.5, 8), canvases.batch(3, 0.5, 8), canvases.batch(4, 0.5, 8)
-    assert torch.equal(first.images, again.images)
-    assert first.captions == again.captions
-    assert first.captions != other.captions
-    assert first.images.shape[-1] == 8 * first.window.grid
-    assert sorted(set(first.caption_of.tolist())) == list(range(len(first.captions)))
-
-
-def test_early_captions_name_more_things_than_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool, "WINDOWS", (tool.Window(4, 300, 1.0, 1, 1, 1),))
-    monkeypatch.setattr(tool, "TEMPLATES", ("{}",))
-    canvases = tool.Canvases(6, seed=0, rank=0, world=1)
-
-    def share_of_things(progress: float) -> float:
-        batch = canvases.batch(0, progress, 8)
-        named = [batch.captions[index] in SEEN_THINGS for index in batch.caption_of.tolist()]
-        return sum(named) / len(named)
-
-    assert share_of_things(0.39) > share_of_things(tool.BALANCED_FROM) + 0.1
-
-
-def test_processes_share_the_canvases_without_a_common_one() -> None:
-    zero, one = (tool.Canvases(5, seed=0, rank=rank, world=2).images for rank in range(2))
-    whole = tool.Canvases(5, seed=0, rank=0, world=1).images
-    assert np.array_equal(zero, whole[::2])
-    assert np.array_equal(one, whole[1::2])
 
 
 def test_every_word_of_training_has_a_token_and_keeps_its_text() -> None:

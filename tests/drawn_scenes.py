@@ -1,13 +1,7 @@
-"""Draw small labelled scenes, so that everything can be tried without a download.
-
-    python tools/draw_scenes.py OUTPUT [--count N] [--seed S]
-
-writes OUTPUT/images, OUTPUT/annotations and OUTPUT/dataset.yaml, which ``train_net.py --dataset`` takes.
-"""
+"""Small labelled scenes that are not square, for tests that need a data set with files and no meaning."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -85,18 +79,3 @@ def _shape(name: str, rng: np.random.Generator) -> np.ndarray:
     canvas = Image.new("1", (WIDTH, HEIGHT))
     ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in outline], fill=1)
     return np.array(canvas)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw small labelled scenes to evaluate on.")
-    parser.add_argument("output", type=Path, help="folder to write to; made where it is missing")
-    parser.add_argument("--count", type=int, default=24, help="number of scenes, at least 1 (default 24)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other scenes (default 0)")
-    args = parser.parse_args()
-    if args.count < 1 or args.seed < 0:
-        parser.error(f"--count {args.count} --seed {args.seed}: the count must be at least 1, the seed at least 0")
-    print(f"{args.count} scenes: {write_scenes(args.output, args.count, args.seed)}")
-
-
-if __name__ == "__main__":
-    main()

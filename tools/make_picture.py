@@ -27,7 +27,7 @@ from cliptrase_d2.visualization.overlay import labels_at_size
 from cliptrase_d2.visualization.picture import labelled_picture
 from cliptrase_d2.visualization.stages import cluster_picture, heat_map, mark_patch, side_by_side
 
-SCENE, POINT = "datasets/emoji_scenes/images/seen_004.png", (60, 60)
+SCENE, POINT = "datasets/emoji_scenes/images/unseen_combination_011.webp", (52, 150)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -64,12 +64,14 @@ def stages(segmenter: Segmenter, image: str, classes: Sequence[str], point: tupl
     clusters = segmenter.model.method.cluster(scene.correlation)[0].view(scene.grid)
     width = round(height * result.image.shape[1] / result.image.shape[0])
     picture = cv2.resize(result.image, (width, height), interpolation=cv2.INTER_CUBIC)
-    labels = labels_at_size(result.label_map, (height, width))
+    # Numbered anew, for the palette's first colours are the most different.
+    found, labels = np.unique(labels_at_size(result.label_map, (height, width)), return_inverse=True)
+    names = [result.classes[index] for index in found]
     panels = {
         "image, with one patch": mark_patch(picture, scene.grid, patch),
         "what the patch is alike to": mark_patch(heat_map(picture, similarity.cpu().numpy()), scene.grid, patch),
         f"{int(clusters.max()) + 1} clusters of patches": cluster_picture(picture, clusters.cpu().numpy()),
-        "clusters, named by CLIP's words": labelled_picture(picture, labels, result.classes),
+        "clusters, named by CLIP's words": labelled_picture(picture, labels.reshape(height, width), names),
     }
     return side_by_side([with_caption(panel, caption) for caption, panel in panels.items()])
 

@@ -27,7 +27,7 @@ from cliptrase_d2.visualization.overlay import labels_at_size
 from cliptrase_d2.visualization.picture import labelled_picture
 from cliptrase_d2.visualization.stages import cluster_picture, heat_map, mark_patch, side_by_side
 
-SCENE, POINT = "datasets/emoji_scenes/images/unseen_combination_011.webp", (52, 150)
+SCENE, POINT = "datasets/emoji_scenes/images/seen_010.webp", (60, 60)
 
 
 def parse_arguments() -> argparse.Namespace:

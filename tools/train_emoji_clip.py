@@ -26,7 +26,7 @@ import torch.distributed as dist
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cliptrase_d2.clip.contrastive import contrastive_loss, image_features
 from cliptrase_d2.clip.embedded import NAME
@@ -82,7 +82,8 @@ class Training:
 
     def _optimizer(self) -> torch.optim.AdamW:
         """Weight decay on matrices alone: not on norms, biases, embeddings and the temperature."""
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for name, value in self.model.named_parameters():
             (plain if value.ndim < 2 or "embedding" in name else decayed).append(value)
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]

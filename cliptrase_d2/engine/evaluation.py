@@ -19,7 +19,7 @@ from cliptrase_d2.meta_arch import CLIPtrase
 
 
 def evaluate_dataset(
-    cfg: CfgNode, model: CLIPtrase, name: str, *, log_classes: bool = True
+    cfg: CfgNode, model: CLIPtrase, name: str, *, log_table: bool = True
 ) -> dict[str, dict[str, float]]:
     """Evaluate on one registered data set, by the protocol and the sizes of the configuration.
 
@@ -27,7 +27,7 @@ def evaluate_dataset(
         cfg: read for everything but the model.
         model: of this configuration.
         name: of the data set.
-        log_classes: log one row per class, too.
+        log_table: log all means and a row per class, not only a line.
     Returns:
         Detectron2's form, ``{"sem_seg": {metric: percent}}``; empty in every process but the first.
     Raises:
@@ -53,7 +53,7 @@ def evaluate_dataset(
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
         overlays=_overlays(cfg, name),
         context={"protocol": _protocol(cfg), **_hashes(cfg, name), "versions": versions()},
-        log_classes=log_classes,
+        log_table=log_table,
     )
     return evaluate(model, loader, evaluator, name)
 

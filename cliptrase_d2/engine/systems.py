@@ -84,8 +84,8 @@ def evaluate_runs(runs: Mapping[Run, CfgNode], *, resume: bool) -> dict[Run, dic
                 logger.info("%s: %s (%s)", run, SYSTEMS[run.system].title, SYSTEMS[run.system].source)
             model = model or build_segmenter(cfg)
             model.change_method(cfg.MODEL.CLIPTRASE.ATTENTION, cfg.MODEL.CLIPTRASE.CLUSTERING)
-            # A comparison is read in its one table; pages of classes would hide it.
-            found = evaluate_dataset(cfg, model, run.dataset, log_classes=not run.system)
+            # A comparison is read in its one table; those of every system would hide it.
+            found = evaluate_dataset(cfg, model, run.dataset, log_table=not run.system)
         results[run] = found.get("sem_seg", {})
     return results
 

@@ -54,7 +54,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         save_predictions: write every label map as PNG of class indices, 16-bit above 255 classes.
         overlays: file names of the images whose prediction is drawn over what the model saw, beside the ground truth.
         context: what else metrics.json should say: protocol, config hash, versions.
-        log_classes: log one row per class, too; metrics.json has them in any case.
+        log_table: log all means and a row per class; else two means alone. metrics.json has all in any case.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         save_predictions: bool = False,
         overlays: Collection[str] = (),
         context: Mapping[str, Any] | None = None,
-        log_classes: bool = True,
+        log_table: bool = True,
     ):
         vocabulary, label_rule = dataset_labels(dataset_name)
         self.dataset_name = dataset_name
@@ -76,7 +76,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.save_predictions = save_predictions
         self.overlays = frozenset(overlays)
         self.context = dict(context or {})
-        self.log_classes = log_classes
+        self.log_table = log_table
         self.reset()
 
     def reset(self) -> None:
@@ -146,7 +146,9 @@ class SegmentationEvaluator(DatasetEvaluator):
         if report["mIoU"] is None:
             logger.info("%s: %d images, none with a label to score", name, report["images"])
         else:
-            logger.info("%s: %d images\n%s", name, report["images"], format_table(report, classes=self.log_classes))
+            headline = f", pAcc {report['pAcc']:.2f}, mIoU {report['mIoU']:.2f}"
+            shown = f"\n{format_table(report)}" if self.log_table else headline
+            logger.info("%s: %d images%s", name, report["images"], shown)
         for file_name in report["no_valid_label"]:
             logger.warning("%s: not scored, every pixel has the ignore label", file_name)
         for entry in report["skipped"]:

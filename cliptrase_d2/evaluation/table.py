@@ -12,8 +12,8 @@ from cliptrase_d2.evaluation.metrics import MEANS
 _ROWS = 40  # that fit a screen
 
 
-def format_table(metrics: Mapping[str, Any], *, classes: bool = True) -> str:
-    """The numbers of ``segmentation_metrics``: the means, the paper's means and, if wanted, one row per class.
+def format_table(metrics: Mapping[str, Any]) -> str:
+    """The numbers of ``segmentation_metrics``: the means, the paper's means, and one row per class.
 
     A dash stands where there was nothing to measure.
     """
@@ -25,7 +25,7 @@ def format_table(metrics: Mapping[str, Any], *, classes: bool = True) -> str:
     ]
     # Numbers come formatted, and a class may be named "1e5": tabulate is to change neither.
     summary = tabulate(means, headers="firstrow", disable_numparse=True, stralign="right")
-    return f"{summary}\n\n{_class_table(metrics['per_class'])}" if classes else summary
+    return f"{summary}\n\n{_class_table(metrics['per_class'])}"
 
 
 def _class_table(per_class: Mapping[str, Mapping[str, Any]]) -> str:

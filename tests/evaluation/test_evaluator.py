@@ -90,6 +90,17 @@ def test_skipped_images_are_named(tmp_path: Path, name: str, caplog: pytest.LogC
     assert "100.00" in caplog.text
 
 
+def test_without_its_table_an_evaluation_says_a_line(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path, log_table=False)
+    evaluator.process([image("a.jpg", [[0, 1, 1, 1]])], [answer([[0, 1, 1, 0]])])
+    with caplog.at_level(logging.INFO):
+        evaluator.evaluate()
+    # IoU 1/2 and 2/3.
+    assert caplog.messages == [f"{name}: 1 images, pAcc 75.00, mIoU 58.33"]
+
+
 def test_image_without_a_valid_label_is_counted_and_named(tmp_path: Path, name: str) -> None:
     evaluator = SegmentationEvaluator(name, tmp_path)
     evaluator.process([image("a.jpg", [[255, 255]]), image("b.jpg", [[0]])], [answer([[0, 1]]), answer([[0]])])

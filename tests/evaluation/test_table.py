@@ -15,12 +15,5 @@ def test_numbers_and_classes_stand_in_rows() -> None:
     assert rows["tree"] == ["-", "-", "0"]
 
 
-def test_the_classes_can_be_left_out() -> None:
-    metrics = segmentation_metrics(torch.tensor([[3, 1], [0, 0]]), ["sky", "tree"])
-    means, _, classes = format_table(metrics).partition("\n\n")
-    assert format_table(metrics, classes=False) == means
-    assert "sky" in classes
-
-
 def test_nothing_measured() -> None:
     assert "-" in format_table(segmentation_metrics(torch.zeros(1, 1, dtype=torch.int64), ["a"]))

@@ -1,16 +1,17 @@
-"""The data sets that are known by name, without a data-set file: the emoji scenes and each of their splits."""
+"""The data sets that are known by name, without a data-set file: the emoji scenes, and the benchmarks."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from cliptrase_d2.d2 import DatasetCatalog
+from cliptrase_d2.data.benchmarks import BENCHMARKS, DETECTRON2_NAMES, ROOT_VARIABLE, benchmark_root
+from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.emoji_scenes.files import NAME, dataset_specs
 from cliptrase_d2.data.register import register_spec
 
-ROOT_VARIABLE = "DETECTRON2_DATASETS"
 # A clone of the repository brings its scenes, in a folder beside the package.
 _CLONE = Path(__file__).resolve().parents[2] / "datasets"
 
@@ -19,18 +20,23 @@ def register_builtin() -> None:
     """Register the built-in data sets; a name that is taken stays as it is. Nothing is read until one is asked for.
 
     As in Detectron2 they lie where the environment variable DETECTRON2_DATASETS says, by default in ``datasets`` of
-    the working directory; if they do not, in the clone that this package is part of.
+    the working directory. The emoji scenes, if they do not, in the clone that this package is part of.
     """
-    root = _root(NAME)
+    for spec in (*_emoji_scenes(), *_benchmarks()):
+        if spec.name not in DatasetCatalog.list():
+            register_spec(spec)
+
+
+def _emoji_scenes() -> Iterator[DatasetSpec]:
+    places = [benchmark_root() / NAME, _CLONE / NAME]
+    root = next((place for place in places if place.is_dir()), places[0])
     remedy = (
         f"Run 'python datasets/prepare_emoji_scenes.py {root}', or set {ROOT_VARIABLE} to the folder that has {NAME}/."
     )
     for spec in dataset_specs(root).values():
-        if spec.name not in DatasetCatalog.list():
-            register_spec(replace(spec, if_missing=remedy))
+        yield replace(spec, if_missing=remedy)
 
 
-def _root(name: str) -> Path:
-    """The first place that has the folder, or else the first."""
-    places = [Path(os.environ.get(ROOT_VARIABLE, "datasets")).expanduser() / name, _CLONE / name]
-    return next((place for place in places if place.is_dir()), places[0])
+def _benchmarks() -> Iterator[DatasetSpec]:
+    for benchmark in (*BENCHMARKS.values(), *DETECTRON2_NAMES):
+        yield benchmark.spec(benchmark_root())

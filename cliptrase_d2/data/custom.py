@@ -5,19 +5,23 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from cliptrase_d2.data.files import FoundFiles, find_files
 from cliptrase_d2.data.groups import ClassGroups, class_groups
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
-DATASET_KEYS = ("name", "images", "labels", "classes", "ignore_label", "label_map", "background", "groups")
+DATASET_KEYS = (
+    *("name", "images", "labels", "classes", "ignore_label", "label_map", "background", "groups"),
+    *("image_suffix", "label_suffix"),
+)
 _REQUIRED_KEYS = ("name", "images", "classes")
 
 
@@ -27,13 +31,17 @@ class DatasetSpec:
 
     Attributes:
         name: unique, and the name of the folder that results are written to.
-        images: folder of images, or a part of one as a pattern such as ``images/val_*``.
+        images: folder of images, or a part of one or of several as a pattern: ``images/val_*``, ``images/*/*``.
         classes: class names in evaluation order, "a;b" are synonyms of one class.
         labels: folder of label files, or a part of one; None for prediction only.
         ignore_label: class index and raw value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None where files hold class indices.
         background: prompts of a last class "background"; none for no such class.
         groups: name -> classes that are also scored apart, each as in ``classes``; a class may be in several.
+        image_suffix: end of the stem of every image, which its label file does not share: "_leftImg8bit".
+        label_suffix: the same for the labels.
+        leave_unlabelled: images without a label file are left out, where they are an error otherwise.
+        unscored_if_only: raw value; an image is not scored where no other is left of its labels after cropping.
         source: the file that this was read from, for error messages.
         if_missing: what to do where a folder is not there, for error messages.
 
@@ -49,6 +57,10 @@ class DatasetSpec:
     label_map: Mapping[int, int] | None = None
     background: tuple[str, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    image_suffix: str = ""
+    label_suffix: str = ""
+    leave_unlabelled: bool = False
+    unscored_if_only: int | None = None
     source: Path | None = field(default=None, compare=False)
     if_missing: str = field(default="Check it.", compare=False)
 
@@ -83,7 +95,22 @@ class DatasetSpec:
     @property
     def label_rule(self) -> LabelRule:
         """How raw label values become class indices."""
-        return LabelRule(len(self.vocabulary.classes), self.ignore_label, self.label_map)
+        return LabelRule(len(self.vocabulary.classes), self.ignore_label, self.label_map, self.unscored_if_only)
+
+    def find_files(self) -> FoundFiles:
+        """List the folders.
+
+        Raises:
+            InputError: a folder that is missing or holds nothing usable, or two files of one stem.
+        """
+        found = find_files(
+            self.images,
+            self.labels,
+            self.if_missing,
+            image_suffix=self.image_suffix,
+            label_suffix=self.label_suffix,
+        )
+        return replace(found, images_without_label=()) if self.leave_unlabelled else found
 
 
 def read_dataset_file(path: str | Path) -> DatasetSpec:
@@ -101,7 +128,7 @@ def read_dataset_file(path: str | Path) -> DatasetSpec:
     return DatasetSpec(
         name=values["name"],
         images=_path(values["images"], "images", path),
-        classes=_read_class_file(_path(classes, "classes", path))
+        classes=read_class_file(_path(classes, "classes", path))
         if isinstance(classes, str)
         else _names(classes, "classes", path),
         labels=None if values.get("labels") is None else _path(values["labels"], "labels", path),
@@ -109,6 +136,8 @@ def read_dataset_file(path: str | Path) -> DatasetSpec:
         label_map=values.get("label_map"),
         background=_names(values.get("background") or [], "background", path),
         groups=_groups(values.get("groups") or {}, path),
+        image_suffix=_text(values.get("image_suffix") or "", "image_suffix", path),
+        label_suffix=_text(values.get("label_suffix") or "", "label_suffix", path),
         source=path,
     )
 
@@ -167,6 +196,12 @@ def _path(value: object, key: str, path: Path) -> Path:
     return path.parent / Path(value).expanduser()
 
 
+def _text(value: object, key: str, path: Path) -> str:
+    if not isinstance(value, str):
+        raise InputError(path, f"{key} {value!r}", "the end of a file name, as text", "Put it in quotes.")
+    return value
+
+
 def _names(value: object, key: str, path: Path) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise InputError(path, f"{key} {value!r}", "a list of names", f"Write {key}: [first, second].")
@@ -181,7 +216,12 @@ def _groups(value: object, path: Path) -> dict[str, tuple[str, ...]]:
     return {name: _names(members, f"groups: {name}", path) for name, members in value.items()}
 
 
-def _read_class_file(path: Path) -> tuple[str, ...]:
+def read_class_file(path: Path) -> tuple[str, ...]:
+    """Read a text file of one class per line.
+
+    Raises:
+        InputError: no such file, or an empty line between others.
+    """
     lines = [line.strip() for line in _read_text(path).rstrip().splitlines()]
     if "" in lines:
         raise InputError(

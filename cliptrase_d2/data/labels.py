@@ -21,11 +21,13 @@ class LabelRule:
         ignore_label: class index of pixels that are not scored, and the raw value that always means so,
             unless ``label_map`` says otherwise.
         label_map: raw value -> class index or ignore label; None where files hold class indices.
+        unscored_if_only: raw value; an image is not scored where no other is left of its labels after cropping.
     """
 
     num_classes: int
     ignore_label: int = 255
     label_map: Mapping[int, int] | None = None
+    unscored_if_only: int | None = None
 
     def check(self, where: object) -> None:
         """Refuse a rule that contradicts itself.

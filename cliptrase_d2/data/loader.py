@@ -9,7 +9,6 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, comm
-from cliptrase_d2.data.files import find_files
 from cliptrase_d2.data.register import no_image, no_label
 from cliptrase_d2.errors import InputError
 
@@ -120,7 +119,7 @@ def _list_records(dataset_name: str, on_error: str) -> list[Any]:
     spec = MetadataCatalog.get(dataset_name).get("spec")
     if on_error == "stop" or spec is None or spec.labels is None:
         return DatasetCatalog.get(dataset_name)
-    found = find_files(spec.images, spec.labels, spec.if_missing)
+    found = spec.find_files()
     return [
         *found.records,
         *(BadRecord(str(path), no_image([path], spec.images)) for path in found.labels_without_image),

@@ -72,16 +72,27 @@ class EvaluationMapper:
                 outside the classes.
         """
         image = Image.fromarray(read_image(record["file_name"]))
-        labels = self._read_labels(record, image) if "sem_seg_file_name" in record else None
+        raw = self._read_labels(record, image) if "sem_seg_file_name" in record else None
         image = self.protocol.crop(image, Image.Resampling.BICUBIC, record["file_name"])
         mapped = {**record, **self.protocol.model_input(image), "vocabulary": self.vocabulary}
-        if labels is not None:
-            labels = self.protocol.crop(labels, Image.Resampling.NEAREST, record["sem_seg_file_name"])
-            mapped["sem_seg"] = torch.from_numpy(np.asarray(labels).astype(np.int64))
+        if raw is not None:
+            mapped["sem_seg"] = torch.from_numpy(self._seen_labels(raw, record["sem_seg_file_name"]))
         return mapped
 
-    def _read_labels(self, record: Mapping[str, Any], image: Image.Image) -> Image.Image:
-        """Class indices of the whole file as an image of mode "I"; checked before any of it is cropped away."""
+    def _seen_labels(self, raw: np.ndarray, file: str) -> np.ndarray:
+        """Class indices [height,width] of what the protocol leaves; checked before any of it is cropped away."""
+        seen = self._crop(self.label_rule.apply(raw, file), file)
+        unscored = self.label_rule.unscored_if_only
+        if unscored is not None and (self._crop(raw, file) == unscored).all():
+            seen[:] = self.label_rule.ignore_label
+        return seen
+
+    def _crop(self, labels: np.ndarray, file: str) -> np.ndarray:
+        image = Image.fromarray(labels.astype(np.int32))  # mode "I", which holds every label
+        return np.asarray(self.protocol.crop(image, Image.Resampling.NEAREST, file)).astype(np.int64)
+
+    def _read_labels(self, record: Mapping[str, Any], image: Image.Image) -> np.ndarray:
+        """Raw values [H,W] of the whole file, which must be of the size of the image."""
         file = record["sem_seg_file_name"]
         raw = read_label(file)
         if raw.shape != (image.height, image.width):
@@ -92,4 +103,4 @@ class EvaluationMapper:
                 "the size of the image" + (" after its EXIF rotation" if turned else ""),
                 "Turn the label file the way the image is shown." if turned else "Check that the two belong together.",
             )
-        return Image.fromarray(self.label_rule.apply(raw, file).astype(np.int32))
+        return raw

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.custom import DatasetSpec
-from cliptrase_d2.data.files import LABEL_SUFFIXES, find_files
+from cliptrase_d2.data.files import LABEL_SUFFIXES
 from cliptrase_d2.data.groups import ClassGroups
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.errors import InputError
@@ -26,18 +26,22 @@ def register_dataset(
     label_map: Mapping[int, int] | None = None,
     background: Sequence[str] = (),
     groups: Mapping[str, Sequence[str]] | None = None,
+    image_suffix: str = "",
+    label_suffix: str = "",
 ) -> str:
     """Register a folder of images, a folder of labels and a class list.
 
     Args:
         name: unique; results are written to a folder of this name.
-        images: folder of images, or a part of one as a pattern such as ``images/val_*``.
+        images: folder of images, or a part of one or of several as a pattern: ``images/val_*``, ``images/*/*``.
         classes: class names in evaluation order, "a;b" are synonyms of one class.
         labels: folder of label files of the same stems, or a part of one; None for prediction only.
         ignore_label: class index and raw value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None where files hold class indices.
         background: prompts of a last class "background"; none for no such class.
         groups: name -> classes that are also scored apart, {"things": [...], "stuff": [...]} for example.
+        image_suffix: end of the stem of every image, which its label file does not share.
+        label_suffix: the same for the labels.
     Returns:
         The name, for ``DATASETS.TEST``.
     Raises:
@@ -56,6 +60,8 @@ def register_dataset(
             label_map,
             tuple(background),
             {group: tuple(members) for group, members in groups.items()},
+            image_suffix,
+            label_suffix,
         )
     )
 
@@ -81,6 +87,7 @@ def register_spec(spec: DatasetSpec) -> str:
         vocabulary=spec.vocabulary,
         ignore_label=spec.ignore_label,
         label_map=spec.label_map,
+        unscored_if_only=spec.unscored_if_only,
         class_groups=spec.class_groups,
         evaluator_type="sem_seg",
     )
@@ -98,7 +105,10 @@ def dataset_labels(name: str) -> tuple[Vocabulary, LabelRule]:
         metadata.get("stuff_classes", []), where=f"data set {name!r}"
     )
     return vocabulary, LabelRule(
-        len(vocabulary.classes), metadata.get("ignore_label", 255), metadata.get("label_map", None)
+        len(vocabulary.classes),
+        metadata.get("ignore_label", 255),
+        metadata.get("label_map", None),
+        metadata.get("unscored_if_only", None),
     )
 
 
@@ -113,7 +123,7 @@ def load_records(spec: DatasetSpec) -> list[dict[str, str]]:
     Raises:
         InputError: a folder that cannot be used, or a file without its partner.
     """
-    found = find_files(spec.images, spec.labels, spec.if_missing)
+    found = spec.find_files()
     if found.labels_without_image:
         raise no_image(found.labels_without_image, spec.images)
     if found.images_without_label:

@@ -14,10 +14,12 @@ import yaml
 from cliptrase_d2.clip.attention import attention_named
 from cliptrase_d2.config import add_cliptrase_config, load_config
 from cliptrase_d2.d2 import CfgNode, build_model, get_cfg
+from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.engine import evaluation
 from cliptrase_d2.engine.systems import planned_runs
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.evaluation.published import published_numbers
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.vocabulary import Vocabulary
@@ -25,6 +27,7 @@ from tests.clip.tiny import register_tiny, tiny_clip
 from tests.drawn_scenes import CLASSES, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SLIDE = ("TEST.PROTOCOL", "slide")
 # Key, value, what the built model is asked, its answer.
 OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
@@ -192,3 +195,21 @@ def test_ours_are_added_to_detectron2s() -> None:
     add_cliptrase_config(cfg)
     assert cfg.MODEL.META_ARCHITECTURE == "CLIPtrase"
     assert cfg == load_config()
+
+
+@pytest.mark.parametrize("variant", ["224", "336", "whole", "slide"])
+@pytest.mark.parametrize("key", [key for key in BENCHMARKS if not key.endswith("_paper")])
+def test_every_benchmark_has_a_configuration_of_every_protocol(key: str, variant: str) -> None:
+    cfg = load_config(CONFIGS / "cliptrase" / f"{key}_{variant}.yaml")
+    is_cropped = variant in ("224", "336")
+    benchmark = BENCHMARKS.get(f"{key}_paper" if is_cropped else key, BENCHMARKS[key])
+    assert (benchmark.name,) == cfg.DATASETS.TEST
+    assert (cfg.TEST.PROTOCOL == "center_crop") == is_cropped
+    assert (key == "voc20") == cfg.MODEL.CLIPTRASE.CLS_LOGIT_WEIGHT
+    published = published_numbers(benchmark.published, int(variant)) if is_cropped else {}
+    ours = {"mAcc": "mAcc_all_classes"}
+    expected = [
+        ["sem_seg", ours.get(metric, metric), percent, 0.5]
+        for metric, percent in published.get("cliptrase", {}).items()
+    ]
+    assert list(cfg.TEST.EXPECTED_RESULTS) == expected

@@ -114,3 +114,40 @@ def test_left_out_files_are_said_and_hidden_ones_are_not(tmp_path: Path, caplog:
     with caplog.at_level(logging.WARNING):
         assert len(find_files(images, None).records) == 1
     assert "1 files are no images and left out: b.bmp" in caplog.text
+
+
+def test_pattern_takes_folders_of_folders(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        for city in ("bonn", "aachen"):
+            fill(tmp_path / kind / city, f"{city}_{kind}.png", "notes.txt")
+    images, labels = tmp_path / "images/*/*.png", tmp_path / "labels/*/*.png"
+    found = find_files(images, labels, image_suffix="_images", label_suffix="_labels")
+    assert [Path(record["file_name"]).name for record in found.records] == ["aachen_images.png", "bonn_images.png"]
+    assert [Path(record["sem_seg_file_name"]).parent.name for record in found.records] == ["aachen", "bonn"]
+
+
+def test_files_without_the_suffix_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = fill(tmp_path / "images", "a_rgb.jpg", "a_depth.jpg", "b_rgb.jpg")
+    labels = fill(tmp_path / "labels", "a_ids.png", "a_colour.png", "b_ids.png", "b_ids.txt")
+    with caplog.at_level(logging.WARNING):
+        found = find_files(images, labels, image_suffix="_rgb", label_suffix="_ids")
+    assert [Path(record["sem_seg_file_name"]).name for record in found.records] == ["a_ids.png", "b_ids.png"]
+    assert not found.images_without_label
+    assert not found.labels_without_image
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{labels}: 1 files are no label files and left out: b_ids.txt"
+    ]
+
+
+def test_no_file_with_the_suffix(tmp_path: Path) -> None:
+    images = fill(tmp_path / "images", "a.jpg")
+    with pytest.raises(InputError, match=r"no image\. Allowed: images ending in _rgb\.jpg _rgb\.jpeg"):
+        find_files(images, None, image_suffix="_rgb")
+
+
+def test_one_stem_in_two_folders(tmp_path: Path) -> None:
+    for city in ("bonn", "aachen"):
+        fill(tmp_path / city, "a.jpg")
+    with pytest.raises(InputError, match=r"two images of one stem, a\.jpg and a\.jpg"):
+        find_files(tmp_path / "*" / "*", None)

@@ -135,3 +135,12 @@ def test_size_that_does_not_fit_the_patches(protocol: str, short_side: int) -> N
 def test_longest_side_below_the_short_side() -> None:
     with pytest.raises(InputError, match=r"INPUT\.MAX_SIZE_TEST"):
         mapper("slide", 64, 32)
+
+
+def test_image_is_not_scored_where_only_the_unlabelled_is_left(tmp_path: Path) -> None:
+    labels = np.full((32, 96), 9)
+    labels[:, 0] = 1  # cropped away
+    rule = {"label_map": {1: 1, 9: 2}, "unscored_if_only": 9}
+    files = record(tmp_path, 32, 96, labels)
+    assert (mapper("center_crop", **rule)(files)["sem_seg"] == 255).all()
+    assert (mapper("whole", **rule)(files)["sem_seg"] == torch.where(torch.tensor(labels == 9), 2, 1)).all()

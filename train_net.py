@@ -104,6 +104,8 @@ def run() -> None:
         )
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command with --resume goes on from here")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +12,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from cliptrase_d2.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 FORMAT = "cliptrase text features 1"
@@ -57,13 +57,5 @@ def write_features(folder: Path, key: str, features: Tensor) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = cache_file(folder, key)
-    unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    try:
-        unfinished.write_bytes(
-            safetensors.torch.save({"features": features.contiguous()}, {"format": FORMAT, "key": key})
-        )
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    stored = safetensors.torch.save({"features": features.contiguous()}, {"format": FORMAT, "key": key})
+    write_whole(cache_file(folder, key), lambda file: file.write(stored))

@@ -16,6 +16,7 @@ from torch.multiprocessing import ProcessExitedException
 from cliptrase_d2.errors import InputError
 
 TIMEOUT = timedelta(minutes=30)
+INTERRUPTED = 130  # the exit code that shells give for Ctrl-C
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -43,16 +44,22 @@ def run_in_group(
     main_func(*args)
 
 
-def run_and_leave(comm_name: str, main_func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def run_and_leave(comm_name: str, local_size: int, main_func: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Run `main_func` in a process of the group, then end the group and all references to it.
+
+    On the CPU the processes of a machine share its cores, unless OMP_NUM_THREADS says how many each may take.
 
     An `InputError` ends the process with its message alone: the process that waits for this one would only get text.
     The process aborts now and then (about one time in ten) if its gloo group lives until the interpreter exits.
     """
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
     try:
         main_func(*args)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     finally:
         for value in vars(sys.modules[comm_name]).values():
             if hasattr(value, "cache_clear"):
@@ -78,22 +85,23 @@ def make_launch(spawn: Callable[..., None], comm: ModuleType) -> Callable[..., N
         timeout: timedelta = TIMEOUT,
     ) -> None:
         """Run `main_func(*args)` in `num_gpus_per_machine` processes: on GPUs where there are any, else on the CPU."""
-        work = (comm.__name__, main_func, args)
         available = torch.cuda.device_count()
         if all(name in os.environ for name in _TORCHRUN):
             rank, local_rank, world_size, local_size = (int(os.environ[name]) for name in _TORCHRUN[:4])
             place = Place(rank, world_size, local_rank, local_size)
+            work = (comm.__name__, local_size, main_func, args)
             run_in_group(comm, place, "env://", run_and_leave, work, timeout)
         elif torch.cuda.is_available() and num_gpus_per_machine > available:
             raise InputError("--num-gpus", num_gpus_per_machine, f"up to {available}, the GPUs found", "Lower it.")
         elif num_gpus_per_machine * num_machines <= 1:
             main_func(*args)
         else:
+            work = (comm.__name__, num_gpus_per_machine, main_func, args)
             try:
                 spawn(run_and_leave, num_gpus_per_machine, num_machines, machine_rank, dist_url, work, timeout)
             except ProcessExitedException as error:
                 if error.signal_name:
-                    raise
+                    sys.exit(f"error: process {error.error_index} was ended by {error.signal_name}, so all others were")
                 sys.exit(error.exit_code)  # the process has said why
 
     return launch

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, comm
@@ -25,10 +27,15 @@ class BadRecord:
 
 
 class EvaluationLoader(DataLoader):
-    """A DataLoader of lists, one dict or ``BadRecord`` each; with ``on_error`` "stop" the latter is raised."""
+    """A DataLoader of lists, one dict or ``BadRecord`` each; with ``on_error`` "stop" the latter is raised.
 
-    def __init__(self, dataset: Dataset, *, batch_size: int, num_workers: int, on_error: str):
+    Attributes:
+        indices: place of each record, in the order in which they come, in the list of the whole data set.
+    """
+
+    def __init__(self, dataset: Dataset, indices: np.ndarray, *, batch_size: int, num_workers: int, on_error: str):
         super().__init__(dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
+        self.indices = indices
         self.on_error = on_error
 
     def __iter__(self) -> Iterator[list[Any]]:  # type: ignore[override]  # a generator serves every caller
@@ -46,18 +53,37 @@ class EvaluationLoader(DataLoader):
 
 
 def build_evaluation_loader(
-    dataset_name: str, mapper: Mapper, *, batch_size: int, num_workers: int, on_error: str
+    records: Sequence[Any],
+    mapper: Mapper,
+    *,
+    batch_size: int,
+    num_workers: int,
+    on_error: str,
+    done: np.ndarray | None = None,
 ) -> EvaluationLoader:
-    """Loader over this process's share of a registered data set, in its order.
+    """Loader over this process's share of a data set, in its order.
 
-    Every record goes to exactly one process: every W-th to each of W.
+    Every record that is left goes to exactly one process: every W-th to each of W.
 
     Args:
-        dataset_name: as registered.
+        records: of the whole data set, as ``list_records`` gives them.
         mapper: record -> input of the model.
         batch_size: records of one list.
         num_workers: reading processes; 0 reads in this one.
         on_error: "stop" raises the error of a bad record; "skip" yields it as a ``BadRecord``.
+        done: [len(records)] bool, what is not to be read, the same in every process; None for nothing.
+    """
+    left = np.arange(len(records)) if done is None else np.flatnonzero(~done)
+    indices = left[comm.get_rank() :: comm.get_world_size()]
+    share = _PackedRecords(records[index] for index in indices)
+    return EvaluationLoader(
+        _MappedRecords(share, mapper), indices, batch_size=batch_size, num_workers=num_workers, on_error=on_error
+    )
+
+
+def list_records(dataset_name: str, on_error: str) -> list[Any]:
+    """The records of a registered data set; with "skip" a file without its partner is a ``BadRecord`` among them.
+
     Raises:
         InputError: an unregistered name, a folder that cannot be used; with "stop" also unpaired files.
     """
@@ -68,22 +94,30 @@ def build_evaluation_loader(
         raise InputError(
             "DATASETS.TEST", f"the unknown data set {dataset_name!r}", known, "Register it, or use --dataset D.yaml."
         )
-    records = _list_records(dataset_name, on_error)[comm.get_rank() :: comm.get_world_size()]
-    return EvaluationLoader(
-        _MappedRecords(records, mapper), batch_size=batch_size, num_workers=num_workers, on_error=on_error
-    )
+    spec = MetadataCatalog.get(dataset_name).get("spec")
+    if on_error == "stop" or spec is None or spec.labels is None:
+        return DatasetCatalog.get(dataset_name)
+    found = spec.find_files()
+    return [
+        *found.records,
+        *(BadRecord(str(path), no_image([path], spec.images)) for path in found.labels_without_image),
+        *(BadRecord(str(path), no_label([path], spec.labels)) for path in found.images_without_label),
+    ]
 
 
-def spread_over(dataset_name: str, count: int, on_error: str) -> list[str]:
-    """File names of images that are evenly spread over a registered data set, the same in every process.
+def file_names(records: Sequence[Any]) -> list[str]:
+    """Image files of records, those that cannot be used included."""
+    return [record.file_name if isinstance(record, BadRecord) else record["file_name"] for record in records]
+
+
+def spread_over(records: Sequence[Any], count: int) -> list[str]:
+    """File names of images that are evenly spread over a data set, the same in every process.
 
     Args:
-        dataset_name: as registered.
+        records: as ``list_records`` gives them; those that cannot be used are passed over.
         count: images wanted; all are given where there are fewer.
-        on_error: as in ``build_evaluation_loader``; with "skip", files without their partner are passed over.
     """
-    records = _list_records(dataset_name, on_error)
-    names = [record["file_name"] for record in records if not isinstance(record, BadRecord)]
+    names = file_names([record for record in records if not isinstance(record, BadRecord)])
     count = min(count, len(names))
     return [names[(2 * part + 1) * len(names) // (2 * count)] for part in range(count)]  # the middle of each part
 
@@ -94,6 +128,26 @@ def split_batch(batch: Sequence[Any]) -> tuple[list[dict[str, Any]], list[BadRec
         [item for item in batch if not isinstance(item, BadRecord)],
         [item for item in batch if isinstance(item, BadRecord)],
     )
+
+
+class _PackedRecords(Sequence):
+    """Records as bytes in one array.
+
+    Reading a Python object writes to its reference count, which gives every forked process a copy of all records by and
+    by; with 164k of them that is some hundred megabytes per worker.
+    """
+
+    def __init__(self, records: Iterable[Any]):
+        packed = [pickle.dumps(record, pickle.HIGHEST_PROTOCOL) for record in records]
+        self._ends = np.cumsum([len(record) for record in packed], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        start = self._ends[index - 1] if index else 0
+        return pickle.loads(self._bytes[start : self._ends[index]].tobytes())  # which this object has written itself
 
 
 class _MappedRecords(Dataset):
@@ -112,16 +166,3 @@ class _MappedRecords(Dataset):
             return self.mapper(record)
         except InputError as error:  # handed over as a value: torch rebuilds a worker's exception from its text
             return BadRecord(record["file_name"], error)
-
-
-def _list_records(dataset_name: str, on_error: str) -> list[Any]:
-    """The records; with "skip" a file without its partner is a ``BadRecord`` among them, else an error."""
-    spec = MetadataCatalog.get(dataset_name).get("spec")
-    if on_error == "stop" or spec is None or spec.labels is None:
-        return DatasetCatalog.get(dataset_name)
-    found = spec.find_files()
-    return [
-        *found.records,
-        *(BadRecord(str(path), no_image([path], spec.images)) for path in found.labels_without_image),
-        *(BadRecord(str(path), no_label([path], spec.labels)) for path in found.images_without_label),
-    ]

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import Any
 
+import numpy as np
 from torch import nn
 from tqdm import tqdm
 
 from cliptrase_d2.d2 import CfgNode, comm
-from cliptrase_d2.data.loader import EvaluationLoader, build_evaluation_loader, split_batch, spread_over
+from cliptrase_d2.data.loader import (
+    EvaluationLoader,
+    build_evaluation_loader,
+    file_names,
+    list_records,
+    split_batch,
+    spread_over,
+)
 from cliptrase_d2.data.mapper import EvaluationMapper
-from cliptrase_d2.engine.provenance import config_hash, data_hash, versions
+from cliptrase_d2.engine.provenance import config_hash, data_hash, digest, versions
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, mean_numbers, results_folder
+from cliptrase_d2.evaluation.counts import Counts
+from cliptrase_d2.evaluation.evaluator import (
+    SegmentationEvaluator,
+    mean_numbers,
+    require_distinct_stems,
+    results_folder,
+)
+from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
 from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.whole_files import remove_unfinished
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_dataset(
-    cfg: CfgNode, model: CLIPtrase, name: str, *, log_table: bool = True
+    cfg: CfgNode, model: CLIPtrase, name: str, *, resume: bool = False, log_table: bool = True
 ) -> dict[str, dict[str, float]]:
     """Evaluate on one registered data set, by the protocol and the sizes of the configuration.
 
@@ -27,6 +46,7 @@ def evaluate_dataset(
         cfg: read for everything but the model.
         model: of this configuration.
         name: of the data set.
+        resume: go on where an earlier run was ended; else start anew.
         log_table: log all means and a row per class, not only a line.
     Returns:
         Detectron2's form, ``{"sem_seg": {metric: percent}}``; empty in every process but the first.
@@ -40,22 +60,56 @@ def evaluate_dataset(
         max_size=cfg.INPUT.MAX_SIZE_TEST,
         patch_size=model.tower.patch_size,
     )
-    loader = build_evaluation_loader(
-        name,
-        mapper,
-        batch_size=cfg.TEST.BATCH_SIZE,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        on_error=cfg.TEST.ON_ERROR,
-    )
+    records = list_records(name, cfg.TEST.ON_ERROR)
+    overlays = _overlays(cfg, records)
+    if cfg.TEST.SAVE_PREDICTIONS:
+        require_distinct_stems(file_names(records), "TEST.SAVE_PREDICTIONS False")
+    require_distinct_stems(overlays, "TEST.SAVE_OVERLAYS 0")
     evaluator = SegmentationEvaluator(
         name,
         cfg.OUTPUT_DIR,
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
-        overlays=_overlays(cfg, name),
+        overlays=overlays,
         context={"protocol": _protocol(cfg), **_hashes(cfg, name), "versions": versions()},
         log_table=log_table,
     )
-    return evaluate(model, loader, evaluator, name)
+    fingerprint = _digest_of(cfg, name, records)
+    progress = Progress(evaluator.folder / "progress", fingerprint, len(records), len(evaluator.classes))
+    done, earlier, generation = begin(progress, resume=resume)
+    loader = build_evaluation_loader(
+        records,
+        mapper,
+        batch_size=cfg.TEST.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        on_error=cfg.TEST.ON_ERROR,
+        done=done,
+    )
+    writer = progress.writer(generation, comm.get_rank())
+    results = evaluate(model, loader, evaluator, name, done=done, writer=writer, earlier=earlier)
+    comm.synchronize()  # the report is written
+    if comm.get_local_rank() == 0:
+        progress.clear()
+    return results
+
+
+def begin(progress: Progress, *, resume: bool) -> tuple[np.ndarray, Counts, int]:
+    """Where an evaluation begins: what is done already, what was counted in it, and the number of this run.
+
+    The first process decides, for all of them must leave out the same records. Where machines share no folder, records
+    that were done on another machine are done again.
+    """
+    done, earlier, generation = np.zeros(progress.num_records, dtype=bool), Counts.nothing(progress.num_classes), 1
+    if comm.is_main_process():
+        remove_unfinished(progress.folder.parent)
+        if resume:
+            done, earlier = progress.read()
+        if done.any():
+            logger.info("resumed: %d of %d images were done", done.sum(), len(done))
+            generation = progress.next_generation()
+        else:
+            progress.clear()
+    done, generation = comm.all_gather((done, generation))[0]
+    return done, earlier, generation
 
 
 def finished_evaluation(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] | None:
@@ -72,7 +126,14 @@ def finished_evaluation(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] 
 
 
 def evaluate(
-    model: nn.Module, loader: EvaluationLoader, evaluator: SegmentationEvaluator, title: str
+    model: nn.Module,
+    loader: EvaluationLoader,
+    evaluator: SegmentationEvaluator,
+    title: str,
+    *,
+    done: np.ndarray | None = None,
+    writer: ProgressWriter | None = None,
+    earlier: Counts | None = None,
 ) -> dict[str, dict[str, float]]:
     """Run a model over a loader, with a progress bar, and return what the evaluator says.
 
@@ -81,24 +142,70 @@ def evaluate(
         loader: lists of inputs; what could not be read is noted and left out.
         evaluator: reset here.
         title: of the progress bar.
+        done: [number of records] bool, what the loader leaves out; None for nothing.
+        writer: of this process's progress; None to keep none.
+        earlier: what was counted in ``done``.
     """
     evaluator.reset()
     was_training = model.training
     model.eval()
+    with _progress_bar(loader, title, done) as bar:
+        try:
+            _run(model, loader, evaluator, bar, writer)
+        finally:  # an error or Ctrl-C costs nothing that was done
+            if writer:
+                writer.flush(evaluator.counts)
+    model.train(was_training)
+    _require_every_record(evaluator, earlier, len(loader.indices), done)
+    return evaluator.evaluate(earlier)
+
+
+def _run(
+    model: nn.Module,
+    loader: EvaluationLoader,
+    evaluator: SegmentationEvaluator,
+    bar: tqdm,
+    writer: ProgressWriter | None,
+) -> None:
+    position = 0
+    for batch in loader:
+        inputs, bad = split_batch(batch)
+        if inputs:
+            evaluator.process(inputs, model(inputs))
+        for record in bad:
+            evaluator.skip(record.file_name, record.error)
+        if writer:
+            writer.done(loader.indices[position : position + len(batch)], evaluator.counts)
+        position += len(batch)
+        bar.update(min(len(batch) * comm.get_world_size(), (bar.total or 0) - bar.n))
+
+
+def _progress_bar(loader: EvaluationLoader, title: str, done: np.ndarray | None) -> tqdm:
+    """A bar over the images of all processes, of which the first draws it and knows only its own pace."""
     # A log file wants a line now and then, a terminal a bar that moves.
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    quiet = not comm.is_main_process()
-    with tqdm(total=len(loader.dataset), desc=title, unit="image", mininterval=interval, disable=quiet) as bar:  # type: ignore[arg-type]
-        for batch in loader:
-            inputs, bad = split_batch(batch)
-            if inputs:
-                evaluator.process(inputs, model(inputs))
-            for record in bad:
-                evaluator.skip(record.file_name, record.error)
-            bar.update(len(batch))
-    model.train(was_training)
-    comm.synchronize()
-    return evaluator.evaluate()
+    finished = 0 if done is None else int(done.sum())
+    total = len(loader.indices) if done is None else len(done)
+    return tqdm(
+        total=total,
+        initial=finished,
+        desc=title,
+        unit="image",
+        mininterval=interval,
+        disable=not comm.is_main_process(),
+    )
+
+
+def _require_every_record(
+    evaluator: SegmentationEvaluator, earlier: Counts | None, share: int, done: np.ndarray | None
+) -> None:
+    """Our own promise: each record was counted or named as skipped exactly once, in this run or before."""
+    seen = evaluator.counts.images + len(evaluator.counts.skipped)
+    if seen != share:
+        raise RuntimeError(f"{share} records were to be evaluated and {seen} were")
+    before = earlier.images + len(earlier.skipped) if earlier and comm.is_main_process() else None
+    if before is not None and done is not None and before != done.sum():
+        raise RuntimeError(f"{done.sum()} records are noted as done before and {before} as counted")
 
 
 def require_datasets(names: tuple[str, ...]) -> None:
@@ -116,15 +223,20 @@ def require_datasets(names: tuple[str, ...]) -> None:
         )
 
 
-def _overlays(cfg: CfgNode, name: str) -> list[str]:
+def _overlays(cfg: CfgNode, records: list[Any]) -> list[str]:
     count = cfg.TEST.SAVE_OVERLAYS
     if count < 0:
         raise InputError("TEST.SAVE_OVERLAYS", count, "a number of images, 0 for none", "Use 0 or more.")
-    return spread_over(name, count, cfg.TEST.ON_ERROR) if count else []
+    return spread_over(records, count) if count else []
 
 
 def _hashes(cfg: CfgNode, name: str) -> dict[str, str]:
     return {"config_hash": config_hash(cfg), "data_hash": data_hash(name)}
+
+
+def _digest_of(cfg: CfgNode, name: str, records: list[Any]) -> str:
+    """Changes with everything that decides what is counted: configuration, classes, list of files."""
+    return digest(repr((_hashes(cfg, name), file_names(records))))
 
 
 def _protocol(cfg: CfgNode) -> dict[str, Any]:

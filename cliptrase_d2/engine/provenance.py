@@ -19,12 +19,12 @@ def config_hash(cfg: CfgNode) -> str:
     cfg.defrost()
     cfg.OUTPUT_DIR = ""
     cfg.TEST.EXPECTED_RESULTS = []
-    return _digest(cfg.dump())
+    return digest(cfg.dump())
 
 
 def data_hash(name: str) -> str:
     """Twelve hexadecimal digits that change with the classes of a data set, their groups and what its labels mean."""
-    return _digest(repr((dataset_labels(name), dataset_groups(name))))
+    return digest(repr((dataset_labels(name), dataset_groups(name))))
 
 
 def versions() -> dict[str, str]:
@@ -37,5 +37,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Twelve hexadecimal digits that stand for a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

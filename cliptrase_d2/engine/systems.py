@@ -85,7 +85,7 @@ def evaluate_runs(runs: Mapping[Run, CfgNode], *, resume: bool) -> dict[Run, dic
             model = model or build_segmenter(cfg)
             model.change_method(cfg.MODEL.CLIPTRASE.ATTENTION, cfg.MODEL.CLIPTRASE.CLUSTERING)
             # A comparison is read in its one table; those of every system would hide it.
-            found = evaluate_dataset(cfg, model, run.dataset, log_table=not run.system)
+            found = evaluate_dataset(cfg, model, run.dataset, resume=resume, log_table=not run.system)
         results[run] = found.get("sem_seg", {})
     return results
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +17,11 @@ from cliptrase_d2.d2 import DatasetEvaluator, comm
 from cliptrase_d2.data.register import dataset_groups, dataset_labels
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_matrix
+from cliptrase_d2.evaluation.counts import Counts, total
 from cliptrase_d2.evaluation.metrics import MEANS, group_metric_names, group_metrics, segmentation_metrics
 from cliptrase_d2.evaluation.table import format_table
 from cliptrase_d2.visualization.picture import evaluation_picture
+from cliptrase_d2.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,10 @@ class SegmentationEvaluator(DatasetEvaluator):
     """Sums one confusion matrix over a data set, in all processes, and reports the metrics.
 
     Results go to ``output_dir/inference/<data set>``: ``metrics.json``, ``predictions/<image stem>.png`` and
-    ``overlays/<image stem>.jpg``.
+    ``overlays/<image stem>.jpg``; `require_distinct_stems` tells of images that would write to one file.
+
+    Attributes:
+        counts: what this process has counted.
 
     Args:
         dataset_name: as registered.
@@ -81,15 +84,11 @@ class SegmentationEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget what was counted."""
-        self._confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)  # [C,C]
-        self._images = 0
-        self._without_valid_label: list[str] = []
-        self._skipped: list[dict[str, str]] = []
-        self._saved: dict[Path, str] = {}
+        self.counts = Counts.nothing(len(self.classes))
 
     def skip(self, file_name: str, error: InputError) -> None:
         """Note an image that could not be read."""
-        self._skipped.append({"file": file_name, "reason": str(error)})
+        self.counts.skipped.append({"file": file_name, "reason": str(error)})
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Count a batch.
@@ -99,45 +98,46 @@ class SegmentationEvaluator(DatasetEvaluator):
                 ``sem_seg`` [H,W].
             outputs: dicts with ``label_map`` [H,W], of the same order and sizes.
         Raises:
-            InputError: a class index outside the classes, or two images of one stem.
+            InputError: a class index outside the classes.
         """
         for given, result in zip(inputs, outputs, strict=True):
             file_name, label_map = given["file_name"], result["label_map"]
             if "sem_seg" in given:
-                self._confusion += confusion_matrix(
+                self.counts.confusion += confusion_matrix(
                     given["sem_seg"], label_map, len(self.classes), self.ignore_label, where=file_name
                 )
                 if bool((given["sem_seg"] == self.ignore_label).all()):
-                    self._without_valid_label.append(file_name)
+                    self.counts.without_valid_label.append(file_name)
             if self.save_predictions:
                 self._save(file_name, label_map)
             if file_name in self.overlays:
                 self._draw(given, label_map)
-            self._images += 1
+            self.counts.images += 1
 
-    def evaluate(self) -> dict[str, dict[str, float]]:
+    def evaluate(self, earlier: Counts | None = None) -> dict[str, dict[str, float]]:
         """Sum over all processes, write metrics.json and log the table.
 
+        Args:
+            earlier: what runs before this one have counted; read in the first process.
         Returns:
             Detectron2's form, ``{"sem_seg": {name: percent}}``: the six means, and two for every group of classes;
             NaN where there was nothing to score. Empty in every process but the first.
         """
-        shares = comm.gather((self._confusion, self._images, self._without_valid_label, self._skipped))
+        shares = comm.gather(self.counts)
         if not comm.is_main_process():
             return {}
-        confusions, images, without_valid_label, skipped = zip(*shares, strict=True)
-        confusion = torch.stack(confusions).sum(0)
+        counts = total([*shares, *([earlier] if earlier else [])], len(self.classes))
         report = {
             "dataset": self.dataset_name,
-            **segmentation_metrics(confusion, self.classes),
-            **group_metrics(confusion, self.groups),
-            "images": sum(images),
-            "no_valid_label": sorted(chain.from_iterable(without_valid_label)),
-            "skipped": sorted(chain.from_iterable(skipped), key=lambda entry: entry["file"]),
+            **segmentation_metrics(counts.confusion, self.classes),
+            **group_metrics(counts.confusion, self.groups),
+            "images": counts.images,
+            "no_valid_label": sorted(counts.without_valid_label),
+            "skipped": sorted(counts.skipped, key=lambda entry: entry["file"]),
             **self.context,
         }
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-        _write(self.folder / "metrics.json", lambda file: file.write(text.encode()))
+        write_whole(self.folder / "metrics.json", lambda file: file.write(text.encode()))
         self._log(report)
         return {"sem_seg": mean_numbers(report)}
 
@@ -155,37 +155,36 @@ class SegmentationEvaluator(DatasetEvaluator):
             logger.warning("skipped %s: %s", entry["file"], entry["reason"])
 
     def _save(self, file_name: str, label_map: Tensor) -> None:
-        path = self._place("predictions", file_name, ".png", "TEST.SAVE_PREDICTIONS False")
+        path = self.folder / "predictions" / f"{Path(file_name).stem}.png"
         depth = np.uint8 if len(self.classes) <= 255 else np.uint16
         image = Image.fromarray(label_map.cpu().numpy().astype(depth))
-        _write(path, lambda file: image.save(file, format="PNG"))
+        write_whole(path, lambda file: image.save(file, format="PNG"))
 
     def _draw(self, given: Mapping[str, Any], label_map: Tensor) -> None:
-        path = self._place("overlays", given["file_name"], ".jpg", "TEST.SAVE_OVERLAYS 0")
+        path = self.folder / "overlays" / f"{Path(given['file_name']).stem}.jpg"
         seen = given["image"].permute(1, 2, 0).to(torch.uint8).cpu().numpy()
         truth = given["sem_seg"].cpu().numpy() if "sem_seg" in given else None
         pixels = evaluation_picture(seen, label_map.cpu().numpy(), truth, self.classes, self.ignore_label)
         # Thin letters and borders need every pixel's own colour.
-        _write(path, lambda file: Image.fromarray(pixels).save(file, format="JPEG", quality=90, subsampling=0))
+        write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="JPEG", quality=90, subsampling=0))
 
-    def _place(self, kind: str, file_name: str, suffix: str, switch: str) -> Path:
-        """A file that no other image of this evaluation has been given."""
-        path = self.folder / kind / f"{Path(file_name).stem}{suffix}"
-        if path in self._saved:
+
+def require_distinct_stems(file_names: Iterable[str], switch: str) -> None:
+    """Refuse images of which one's file would overwrite another's.
+
+    Args:
+        file_names: of the images that something is written for.
+        switch: configuration key and value that writes nothing, for the message.
+    Raises:
+        InputError: two images of one stem.
+    """
+    seen: dict[str, str] = {}
+    for file_name in file_names:
+        other = seen.setdefault(Path(file_name).stem, file_name)
+        if other is not file_name:
             raise InputError(
                 file_name,
-                f"the stem of {self._saved[path]}, whose file in {kind}/ it would overwrite",
+                f"the stem of {other}, whose results it would overwrite",
                 "one image per stem",
                 f"Rename one, or set {switch}.",
             )
-        self._saved[path] = file_name
-        return path
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as file:
-        write(file)
-    partial.replace(path)

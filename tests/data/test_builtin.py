@@ -10,7 +10,7 @@ from cliptrase_d2.data import builtin
 from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.emoji_scenes.files import write_scenes
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
-from cliptrase_d2.data.loader import build_evaluation_loader
+from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.errors import InputError
 
@@ -85,7 +85,7 @@ def test_missing_scenes_are_said_when_they_are_asked_for(name: str) -> None:
 def test_missing_scenes_end_an_evaluation(on_error: str) -> None:
     register_builtin()
     with pytest.raises(InputError, match=r"prepare_emoji_scenes\.py .*, or set DETECTRON2_DATASETS to the folder"):
-        build_evaluation_loader("emoji_scenes", lambda record: record, batch_size=1, num_workers=0, on_error=on_error)
+        list_records("emoji_scenes", on_error)
 
 
 def test_name_that_the_user_gave_stays_the_users(tmp_path: Path) -> None:

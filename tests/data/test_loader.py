@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import itertools
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cliptrase_d2.d2 import DatasetCatalog, comm
-from cliptrase_d2.data.loader import BadRecord, build_evaluation_loader, split_batch, spread_over
+from cliptrase_d2.d2 import comm
+from cliptrase_d2.data.loader import BadRecord, build_evaluation_loader, list_records, split_batch, spread_over
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.errors import InputError
@@ -27,9 +30,18 @@ def registered(tmp_path: Path) -> str:
     return register_dataset(f"loader_{tmp_path.name}", images, ["sky", "tree"], labels)
 
 
-def load(name: str, batch_size: int = 2, num_workers: int = 0, on_error: str = "stop") -> list[list[Any]]:
+def load(
+    name: str, batch_size: int = 2, num_workers: int = 0, on_error: str = "stop", done: np.ndarray | None = None
+) -> list[list[Any]]:
     mapper = EvaluationMapper.for_dataset(name, protocol="whole", short_side=16, max_size=64, patch_size=16)
-    loader = build_evaluation_loader(name, mapper, batch_size=batch_size, num_workers=num_workers, on_error=on_error)
+    loader = build_evaluation_loader(
+        list_records(name, on_error),
+        mapper,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        on_error=on_error,
+        done=done,
+    )
     batches = list(loader)
     assert len(loader) == len(batches)
     return batches
@@ -81,9 +93,8 @@ def test_file_without_its_partner(registered: str, tmp_path: Path, missing: str,
 
 
 def test_image_that_went_missing_after_listing(registered: str) -> None:
-    DatasetCatalog.register(f"{registered}_stale", lambda: [{"file_name": "gone.png"}])
     mapper = EvaluationMapper.for_dataset(registered, protocol="whole", short_side=16, max_size=64, patch_size=16)
-    loader = build_evaluation_loader(f"{registered}_stale", mapper, batch_size=1, num_workers=0, on_error="stop")
+    loader = build_evaluation_loader([{"file_name": "gone.png"}], mapper, batch_size=1, num_workers=0, on_error="stop")
     with pytest.raises(InputError, match=r"gone\.png: no such file"):
         list(loader)
 
@@ -92,49 +103,63 @@ def test_mistake_of_ours_is_not_skipped(registered: str) -> None:
     def mapper(record: Mapping[str, Any]) -> dict[str, Any]:
         raise ZeroDivisionError
 
-    loader = build_evaluation_loader(registered, mapper, batch_size=1, num_workers=0, on_error="skip")
+    loader = build_evaluation_loader(
+        list_records(registered, "skip"), mapper, batch_size=1, num_workers=0, on_error="skip"
+    )
     with pytest.raises(ZeroDivisionError):
         list(loader)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
-def test_processes_share_without_loss_or_repetition(
-    registered: str, monkeypatch: pytest.MonkeyPatch, processes: int
+@pytest.mark.parametrize("done", ["", "0", "13", "01234"])
+def test_processes_share_what_is_left_without_loss_or_repetition(
+    registered: str, monkeypatch: pytest.MonkeyPatch, processes: int, done: str
 ) -> None:
-    seen: list[str] = []
+    seen = [f"{index}.png" for index in done]
+    is_done = np.array([str(index) in done for index in range(5)])
     for rank in range(processes):
         monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
         monkeypatch.setattr(comm, "get_world_size", lambda: processes)
-        seen += stems(load(registered))
+        seen += stems(load(registered, done=is_done))
     assert sorted(seen) == [f"{index}.png" for index in range(5)]
 
 
 def test_name_that_is_not_registered(registered: str) -> None:
     with pytest.raises(InputError, match=r"DATASETS\.TEST: the unknown data set 'nothing'") as caught:
-        build_evaluation_loader("nothing", dict, batch_size=1, num_workers=0, on_error="stop")
+        list_records("nothing", "stop")
     assert registered in str(caught.value)
 
 
 def test_unknown_way_with_errors(registered: str) -> None:
     with pytest.raises(InputError, match="stop or skip"):
-        build_evaluation_loader(registered, dict, batch_size=1, num_workers=0, on_error="ignore")
+        list_records(registered, "ignore")
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, ""), (1, "2"), (2, "13"), (3, "024"), (5, "01234"), (9, "01234")])
 def test_images_are_evenly_spread_over_the_set(registered: str, count: int, expected: str) -> None:
-    assert [Path(name).stem for name in spread_over(registered, count, "stop")] == list(expected)
+    assert [Path(name).stem for name in spread_over(list_records(registered, "stop"), count)] == list(expected)
 
 
 def test_every_process_spreads_over_the_whole_set(registered: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = spread_over(registered, 2, "stop")
+    alone = spread_over(list_records(registered, "stop"), 2)
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     for rank in range(2):
         monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
-        assert spread_over(registered, 2, "stop") == alone
+        assert spread_over(list_records(registered, "stop"), 2) == alone
 
 
 def test_an_image_without_its_label_is_passed_over(registered: str, tmp_path: Path) -> None:
     (tmp_path / "labels" / "2.png").unlink()
-    assert [Path(name).stem for name in spread_over(registered, 1, "skip")] == ["3"]
+    assert [Path(name).stem for name in spread_over(list_records(registered, "skip"), 1)] == ["3"]
     with pytest.raises(InputError, match=r"2\.png: no label file"):
-        spread_over(registered, 1, "stop")
+        spread_over(list_records(registered, "stop"), 1)
+
+
+def test_long_list_of_records_takes_little_more_than_its_text() -> None:
+    records = [{"file_name": f"images/{index:012d}.jpg"} for index in range(20_000)]
+    loader = build_evaluation_loader(records, dict, batch_size=1, num_workers=0, on_error="stop")
+    assert len(pickle.dumps(loader.dataset)) < 80 * len(records)
+    assert [batch[0]["file_name"] for batch in itertools.islice(loader, 2)] == [
+        "images/000000000000.jpg",
+        "images/000000000001.jpg",
+    ]

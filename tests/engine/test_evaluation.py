@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,14 @@ import pytest
 from PIL import Image
 from torch import Tensor, nn
 
-from cliptrase_d2.data.loader import build_evaluation_loader
+from cliptrase_d2.data.loader import build_evaluation_loader, list_records
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.engine.evaluation import evaluate, evaluate_dataset, require_datasets
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation import evaluator
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+from tests.command_line import ROOT
 from tests.drawn_scenes import CLASSES, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
 
@@ -43,7 +47,8 @@ def dataset(tmp_path: Path) -> str:
 def run(model: nn.Module, dataset: str, folder: Path, on_error: str = "stop") -> dict[str, Any]:
     """Evaluate in batches of two, and read metrics.json."""
     mapper = EvaluationMapper.for_dataset(dataset, protocol="whole", short_side=32, max_size=64, patch_size=16)
-    loader = build_evaluation_loader(dataset, mapper, batch_size=2, num_workers=0, on_error=on_error)
+    records = list_records(dataset, on_error)
+    loader = build_evaluation_loader(records, mapper, batch_size=2, num_workers=0, on_error=on_error)
     results = evaluate(model, loader, SegmentationEvaluator(dataset, folder), "scenes")
     report = json.loads((folder / "inference" / dataset / "metrics.json").read_text())
     assert results["sem_seg"]["mIoU"] == report["mIoU"]
@@ -148,3 +153,19 @@ def test_evaluating_on_nothing_is_refused() -> None:
     with pytest.raises(InputError, match=r"DATASETS\.TEST.*--dataset D\.yaml"):
         require_datasets(())
     require_datasets(("a",))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory in use is read where Linux has it")
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from tests.engine.long_evaluation import growth\n"
+        f"print(growth(Path({str(tmp_path)!r}), int(sys.argv[1])))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "24000"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 4, "megabytes between a tenth and the end of 24,000 images"

@@ -14,7 +14,8 @@ from PIL import Image
 from cliptrase_d2.d2 import comm
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, mean_numbers
+from cliptrase_d2.evaluation.counts import Counts
+from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, mean_numbers, require_distinct_stems
 
 
 @pytest.fixture
@@ -143,11 +144,10 @@ def test_predictions_are_saved_only_if_asked(tmp_path: Path, name: str) -> None:
     assert [path.name for path in (tmp_path / "inference" / name).iterdir()] == ["metrics.json"]
 
 
-def test_two_images_of_one_stem(tmp_path: Path, name: str) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path, save_predictions=True)
-    evaluator.process([image("x/a.jpg", [[0]])], [answer([[0]])])
-    with pytest.raises(InputError, match=r"y/a\.jpg: the stem of x/a\.jpg"):
-        evaluator.process([image("y/a.jpg", [[0]])], [answer([[0]])])
+def test_two_images_of_one_stem() -> None:
+    require_distinct_stems(["x/a.jpg", "y/b.jpg"], "KEY False")
+    with pytest.raises(InputError, match=r"y/a\.jpg: the stem of x/a\.jpg.*Rename one, or set KEY False"):
+        require_distinct_stems(["x/a.jpg", "x/b.jpg", "y/a.jpg"], "KEY False")
 
 
 def test_class_outside_the_vocabulary(tmp_path: Path, name: str) -> None:
@@ -194,8 +194,11 @@ def test_only_the_chosen_images_are_drawn(tmp_path: Path, name: str) -> None:
         assert picture.width < beside_truth[0]
 
 
-def test_two_overlays_of_one_stem(tmp_path: Path, name: str) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path, overlays=["x/a.jpg", "y/a.jpg"])
-    evaluator.process([seen("x/a.jpg")], [answer([[0]])])
-    with pytest.raises(InputError, match=r"y/a\.jpg: the stem of x/a\.jpg.*TEST\.SAVE_OVERLAYS 0"):
-        evaluator.process([seen("y/a.jpg")], [answer([[0]])])
+def test_what_earlier_runs_counted_is_part_of_the_report(tmp_path: Path, name: str) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    evaluator.process([image("a.jpg", [[0]])], [answer([[0]])])
+    earlier = Counts(torch.tensor([[0, 0], [1, 0]]), 2, ["b.jpg"], [{"file": "c.jpg", "reason": "broken"}])
+    assert evaluator.evaluate(earlier)["sem_seg"]["pAcc"] == 50
+    written = report(tmp_path, name)
+    assert (written["images"], written["no_valid_label"]) == (3, ["b.jpg"])
+    assert [entry["file"] for entry in written["skipped"]] == ["c.jpg"]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -24,6 +21,7 @@ from cliptrase_d2.data.emoji_scenes.splits import SPLITS, scene_layout
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.visualization.overlay import palette
+from cliptrase_d2.whole_files import write_whole
 
 NAME = "emoji_scenes"
 # The scenes that this project ships.
@@ -77,8 +75,7 @@ def write_scenes(
         _draw_all(root, [scene for scene in wanted if not is_there[scene]], size, seed, workers)
         for name, spec in dataset_specs(root).items():
             if spec.name == NAME or name.removesuffix(".yaml") in counts:
-                with _whole_file(root / name) as file:
-                    file.write(_description(spec, root).encode())
+                _write_text(root / name, _description(spec, root))
     except OSError as error:
         raise InputError(root, f"cannot be written ({error})", "a folder with room", "Choose another.") from error
 
@@ -96,10 +93,8 @@ def write_scene(root: Path, size: int, seed: int, scene: SceneNumber) -> None:
     image, label = _paths(root, scene)
     annotation = Image.fromarray(drawn.label)
     annotation.putpalette(palette(len(CLASSES)).tobytes())  # for the eye; the values stay class indices
-    with _whole_file(label) as file:
-        annotation.save(file, "PNG", optimize=True)
-    with _whole_file(image) as file:
-        Image.fromarray(drawn.image).save(file, "WEBP", lossless=True, quality=75)
+    write_whole(label, lambda file: annotation.save(file, "PNG", optimize=True))
+    write_whole(image, lambda file: Image.fromarray(drawn.image).save(file, "WEBP", lossless=True, quality=75))
 
 
 def _draw_all(root: Path, scenes: list[SceneNumber], size: int, seed: int, workers: int) -> None:
@@ -154,13 +149,5 @@ def _description(spec: DatasetSpec, root: Path) -> str:
     return f"# Written by datasets/prepare_emoji_scenes.py; train_net.py --dataset takes it.\n{text}"
 
 
-@contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which is either whole or not there."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda file: file.write(text.encode()))

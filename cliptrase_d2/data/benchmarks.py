@@ -23,7 +23,6 @@ from pathlib import Path
 from cliptrase_d2.data.custom import DatasetSpec, read_class_file
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
-_VOCABULARIES = Path(__file__).parent / "vocabularies"
 _UNLABELLED = 255  # in every 8-bit file
 
 
@@ -67,11 +66,11 @@ class Benchmark:
         return DatasetSpec(
             self.name,
             root / self.images,
-            read_class_file(_VOCABULARIES / self.classes),
+            read_class_file(vocabulary_file(self.classes)),
             root / self.labels,
             self.ignore_label,
             self.label_map,
-            read_class_file(_VOCABULARIES / self.background) if self.background else (),
+            read_class_file(vocabulary_file(self.background)) if self.background else (),
             image_suffix=self.image_suffix,
             label_suffix=self.label_suffix,
             leave_unlabelled=self.leave_unlabelled,
@@ -92,6 +91,11 @@ def benchmark_root() -> Path:
 def benchmark_of(name: str) -> Benchmark | None:
     """The benchmark that is registered under a name; None for any other data set."""
     return next((benchmark for benchmark in BENCHMARKS.values() if benchmark.name == name), None)
+
+
+def vocabulary_file(name: str) -> Path:
+    """A text file of one class, word or number per line, as the package brings it."""
+    return Path(__file__).parent / "vocabularies" / name
 
 
 def _same(count: int) -> dict[int, int]:

@@ -1,0 +1,140 @@
+"""Takes files out of the official archives."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from tqdm import tqdm
+
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.whole_files import write_whole
+
+# Where a member of an archive goes, relative to the root; None for one that is not wanted.
+Pick = Callable[[str], str | None]
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError)
+_AGAIN = "Download it again."
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive as its owners publish it.
+
+    Attributes:
+        file: its name.
+        source: where it can be had.
+        md5: of the file; None where no checksum is published.
+    """
+
+    file: str
+    source: str
+    md5: str | None = None
+
+    def find(self, folder: Path) -> Path:
+        """The archive in a folder.
+
+        Raises:
+            InputError: it is not there.
+        """
+        path = folder / self.file
+        if not path.is_file():
+            raise InputError(path, "no such archive", f"{self.file} from {self.source}", "Download it to this folder.")
+        return path
+
+
+def check_md5(path: Path, expected: str) -> None:
+    """Compare an archive with its published checksum.
+
+    Raises:
+        InputError: another one.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest() if hasattr(hashlib, "file_digest") else _md5(file)
+    if found != expected:
+        fix = f"{_AGAIN[:-1]}, or use --no-checksum for an archive that differs on purpose."
+        raise InputError(path, f"the MD5 sum {found}", expected, fix)
+
+
+def unpack(archive: Path, root: Path, pick: Pick) -> list[Path]:
+    """Take the wanted files out of an archive; those that are there already, at their full size, stay.
+
+    Args:
+        archive: .zip, .tar, .tar.gz or .tgz.
+        root: folder that ``pick`` counts from.
+        pick: see ``Pick``.
+    Returns:
+        The files, whether they were there or not, in the order of the archive.
+    Raises:
+        InputError: an archive that is broken, a file in it that would leave ``root``, or none that is wanted.
+    """
+    taken: list[Path] = []
+    with _explained(archive):
+        for name, size, open_member in tqdm(_members(archive), desc=archive.name, unit="file", mininterval=1.0):
+            place = pick(name)
+            if place is None:
+                continue
+            target = _target(archive, root, place)
+            if not (target.is_file() and target.stat().st_size == size):
+                with open_member() as member:
+                    write_whole(target, lambda file, member=member: shutil.copyfileobj(member, file))  # type: ignore[misc]
+            taken.append(target)
+    if not taken:
+        raise InputError(archive, "nothing that is wanted", "the official archive", "Check that it is the right one.")
+    return taken
+
+
+def below(folder: str, target: str, suffix: str = "") -> Pick:
+    """Wants the files below a folder of the archive, put below another; only those that end in a suffix."""
+
+    def pick(name: str) -> str | None:
+        return (
+            f"{target}/{name[len(folder) + 1 :]}" if name.startswith(f"{folder}/") and name.endswith(suffix) else None
+        )
+
+    return pick
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    """Name, size and opener of every plain file; folders and links are none."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as opened:
+            for info in opened.infolist():
+                if not info.is_dir():
+                    yield info.filename, info.file_size, lambda info=info: opened.open(info)  # type: ignore[misc]
+        return
+    with tarfile.open(archive, "r|*") as stream:  # one pass, for a compressed archive cannot be searched
+        for member in stream:
+            if member.isfile():
+                yield member.name.removeprefix("./"), member.size, lambda member=member: stream.extractfile(member)  # type: ignore[misc]
+
+
+def _target(archive: Path, root: Path, place: str) -> Path:
+    parts = PurePosixPath(place).parts
+    if ".." in parts or PurePosixPath(place).is_absolute() or "\\" in place:
+        raise InputError(archive, f"the file {place!r} in it", "files below its folders", "Do not use this archive.")
+    return root.joinpath(*parts)
+
+
+@contextmanager
+def _explained(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        if isinstance(error, OSError) and not isinstance(error, (tarfile.TarError, zipfile.BadZipFile)) and error.errno:
+            raise  # of the disk, not of the archive
+        raise InputError(archive, f"a broken archive ({error})", "the whole of it", _AGAIN) from error
+
+
+def _md5(file: IO[bytes]) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

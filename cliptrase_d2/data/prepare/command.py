@@ -1,0 +1,103 @@
+"""The command line that all scripts in ``datasets/`` have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cliptrase_d2.data.benchmarks import BENCHMARKS, Benchmark, benchmark_root
+from cliptrase_d2.data.prepare.archives import Archive, Pick, check_md5, unpack
+from cliptrase_d2.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for.
+
+    Attributes:
+        root: folder of all data sets.
+        archives: folder of the archives.
+        workers: processes.
+        checksum: compare archives with their published checksums.
+        incomplete: accept fewer files than the official data have.
+    """
+
+    root: Path
+    archives: Path
+    workers: int
+    checksum: bool
+    incomplete: bool
+
+    def unpack(self, archive: Archive, pick: Pick, expected: int | None = None) -> list[Path]:
+        """Take files out of an archive.
+
+        Args:
+            archive: as published.
+            pick: which files, and where to.
+            expected: their number in the official archive; None where it does not matter.
+        """
+        path = archive.find(self.archives)
+        if self.checksum and archive.md5:
+            check_md5(path, archive.md5)
+        files = unpack(path, self.root, pick)
+        if expected is not None:
+            self.require(len(files), expected, str(path))
+        return files
+
+    def require(self, found: int, expected: int, where: object) -> None:
+        """Refuse another number of files than the official data have.
+
+        Raises:
+            InputError: another number, unless ``incomplete``.
+        """
+        if found != expected and not self.incomplete:
+            raise InputError(
+                where, f"{found:,} files", f"{expected:,}", "Download the archive again, or use --incomplete."
+            )
+
+
+def run(description: str | None, prepare: Callable[[Options], None], keys: Sequence[str]) -> None:
+    """Prepare a data set and say what there is then; end with one line where the input is at fault.
+
+    Args:
+        description: the docstring of the script.
+        prepare: does the work.
+        keys: benchmarks that read the result.
+    """
+    options = _parse(description)
+    try:
+        prepare(options)
+        for key in keys:
+            _say(BENCHMARKS[key], options.root)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
+
+
+def _say(benchmark: Benchmark, root: Path) -> None:
+    count = len(benchmark.spec(root).find_files().records)
+    config = f"configs/cliptrase/{benchmark.key.removesuffix('_paper')}_224.yaml"
+    print(f"{benchmark.title}: {count:,} of {benchmark.count:,} images with labels, as {benchmark.name}")
+    if not benchmark.key.endswith("_paper"):
+        print(f"  DETECTRON2_DATASETS={root} python train_net.py --eval-only --config-file {config}")
+
+
+def _parse(description: str | None) -> Options:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = benchmark_root()
+    parser.add_argument(
+        "root", type=Path, nargs="?", default=default, help=f"folder of all data sets (default: {default})"
+    )
+    parser.add_argument("--archives", type=Path, help="folder of the archives (default: the folder of all data sets)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    parser.add_argument("--no-checksum", action="store_true", help="take an archive that differs from the published")
+    parser.add_argument("--incomplete", action="store_true", help="accept fewer files than there should be")
+    args = parser.parse_args()
+    if args.workers < 1:
+        parser.error(f"--workers {args.workers}: must be at least 1")
+    return Options(args.root, args.archives or args.root, args.workers, not args.no_checksum, args.incomplete)

@@ -1,0 +1,89 @@
+"""What the two forms of Pascal Context have in common: the images, and which of them are for validation."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cliptrase_d2.data.prepare.archives import Archive, below
+from cliptrase_d2.data.prepare.command import Options
+from cliptrase_d2.errors import InputError
+
+IMAGES = Archive(
+    "VOCtrainval_03-May-2010.tar",
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/",
+    md5="da459979d0c395079b5c75ee67908abb",
+)
+ANNOTATIONS = Archive("trainval_merged.json", "https://codalabuser.blob.core.windows.net/public/trainval_merged.json")
+IMAGE_FOLDER = "VOCdevkit/VOC2010/JPEGImages"
+COUNT = 5104
+
+
+class AnnotatedImage(NamedTuple):
+    """An image of the validation set.
+
+    Attributes:
+        stem: of its file.
+        size: height and width.
+        regions: number in the list of 459 classes, and compressed run lengths, in the order of the file.
+    """
+
+    stem: str
+    size: tuple[int, int]
+    regions: list[tuple[int, Any]]
+
+
+def unpack_images(options: Options) -> Path:
+    """Take the images out of their archive; the folder that they are in."""
+    options.unpack(IMAGES, below(IMAGE_FOLDER, IMAGE_FOLDER, ".jpg"))
+    return options.root / IMAGE_FOLDER
+
+
+def validation_images(path: Path) -> list[AnnotatedImage]:
+    """Read the validation set from the annotations of the Detail challenge.
+
+    Args:
+        path: trainval_merged.json: ``images`` with ``image_id``, ``file_name``, ``phase``, ``height`` and ``width``,
+            ``annos_segmentation`` with ``image_id``, ``category_id`` and ``segmentation``.
+    Raises:
+        InputError: another file.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = json.load(file)
+        regions: dict[Any, list[tuple[int, Any]]] = defaultdict(list)
+        for region in content["annos_segmentation"]:
+            regions[region["image_id"]].append((region["category_id"], region["segmentation"]))
+        return [
+            AnnotatedImage(Path(image["file_name"]).stem, (image["height"], image["width"]), regions[image["image_id"]])
+            for image in content["images"]
+            if image["phase"] == "val"
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        came = f"not the annotations ({type(error).__name__}: {error})"
+        raise InputError(path, came, f"{ANNOTATIONS.file} from {ANNOTATIONS.source}", "Download it again.") from error
+
+
+def painted(image: AnnotatedImage) -> np.ndarray:
+    """[H,W] int64 numbers of the 459 classes, 0 where nothing is; a later region covers those before it.
+
+    Raises:
+        InputError: pycocotools is not installed, or a region of another size than its image.
+    """
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise InputError(
+            "pycocotools", "not installed", "pycocotools", "Run pip install 'cliptrase_d2[prepare]'."
+        ) from error
+    labels = np.zeros(image.size, dtype=np.int64)
+    for number, region in image.regions:
+        decoded = mask.decode(region).astype(bool)  # [H,W]
+        if decoded.shape != labels.shape:
+            raise InputError(image.stem, f"a region of {decoded.shape}", f"{labels.shape}", "Download the file again.")
+        labels[decoded] = number
+    return labels

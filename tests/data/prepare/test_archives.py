@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cliptrase_d2.data.prepare.archives import Archive, below, check_md5, unpack
+from cliptrase_d2.errors import InputError
+
+FILES = {"set/a.jpg": b"first", "set/deep/b.jpg": b"second", "set/c.txt": b"third", "other/d.jpg": b"fourth"}
+
+
+def make(path: Path, files: dict[str, bytes]) -> Path:
+    """An archive of the kind that its name says."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(params=["a.zip", "a.tar", "a.tar.gz"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return make(tmp_path / request.param, FILES)
+
+
+def test_wanted_files_are_taken(archive: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    files = unpack(archive, root, below("set", "new/place", ".jpg"))
+    assert files == [root / "new/place/a.jpg", root / "new/place/deep/b.jpg"]
+    assert contents(root) == {"new/place/a.jpg": b"first", "new/place/deep/b.jpg": b"second"}
+
+
+def test_what_is_there_stays_and_what_was_cut_short_is_taken_again(archive: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.jpg").write_bytes(b"FIRST")  # of the right size
+    (root / "deep").mkdir()
+    (root / "deep/b.jpg").write_bytes(b"sec")
+    assert len(unpack(archive, root, below("set", ".", ".jpg"))) == 2
+    assert contents(root) == {"a.jpg": b"FIRST", "deep/b.jpg": b"second"}
+
+
+def test_names_may_begin_with_a_dot_and_a_slash(tmp_path: Path) -> None:
+    archive = make(tmp_path / "a.tar", {"./set/a.jpg": b"first"})
+    assert unpack(archive, tmp_path, below("set", "set")) == [tmp_path / "set/a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["set/../../evil.jpg", "set//evil/../../../x", "set/..\\evil"])
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+def test_file_that_would_leave_the_root_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    archive = make(tmp_path / kind, {name: b"evil"})
+    with pytest.raises(InputError, match="files below its folders"):
+        unpack(archive, tmp_path / "root", below("set", "new"))
+    assert not (tmp_path / "root").exists()
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        link = tarfile.TarInfo("set/link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "../../../secret"
+        archive.addfile(link)
+    with pytest.raises(InputError, match="nothing that is wanted"):
+        unpack(tmp_path / "a.tar", tmp_path / "root", below("set", "new"))
+
+
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar", "a.tar.gz"])
+def test_archive_that_was_cut_short(tmp_path: Path, kind: str) -> None:
+    archive = make(tmp_path / kind, {"set/a.jpg": bytes(range(256)) * 300})
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"a broken archive .*Download it again\."):
+        unpack(archive, tmp_path / "root", below("set", "new"))
+    assert contents(tmp_path / "root") == {}
+
+
+def test_damage_inside_a_zip_is_found(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("set/a.jpg", b"first")
+    damaged = (tmp_path / "a.zip").read_bytes().replace(b"first", b"firts")
+    (tmp_path / "a.zip").write_bytes(damaged)
+    with pytest.raises(InputError, match="Bad CRC-32"):
+        unpack(tmp_path / "a.zip", tmp_path / "root", below("set", "new"))
+
+
+def test_missing_archive_says_where_it_can_be_had(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.zip: no such archive\. Allowed: a\.zip from example\.org"):
+        Archive("a.zip", "example.org").find(tmp_path)
+
+
+def test_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"abc")
+    check_md5(path, "900150983cd24fb0d6963f7d28e17f72")  # RFC 1321, A.5
+    with pytest.raises(InputError, match=r"the MD5 sum 9001.*--no-checksum"):
+        check_md5(path, "0" * 32)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.prepare.convert import Job, convert_all, look_up, lookup_table, same_file, write_label
+from cliptrase_d2.errors import InputError
+
+
+def _double(source: Path, target: Path) -> None:
+    value = source.read_text()
+    if value == "bad":
+        raise InputError(source, "bad", "a number", "Correct it.")
+    target.write_text(str(2 * int(value)))
+
+
+def jobs(folder: Path, values: list[str]) -> list[Job]:
+    found = []
+    for index, value in enumerate(values):
+        source, target = folder / f"{index}.in", folder / f"{index}.out"
+        source.write_text(value)
+        found.append(Job((target,), (source, target)))
+    return found
+
+
+@pytest.mark.parametrize(("workers", "count"), [(1, 3), (2, 200)])
+def test_every_job_is_done_once(tmp_path: Path, workers: int, count: int) -> None:
+    todo = jobs(tmp_path, [str(index) for index in range(count)])
+    assert convert_all(todo, _double, workers, "doubling") == count
+    assert [int(job.targets[0].read_text()) for job in todo] == [2 * index for index in range(count)]
+    assert convert_all(todo, _double, workers, "doubling") == 0
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    todo = jobs(tmp_path, ["1", "2"])
+    todo[0].targets[0].write_text("old")
+    assert convert_all(todo, _double, 1, "doubling") == 1
+    assert todo[0].targets[0].read_text() == "old"
+
+
+@pytest.mark.parametrize(("workers", "count"), [(1, 3), (2, 200)])
+def test_bad_file_is_named(tmp_path: Path, workers: int, count: int) -> None:
+    todo = jobs(tmp_path, ["1"] * (count - 1) + ["bad"])
+    with pytest.raises(InputError, match=rf"{count - 1}\.in: bad"):
+        convert_all(todo, _double, workers, "doubling")
+    assert todo[0].targets[0].read_text() == "2"
+
+
+@pytest.mark.parametrize(("name", "labels"), [("a.png", [[0, 255]]), ("a.tif", [[0, 255], [846, 65535]])])
+def test_labels_come_back_as_they_were(tmp_path: Path, name: str, labels: list[list[int]]) -> None:
+    write_label(tmp_path / "new" / name, np.array(labels))
+    assert read_label(tmp_path / "new" / name).tolist() == labels
+
+
+def test_same_file_under_a_second_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("once")
+    same_file(tmp_path / "a", tmp_path / "x" / "b")
+    same_file(tmp_path / "a", tmp_path / "x" / "b")
+    assert (tmp_path / "x" / "b").read_text() == "once"
+
+    def refused(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refused)
+    same_file(tmp_path / "a", tmp_path / "c")
+    assert (tmp_path / "c").read_text() == "once"
+
+
+@pytest.mark.parametrize("value", [-1, 1, 3, 400])
+def test_unknown_value_is_refused(value: int) -> None:
+    table = lookup_table({0: 255, 2: 0}, 3)
+    assert look_up(table, np.array([[0, 2]]), "a.png").tolist() == [[255, 0]]
+    with pytest.raises(InputError, match=rf"a\.png: the value {value}"):
+        look_up(table, np.array([[0, value]]), "a.png")

@@ -89,7 +89,7 @@ def test_archive_that_was_cut_short(tmp_path: Path, kind: str) -> None:
 def test_damage_inside_a_zip_is_found(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("set/a.jpg", b"first")
-    damaged = (tmp_path / "a.zip").read_bytes().replace(b"first", b"firts")
+    damaged = (tmp_path / "a.zip").read_bytes().replace(b"first", b"thief")
     (tmp_path / "a.zip").write_bytes(damaged)
     with pytest.raises(InputError, match="Bad CRC-32"):
         unpack(tmp_path / "a.zip", tmp_path / "root", below("set", "new"))

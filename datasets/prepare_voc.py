@@ -57,8 +57,11 @@ def prepare(options: Options) -> None:
     """Do all of it."""
     options.unpack(ARCHIVE, pick)
     voc = options.root / "VOC2012"
-    stems = (voc / "ImageSets/Segmentation/val.txt").read_text(encoding="ascii").split()
-    options.require(len(stems), COUNT, voc / "ImageSets/Segmentation/val.txt")
+    listed = voc / "ImageSets/Segmentation/val.txt"
+    if not listed.is_file():
+        raise InputError(listed, "no such file in the archive", "the official archive", "Download it again.")
+    stems = listed.read_text(encoding="ascii").split()
+    options.require(len(stems), COUNT, listed)
     jobs = []
     for stem in stems:
         source = voc / "SegmentationClass" / f"{stem}.png"

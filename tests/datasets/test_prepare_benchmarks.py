@@ -250,6 +250,35 @@ def test_archive_with_another_checksum(tmp_path: Path) -> None:
     assert "6cd6e144f989b92b3379bac3b3de84fd" in done.stderr
 
 
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    ade150(tmp_path)
+    own, other = tmp_path / "ADEChallengeData2016/images", tmp_path / "coco/val2017"
+    names = [folder / f".a.jpg.{32 * '0'}.tmp" for folder in (own, other)]
+    for path in names:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"a part")
+    assert prepare("prepare_ade20k_150.py", str(tmp_path), "--incomplete").returncode == 0
+    assert [path.exists() for path in names] == [False, True]  # another script may be at work in the second
+
+
+def test_root_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
+    ade150(tmp_path)
+    (tmp_path / "root").write_text("a file")
+    done = prepare("prepare_ade20k_150.py", str(tmp_path / "root"), "--archives", str(tmp_path), "--incomplete")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'root'}: stopped at [Errno ")
+    assert done.stderr.endswith("The same command goes on from here.\n")
+
+
+def test_voc_archive_without_its_validation_list(tmp_path: Path) -> None:
+    make(tmp_path / "VOCtrainval_11-May-2012.tar", {"VOCdevkit/VOC2012/JPEGImages/2007_000033.jpg": photograph(2, 3)})
+    done = prepare("prepare_voc.py", str(tmp_path), "--no-checksum", "--incomplete")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "val.txt: no such file in the archive" in done.stderr
+
+
 def test_ids_are_those_of_the_shared_maps(shared: Path) -> None:
     maps = json.loads((shared / "data" / "vocabularies.json").read_text(encoding="utf-8"))
     folder = ROOT / "cliptrase_d2" / "data" / "vocabularies"

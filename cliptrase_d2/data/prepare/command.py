@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cliptrase_d2.data.benchmarks import BENCHMARKS, Benchmark, benchmark_root
 from cliptrase_d2.data.prepare.archives import Archive, Pick, check_md5, unpack
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.whole_files import remove_unfinished
+
+_GO_ON = "The same command goes on from here."
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,18 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
     """
     options = _parse(description)
     try:
+        for folder in {PurePosixPath(BENCHMARKS[key].labels).parts[0] for key in keys}:  # not those of other scripts
+            remove_unfinished(options.root / folder)
         prepare(options)
         for key in keys:
             _say(BENCHMARKS[key], options.root)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        allowed = "a folder that can be read and written, on a disk with room"
+        sys.exit(f"error: {InputError(options.root, f'stopped at {error}', allowed, _GO_ON)}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+        sys.exit(f"interrupted. {_GO_ON}")
 
 
 def _say(benchmark: Benchmark, root: Path) -> None:

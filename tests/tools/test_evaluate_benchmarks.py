@@ -1,0 +1,133 @@
+"""All that is there is evaluated, once, and stands beside the paper's numbers."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cliptrase_d2.data.benchmarks import BENCHMARKS
+from tests.command_line import ROOT
+from tests.data.test_benchmarks import write_pair
+from tools.evaluate_benchmarks import KEYS, parse_arguments, plan
+
+# The embedded model, at its size: real words, and seconds on two cores.
+MODEL = (
+    *("MODEL.CLIP.NAME", "emoji-clip", "MODEL.CLIP.PRETRAINED", "emoji_scenes", "MODEL.CLIP.TEMPLATES", "simple"),
+    *("DATALOADER.NUM_WORKERS", "0"),
+)
+
+
+def run(root: Path, output: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools/evaluate_benchmarks.py"), "--output", str(output), *words],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "DETECTRON2_DATASETS": str(root)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def read(output: Path) -> list[dict[str, str]]:
+    with (output / "comparison.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three pairs of VOC20, whose labels are also those of the published script's VOC21."""
+    labels = np.repeat([[0, 1, 255]], 240, 0).repeat(80, 1)
+    for stem in ("a", "b", "c"):
+        write_pair(tmp_path / "data", BENCHMARKS["voc20"], stem, labels)
+    return tmp_path / "data"
+
+
+@pytest.mark.slow
+def test_what_is_there_is_evaluated_once_and_the_rest_is_marked(root: Path, tmp_path: Path) -> None:
+    words = (
+        "--benchmarks",
+        "voc20",
+        "voc21",
+        "ade150",
+        "--systems",
+        "clip",
+        "cliptrase",
+        "--incomplete",
+        "--opts",
+        *MODEL,
+    )
+    done = run(root, tmp_path / "output", *words)
+    assert done.returncode == 0, done.stderr
+    rows = read(tmp_path / "output")
+    assert len(rows) == 3 * 2 * 4
+    by_place = {(row["benchmark"], row["system"], row["metric"]): row for row in rows}
+    voc = by_place["VOC20", "cliptrase", "mIoU"]
+    assert voc["status"] == "evaluated on 3 of 1,449 images"
+    assert voc["published"] == "80.95"
+    assert float(voc["difference"]) == pytest.approx(float(voc["ours"]) - 80.95, abs=0.011)
+    assert by_place["VOC21 (script)", "clip", "mIoU"]["published"] == "17.54"
+    assert by_place["ADE150", "clip", "pAcc"]["ours"] == ""
+    assert f"missing: python datasets/prepare_ade20k_150.py {root}" in (tmp_path / "output/comparison.md").read_text()
+    assert "emoji-clip with the weights emoji_scenes: center_crop, short side 224" in done.stdout
+
+    again = run(root, tmp_path / "output", *words)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("kept from an earlier run") + again.stdout.count("kept from an earlier run") == 4
+    assert read(tmp_path / "output") == rows
+
+
+@pytest.mark.slow
+def test_failure_is_named_and_the_others_are_evaluated(root: Path, tmp_path: Path) -> None:
+    (root / BENCHMARKS["ade150"].images).mkdir(parents=True)
+    (root / BENCHMARKS["ade150"].labels).mkdir(parents=True)
+    (root / BENCHMARKS["ade150"].images / "a.jpg").write_bytes(b"broken")
+    (root / BENCHMARKS["ade150"].labels / "a.png").write_bytes(b"broken")
+    words = (
+        "--benchmarks",
+        "ade150",
+        "voc20",
+        "--systems",
+        "clip",
+        "--incomplete",
+        "--protocol",
+        "whole",
+        "--opts",
+        *MODEL,
+    )
+    done = run(root, tmp_path / "output", *words)
+    assert done.returncode == 1
+    assert "error: ADE150 failed" in done.stderr
+    statuses = {row["benchmark"]: row["status"] for row in read(tmp_path / "output")}
+    assert statuses == {"ADE150": "failed with exit code 1", "VOC20": "evaluated on 3 of 1,449 images"}
+    assert "The paper has no numbers for this protocol and size." in (tmp_path / "output/comparison.md").read_text()
+
+
+def test_incomplete_benchmark_is_left_out(root: Path, tmp_path: Path) -> None:
+    done = run(
+        root, tmp_path / "output", "--benchmarks", "voc20", "--systems", "clip", "--opts", "MODEL.CLIP.PRETRAINED", ""
+    )
+    assert done.returncode == 0, done.stderr
+    assert {row["status"] for row in read(tmp_path / "output")} == {
+        f"incomplete, 3 of 1,449: python datasets/prepare_voc.py {root}"
+    }
+    assert "# ViT-B-16 with RANDOM weights (seed 0): center_crop" in (tmp_path / "output/comparison.md").read_text()
+
+
+@pytest.mark.parametrize("words", [(), ("--size", "336"), ("--protocol", "whole"), ("--protocol", "slide")])
+@pytest.mark.parametrize("key", KEYS)
+def test_every_benchmark_can_be_planned(key: str, words: tuple[str, ...]) -> None:
+    planned = plan(parse_arguments(words), key)
+    assert planned.cfg.TEST.EXPECTED_RESULTS == []
+    assert list(planned.cfg.TEST.SYSTEMS) == ["clip", "sclip", "cliptrase"]
+    is_crop = planned.cfg.TEST.PROTOCOL == "center_crop"
+    assert planned.benchmark is BENCHMARKS.get(f"{key}_paper" if is_crop else key, BENCHMARKS[key])
+
+
+def test_size_of_another_protocol_is_free() -> None:
+    planned = plan(parse_arguments(["--protocol", "whole", "--size", "448"]), "voc20")
+    assert planned.cfg.INPUT.MIN_SIZE_TEST == 448
+    with pytest.raises(SystemExit):
+        parse_arguments(["--size", "448"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -53,13 +54,14 @@ def convert(image: Path, colours: Path, image_target: Path, label_target: Path) 
     if labels.shape != pixels.shape[:2]:
         raise InputError(colours, f"{labels.shape} pixels", f"{pixels.shape[:2]}, as {image}", "Unpack both again.")
     size = reduced_size(labels.shape[1], labels.shape[0])
-    reduced = Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
-    write_label(label_target, np.asarray(reduced))
+    # By OpenCV, as in MaskFormer: Pillow takes the nearest label at another place of each pixel.
+    write_label(label_target, cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST))
     if size == (labels.shape[1], labels.shape[0]):
         whole = image.read_bytes()  # not compressed a second time
     else:
         buffer = io.BytesIO()
-        Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=QUALITY)
+        reduced = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+        Image.fromarray(reduced).save(buffer, "JPEG", quality=QUALITY)
         whole = buffer.getvalue()
     write_whole(image_target, lambda file: file.write(whole))
 

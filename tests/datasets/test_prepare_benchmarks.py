@@ -90,6 +90,7 @@ def ade847(archives: Path) -> dict[str, list[list[int]]]:
     folder = "ADE20K_2021_17_01/images/ADE/validation/urban/street"
     small = np.array([[2978, 312, 0], [2420, 1, 3055]])  # indices 0, 1, -, 2, -, 13
     large = np.repeat(np.repeat(np.array([[2978, 312]]), 600, 0), 600, 1)  # 600x1200: each half one class
+    stripes = np.tile(np.array([[2978, 312]]), (1024, 512))  # of every two columns MaskFormer takes the first
     make(
         archives / "ADE20K_2021_17_01.zip",
         {
@@ -100,6 +101,8 @@ def ade847(archives: Path) -> dict[str, list[list[int]]]:
             f"{folder}/ADE_val_00000001/instance_000_ADE_val_00000001.png": object_colours(small),
             f"{folder}/ADE_val_00000002.jpg": photograph(600, 1200),
             f"{folder}/ADE_val_00000002_seg.png": object_colours(large),
+            f"{folder}/ADE_val_00000003.jpg": photograph(1024, 1024),
+            f"{folder}/ADE_val_00000003_seg.png": object_colours(stripes),
             "ADE20K_2021_17_01/index_ade20k.pkl": b"not to be opened",
         },
     )
@@ -107,6 +110,7 @@ def ade847(archives: Path) -> dict[str, list[list[int]]]:
     return {
         f"{place}/ADE_val_00000001.tif": [[0, 1, 65535], [2, 65535, 13]],
         f"{place}/ADE_val_00000002.tif": [[0] * 512 + [1] * 512] * 512,
+        f"{place}/ADE_val_00000003.tif": [[0] * 512] * 512,
     }
 
 

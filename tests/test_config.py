@@ -103,7 +103,7 @@ def test_key_reaches_the_evaluation(
 ) -> None:
     write_scenes(tmp_path, 1)
     name = register_dataset(f"keys_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")
-    monkeypatch.setattr(evaluation, "evaluate", lambda model, loader, evaluator, title: read(loader, evaluator))
+    monkeypatch.setattr(evaluation, "evaluate", lambda model, loader, evaluator, title, **_: read(loader, evaluator))
     model = tiny_segmenter()
     assert evaluation.evaluate_dataset(tiny_config(tmp_path), model, name) != expected  # the default is another
     assert evaluation.evaluate_dataset(tiny_config(tmp_path, key, value), model, name) == expected

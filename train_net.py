@@ -23,10 +23,11 @@ try:
     from cliptrase_d2.data.custom import read_dataset_file
     from cliptrase_d2.data.register import register_spec
     from cliptrase_d2.engine.device import resolve_device
+    from cliptrase_d2.engine.page import write_run_page
     from cliptrase_d2.engine.systems import evaluate_runs, planned_runs
     from cliptrase_d2.evaluation.evaluator import metric_names
     from cliptrase_d2.evaluation.expected import read_expectations, verify
-    from cliptrase_d2.evaluation.summary import Results, group_table, headline_table, place_of_results
+    from cliptrase_d2.evaluation.summary import Results, Run, group_table, headline_table, place_of_results
 except InputError as error:  # a Detectron2 that was asked for and is not there, or fails
     sys.exit(f"error: {error}")
 
@@ -73,14 +74,14 @@ def main(args: argparse.Namespace) -> None:
     results = evaluate_runs(runs, resume=args.resume)
     if not comm.is_main_process():
         return
-    report(cfg, results)
+    report(cfg, runs, results)
     failed = verify(expectations, results)
     if failed:
         sys.exit(f"error: {len(failed)} of {len(expectations)} results are not as expected (see the table above)")
 
 
-def report(cfg: CfgNode, results: Results) -> None:
-    """Log the tables, and where everything about them lies."""
+def report(cfg: CfgNode, runs: dict[Run, CfgNode], results: Results) -> None:
+    """Log the tables, write the page of the run, and say where everything about them lies."""
     logger.info("Results in percent:\n%s", headline_table(results))
     groups = group_table(results)
     if groups:
@@ -88,6 +89,7 @@ def report(cfg: CfgNode, results: Results) -> None:
     kinds = {"Reports": True, "predictions": cfg.TEST.SAVE_PREDICTIONS, "overlays": cfg.TEST.SAVE_OVERLAYS}
     written = ", ".join(kind for kind, is_written in kinds.items() if is_written)
     logger.info("%s: %s/", written, place_of_results(cfg.OUTPUT_DIR, results))
+    logger.info("All of it on one page: %s", write_run_page(cfg, runs))
 
 
 def run() -> None:

@@ -19,6 +19,7 @@ from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_matrix
 from cliptrase_d2.evaluation.counts import Counts, total
 from cliptrase_d2.evaluation.metrics import MEANS, group_metric_names, group_metrics, segmentation_metrics
+from cliptrase_d2.evaluation.report.artefacts import write_confusion, write_gallery_entry
 from cliptrase_d2.evaluation.table import format_table
 from cliptrase_d2.visualization.picture import evaluation_picture
 from cliptrase_d2.whole_files import write_whole
@@ -45,8 +46,9 @@ def mean_numbers(report: Mapping[str, Any]) -> dict[str, float]:
 class SegmentationEvaluator(DatasetEvaluator):
     """Sums one confusion matrix over a data set, in all processes, and reports the metrics.
 
-    Results go to ``output_dir/inference/<data set>``: ``metrics.json``, ``predictions/<image stem>.png`` and
-    ``overlays/<image stem>.jpg``; `require_distinct_stems` tells of images that would write to one file.
+    Results go to ``output_dir/inference/<data set>``: ``metrics.json``, ``confusion.npz``,
+    ``predictions/<image stem>.png``, ``overlays/<image stem>.jpg`` and ``gallery/``; `require_distinct_stems` tells of
+    images that would write to one file.
 
     Attributes:
         counts: what this process has counted.
@@ -55,7 +57,8 @@ class SegmentationEvaluator(DatasetEvaluator):
         dataset_name: as registered.
         output_dir: folder of the run.
         save_predictions: write every label map as PNG of class indices, 16-bit above 255 classes.
-        overlays: file names of the images whose prediction is drawn over what the model saw, beside the ground truth.
+        overlays: file names of the images whose prediction is drawn over what the model saw, beside the ground truth;
+            the page of the run shows them in this order.
         context: what else metrics.json should say: protocol, config hash, versions.
         log_table: log all means and a row per class; else two means alone. metrics.json has all in any case.
     """
@@ -77,7 +80,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.ignore_label = label_rule.ignore_label
         self.folder = results_folder(output_dir, dataset_name)
         self.save_predictions = save_predictions
-        self.overlays = frozenset(overlays)
+        self.overlays = tuple(overlays)
         self.context = dict(context or {})
         self.log_table = log_table
         self.reset()
@@ -112,6 +115,7 @@ class SegmentationEvaluator(DatasetEvaluator):
                 self._save(file_name, label_map)
             if file_name in self.overlays:
                 self._draw(given, label_map)
+                write_gallery_entry(self.folder, given, result, len(self.classes), self.ignore_label)
             self.counts.images += 1
 
     def evaluate(self, earlier: Counts | None = None) -> dict[str, dict[str, float]]:
@@ -134,8 +138,10 @@ class SegmentationEvaluator(DatasetEvaluator):
             "images": counts.images,
             "no_valid_label": sorted(counts.without_valid_label),
             "skipped": sorted(counts.skipped, key=lambda entry: entry["file"]),
+            "gallery": [Path(file_name).stem for file_name in self.overlays],
             **self.context,
         }
+        write_confusion(self.folder, counts.confusion)
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         write_whole(self.folder / "metrics.json", lambda file: file.write(text.encode()))
         self._log(report)

@@ -141,7 +141,8 @@ def test_predictions_are_saved_only_if_asked(tmp_path: Path, name: str) -> None:
     evaluator = SegmentationEvaluator(name, tmp_path)
     evaluator.process([image("a.jpg", [[0]])], [answer([[0]])])
     evaluator.evaluate()
-    assert [path.name for path in (tmp_path / "inference" / name).iterdir()] == ["metrics.json"]
+    written = sorted(path.name for path in (tmp_path / "inference" / name).iterdir())
+    assert written == ["confusion.npz", "metrics.json"]
 
 
 def test_two_images_of_one_stem() -> None:

@@ -29,6 +29,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def write_whole_text(path: Path, text: str) -> None:
+    """The same for text, in UTF-8."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left behind in a folder and in those below. None may be writing there now."""
     for path in folder.rglob(f".*{UNFINISHED}"):

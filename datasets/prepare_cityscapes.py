@@ -8,14 +8,10 @@ does not bring beside its ``*_labelIds.png``. What is there already stays, so an
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.archives import Archive, below
 from cliptrase_d2.data.prepare.command import Options, run
-from cliptrase_d2.data.prepare.convert import Job, convert_all, look_up, lookup_table, write_label
+from cliptrase_d2.data.prepare.convert import relabel_all
 
 SOURCE = "https://www.cityscapes-dataset.com (registration)"
 IMAGES = Archive("leftImg8bit_trainvaltest.zip", SOURCE)
@@ -24,28 +20,17 @@ COUNT = 500
 IGNORED = 255
 # The official numbers of the 19 classes that are scored, in the order of their class indices, of 34 in all.
 SCORED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-TABLE = lookup_table({**dict.fromkeys(range(34), IGNORED), **{raw: index for index, raw in enumerate(SCORED)}}, 34)
-
-
-def class_indices(raw: np.ndarray, where: object) -> np.ndarray:
-    """[H,W] class indices 0..18 or 255 from [H,W] official numbers."""
-    return look_up(TABLE, raw, where)
-
-
-def convert(source: Path, target: Path) -> None:
-    """Write the label file that a raw file becomes."""
-    write_label(target, class_indices(read_label(source), source))
+RULE = LabelRule(
+    len(SCORED), IGNORED, {**dict.fromkeys(range(34), IGNORED), **{raw: index for index, raw in enumerate(SCORED)}}
+)
 
 
 def prepare(options: Options) -> None:
     """Do all of it."""
     options.unpack(IMAGES, below("leftImg8bit/val", "cityscapes/leftImg8bit/val", "_leftImg8bit.png"), COUNT)
     raw = options.unpack(LABELS, below("gtFine/val", "cityscapes/gtFine/val", "_gtFine_labelIds.png"), COUNT)
-    jobs = []
-    for path in raw:
-        target = path.with_name(path.name.replace("_labelIds.png", "_labelTrainIds.png"))
-        jobs.append(Job((target,), (path, target)))
-    convert_all(jobs, convert, options.workers, "labels")
+    made = [path.with_name(path.name.replace("_labelIds.png", "_labelTrainIds.png")) for path in raw]
+    relabel_all(zip(raw, made, strict=True), RULE, options.workers)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,10 @@ ROOT/coco/stuffthingmaps_detectron2/val2017. What is there already stays, so an 
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.archives import Archive, below
 from cliptrase_d2.data.prepare.command import Options, run
-from cliptrase_d2.data.prepare.convert import Job, convert_all, look_up, lookup_table, write_label
+from cliptrase_d2.data.prepare.convert import relabel_all
 
 IMAGES = Archive("val2017.zip", "http://images.cocodataset.org/zips/val2017.zip")
 LABELS = Archive(
@@ -27,17 +23,7 @@ UNLABELLED = 255
 # COCO numbers 182 things and stuff from 1, which the files hold less one; these 11 occur in no image.
 NEVER = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
 CLASSES = [value for value in range(182) if value not in NEVER]
-TABLE = lookup_table({**{value: index for index, value in enumerate(CLASSES)}, UNLABELLED: UNLABELLED}, 256)
-
-
-def class_indices(raw: np.ndarray, where: object) -> np.ndarray:
-    """[H,W] class indices 0..170 or 255 from [H,W] values of a raw file."""
-    return look_up(TABLE, raw, where)
-
-
-def convert(source: Path, target: Path) -> None:
-    """Write the label file that a raw file becomes."""
-    write_label(target, class_indices(read_label(source), source))
+RULE = LabelRule(len(CLASSES), UNLABELLED, {value: index for index, value in enumerate(CLASSES)})
 
 
 def prepare(options: Options) -> None:
@@ -45,8 +31,7 @@ def prepare(options: Options) -> None:
     options.unpack(IMAGES, below("val2017", "coco/val2017", ".jpg"), COUNT)
     raw = options.unpack(LABELS, below("val2017", "coco/stuffthingmaps/val2017", ".png"), COUNT)
     folder = options.root / "coco/stuffthingmaps_detectron2/val2017"
-    jobs = [Job((folder / path.name,), (path, folder / path.name)) for path in raw]
-    convert_all(jobs, convert, options.workers, "labels")
+    relabel_all([(path, folder / path.name) for path in raw], RULE, options.workers)
 
 
 if __name__ == "__main__":

@@ -3,41 +3,33 @@
     python datasets/prepare_pcontext_full.py [ROOT] [--archives FOLDER]
 
 makes ROOT/pcontext_full/val/image and ROOT/pcontext_full/val/label (16 bits, 65535 where nothing is labelled). The
-validation set is that of the 59 classes, whose annotations say which images it has. What is there already stays, so an
-interrupted run goes on. It needs SciPy and pycocotools: pip install 'cliptrase_d2[prepare]'.
+validation set is that of the 59 classes, whose annotations say which images it has; one in which they label nothing
+would be left out. What is there already stays, so an interrupted run goes on. It needs SciPy:
+pip install 'cliptrase_d2[prepare]'.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.archives import Archive
 from cliptrase_d2.data.prepare.command import Options, run
-from cliptrase_d2.data.prepare.convert import Job, convert_all, look_up, lookup_table, same_file, write_label
-from cliptrase_d2.data.prepare.pascal_context import (
-    ANNOTATIONS,
-    COUNT,
-    AnnotatedImage,
-    painted,
-    unpack_images,
-    validation_images,
-)
+from cliptrase_d2.data.prepare.convert import class_indices
+from cliptrase_d2.data.prepare.pascal_context import AnnotatedImage, prepare_labels
 from cliptrase_d2.errors import InputError
 
-LABELS = Archive("trainval.tar.gz", "https://cs.stanford.edu/~roozbeh/pascal-context/")
+LABELS = Archive("trainval.tar.gz", "https://cs.stanford.edu/~roozbeh/pascal-context/ or https://roozbehm.info")
 UNLABELLED = 65535
-TABLE = lookup_table({0: UNLABELLED, **{number: number - 1 for number in range(1, 460)}}, 460)
-
-
-def class_indices(numbers: np.ndarray, where: object) -> np.ndarray:
-    """[H,W] class indices 0..458 or 65535 from [H,W] numbers of the list of 459 classes."""
-    return look_up(TABLE, numbers, where)
+RULE = LabelRule(459, UNLABELLED, {0: UNLABELLED, **{number: number - 1 for number in range(1, 460)}})
+RAW = "pcontext_full/raw"
 
 
 def read_numbers(path: Path) -> np.ndarray:
-    """[H,W] int64 numbers of a .mat file.
+    """[H,W] int64 numbers of the 459 classes in a .mat file, 0 where nothing is labelled.
 
     Raises:
         InputError: SciPy is not installed, or another file.
@@ -53,30 +45,21 @@ def read_numbers(path: Path) -> np.ndarray:
         raise InputError(path, came, "a .mat file with LabelMap", "Unpack the archive again.") from error
 
 
-def convert(image: AnnotatedImage, matlab: Path, source: Path, image_target: Path, label_target: Path) -> None:
-    """Write the labels of an image, and put the image beside them."""
-    if not painted(image).any():
-        return
-    same_file(source, image_target)
-    write_label(label_target, class_indices(read_numbers(matlab), matlab))
+def labels_of(image: AnnotatedImage, folder: Path) -> np.ndarray:
+    """[H,W] class indices 0..458 or 65535 of an image, from the folder of .mat files."""
+    path = folder / f"{image.stem}.mat"
+    return class_indices(RULE, read_numbers(path), path)
+
+
+def pick(name: str) -> str | None:
+    """Which members are wanted."""
+    return f"{RAW}/{Path(name).name}" if name.endswith(".mat") else None
 
 
 def prepare(options: Options) -> None:
     """Do all of it."""
-    photographs = unpack_images(options)
-    raw = options.unpack(LABELS, lambda name: f"pcontext_full/raw/{Path(name).name}" if name.endswith(".mat") else None)
-    folder = raw[0].parent
-    jobs = []
-    for image in validation_images(ANNOTATIONS.find(options.archives)):
-        targets = (
-            options.root / "pcontext_full/val/image" / f"{image.stem}.jpg",
-            options.root / "pcontext_full/val/label" / f"{image.stem}.tif",
-        )
-        source = photographs / f"{image.stem}.jpg"
-        jobs.append(Job(targets, (image, folder / f"{image.stem}.mat", source, *targets)))
-    convert_all(jobs, convert, options.workers, "labels")
-    made = sum(target.is_file() for job in jobs for target in job.targets[1:])
-    options.require(made, COUNT, options.root / "pcontext_full/val/label")
+    options.unpack(LABELS, pick)
+    prepare_labels(options, "pcontext_full", ".tif", partial(labels_of, folder=options.root / RAW), UNLABELLED)
 
 
 if __name__ == "__main__":

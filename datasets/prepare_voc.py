@@ -9,42 +9,26 @@ borders 255). What is there already stays, so an interrupted run goes on.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.archives import Archive, below
 from cliptrase_d2.data.prepare.command import Options, run
-from cliptrase_d2.data.prepare.convert import Job, convert_all, look_up, lookup_table, write_label
+from cliptrase_d2.data.prepare.convert import relabel_all
 from cliptrase_d2.errors import InputError
 
 ARCHIVE = Archive(
     "VOCtrainval_11-May-2012.tar",
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
     md5="6cd6e144f989b92b3379bac3b3de84fd",
 )
 COUNT = 1449
 CLASSES, VOID = 20, 255
 OBJECTS = {raw: raw - 1 for raw in range(1, CLASSES + 1)}
-# Folder -> table; the files hold 0 for background.
-TABLES = {
-    "annotations_detectron2": lookup_table({0: VOID, **OBJECTS, VOID: VOID}, 256),
-    "annotations_detectron2_bg": lookup_table({0: CLASSES, **OBJECTS, VOID: VOID}, 256),
+# What the files, which hold 0 for background, become in each folder.
+RULES = {
+    "annotations_detectron2": LabelRule(CLASSES, VOID, {0: VOID, **OBJECTS}),
+    "annotations_detectron2_bg": LabelRule(CLASSES + 1, VOID, {0: CLASSES, **OBJECTS}),
 }
 KEPT = ("JPEGImages/", "SegmentationClass/", "ImageSets/Segmentation/")
-
-
-def class_indices(raw: np.ndarray, folder: str, where: object) -> np.ndarray:
-    """[H,W] class indices from [H,W] palette indices, as they are in a folder of ``TABLES``."""
-    return look_up(TABLES[folder], raw, where)
-
-
-def convert(source: Path, targets: dict[str, Path]) -> None:
-    """Write what a segmentation becomes, in each folder."""
-    raw = read_label(source)
-    for folder, target in targets.items():
-        write_label(target, class_indices(raw, folder, source))
 
 
 def pick(name: str) -> str | None:
@@ -62,14 +46,9 @@ def prepare(options: Options) -> None:
         raise InputError(listed, "no such file in the archive", "the official archive", "Download it again.")
     stems = listed.read_text(encoding="ascii").split()
     options.require(len(stems), COUNT, listed)
-    jobs = []
-    for stem in stems:
-        source = voc / "SegmentationClass" / f"{stem}.png"
-        if not source.is_file():
-            raise InputError(source, "no such file, but val.txt names it", "the official archive", "Download it again.")
-        targets = {folder: voc / folder / "val" / f"{stem}.png" for folder in TABLES}
-        jobs.append(Job(tuple(targets.values()), (source, targets)))
-    convert_all(jobs, convert, options.workers, "labels")
+    raw = [voc / "SegmentationClass" / f"{stem}.png" for stem in stems]
+    for folder, rule in RULES.items():
+        relabel_all([(path, voc / folder / "val" / path.name) for path in raw], rule, options.workers)
 
 
 if __name__ == "__main__":

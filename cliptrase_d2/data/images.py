@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -82,6 +83,30 @@ def read_label(path: str | Path) -> np.ndarray:
             "Convert the colours to class indices in one channel.",
         )
     return np.asarray(image).astype(np.int32) // _STRETCHED_BY.get(encoding, 1)
+
+
+def read_label_of(record: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """Read the labels of an image, which must be of its size.
+
+    Args:
+        record: ``file_name`` and ``sem_seg_file_name``.
+        size: width and height of the image as it is looked at.
+    Returns:
+        [H,W] int32 raw values.
+    Raises:
+        InputError: as ``read_label``, or another size.
+    """
+    file, (width, height) = record["sem_seg_file_name"], size
+    raw = read_label(file)
+    if raw.shape != (height, width):
+        turned = raw.shape == (width, height)
+        raise InputError(
+            file,
+            f"{raw.shape[1]}x{raw.shape[0]} pixels, its image {record['file_name']} {width}x{height}",
+            "the size of the image" + (" after its EXIF rotation" if turned else ""),
+            "Turn the label file the way the image is shown." if turned else "Check that the two belong together.",
+        )
+    return raw
 
 
 def _load(path: str | Path, *, turn: bool) -> tuple[Image.Image, str]:

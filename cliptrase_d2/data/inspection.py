@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from cliptrase_d2.data.benchmarks import Benchmark
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.files import FoundFiles
-from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.data.images import read_image, read_label_of
 from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.parallel import in_parallel
 from cliptrase_d2.errors import InputError
-
-_CHUNK = 8  # pairs that a process is given at a time
-_WORTH_A_PROCESS = 64  # pairs; starting a process takes a second
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ def inspect(spec: DatasetSpec, workers: int) -> Findings:
     findings = Findings(len(found.records), list(_unpaired(found)))
     look = partial(_look_at, rule=spec.label_rule)
     total = np.zeros(len(spec.vocabulary.classes), dtype=np.int64)
-    for problem, pixels in _in_parallel(look, found.records, workers, spec.name):
+    for problem, pixels in in_parallel(look, found.records, workers, title=spec.name, unit="image"):
         if problem:
             findings.problems.append(problem)
         total += pixels
@@ -105,23 +100,7 @@ def _look_at(record: dict[str, str], rule: LabelRule) -> tuple[str, np.ndarray]:
         image = read_image(record["file_name"])
         if "sem_seg_file_name" not in record:
             return "", pixels
-        file = record["sem_seg_file_name"]
-        labels = rule.apply(read_label(file), file)
+        labels = rule.apply(read_label_of(record, image.shape[1::-1]), record["sem_seg_file_name"])
     except InputError as error:
         return str(error), pixels
-    if labels.shape != image.shape[:2]:
-        sizes = [f"{shape[1]}x{shape[0]}" for shape in (labels.shape, image.shape)]
-        return f"{file}: {sizes[0]} pixels, its image {record['file_name']} {sizes[1]}", pixels
     return "", np.bincount(labels[labels != rule.ignore_label], minlength=rule.num_classes)
-
-
-def _in_parallel(
-    look: partial[tuple[str, np.ndarray]], records: list[dict[str, str]], workers: int, title: str
-) -> Iterable[tuple[str, np.ndarray]]:
-    bar = partial(tqdm, total=len(records), desc=title, unit="image", mininterval=1.0, leave=False)
-    if min(workers, len(records) // _WORTH_A_PROCESS) <= 1:
-        yield from bar(map(look, records))
-        return
-    # Not forked: the libraries that read images have threads of their own, and their locks do not survive it.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from bar(pool.map(look, records, chunksize=_CHUNK))

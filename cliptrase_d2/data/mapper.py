@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.data.images import read_image, read_label_of
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.protocol import Protocol
 from cliptrase_d2.data.register import dataset_labels
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
 
@@ -72,7 +71,7 @@ class EvaluationMapper:
                 outside the classes.
         """
         image = Image.fromarray(read_image(record["file_name"]))
-        raw = self._read_labels(record, image) if "sem_seg_file_name" in record else None
+        raw = read_label_of(record, image.size) if "sem_seg_file_name" in record else None
         image = self.protocol.crop(image, Image.Resampling.BICUBIC, record["file_name"])
         mapped = {**record, **self.protocol.model_input(image), "vocabulary": self.vocabulary}
         if raw is not None:
@@ -90,17 +89,3 @@ class EvaluationMapper:
     def _crop(self, labels: np.ndarray, file: str) -> np.ndarray:
         image = Image.fromarray(labels.astype(np.int32))  # mode "I", which holds every label
         return np.asarray(self.protocol.crop(image, Image.Resampling.NEAREST, file)).astype(np.int64)
-
-    def _read_labels(self, record: Mapping[str, Any], image: Image.Image) -> np.ndarray:
-        """Raw values [H,W] of the whole file, which must be of the size of the image."""
-        file = record["sem_seg_file_name"]
-        raw = read_label(file)
-        if raw.shape != (image.height, image.width):
-            turned = raw.shape == (image.width, image.height)
-            raise InputError(
-                file,
-                f"{raw.shape[1]}x{raw.shape[0]} pixels, its image {record['file_name']} {image.width}x{image.height}",
-                "the size of the image" + (" after its EXIF rotation" if turned else ""),
-                "Turn the label file the way the image is shown." if turned else "Check that the two belong together.",
-            )
-        return raw

@@ -22,7 +22,7 @@ from cliptrase_d2.evaluation.metrics import MEANS, group_metric_names, group_met
 from cliptrase_d2.evaluation.report.artefacts import write_confusion, write_gallery_entry
 from cliptrase_d2.evaluation.table import format_table
 from cliptrase_d2.visualization.picture import evaluation_picture
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.whole_files import write_whole, write_whole_text
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.ignore_label = label_rule.ignore_label
         self.folder = results_folder(output_dir, dataset_name)
         self.save_predictions = save_predictions
-        self.overlays = tuple(overlays)
+        self.overlays = dict.fromkeys(overlays)  # in order, and quick to ask
         self.context = dict(context or {})
         self.log_table = log_table
         self.reset()
@@ -143,7 +143,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         }
         write_confusion(self.folder, counts.confusion)
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-        write_whole(self.folder / "metrics.json", lambda file: file.write(text.encode()))
+        write_whole_text(self.folder / "metrics.json", text)
         self._log(report)
         return {"sem_seg": mean_numbers(report)}
 

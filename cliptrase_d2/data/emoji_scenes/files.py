@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 import yaml
 from PIL import Image
-from tqdm import tqdm
 
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.emoji_scenes.names import CLASSES, HELD_OUT, SEEN_THINGS, STUFF, THINGS
 from cliptrase_d2.data.emoji_scenes.scene import Scene, draw
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS, scene_layout
 from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.parallel import in_parallel
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.visualization.overlay import palette
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.whole_files import write_whole, write_whole_text
 
 NAME = "emoji_scenes"
 # The scenes that this project ships.
@@ -75,7 +72,7 @@ def write_scenes(
         _draw_all(root, [scene for scene in wanted if not is_there[scene]], size, seed, workers)
         for name, spec in dataset_specs(root).items():
             if spec.name == NAME or name.removesuffix(".yaml") in counts:
-                _write_text(root / name, _description(spec, root))
+                write_whole_text(root / name, _description(spec, root))
     except OSError as error:
         raise InputError(root, f"cannot be written ({error})", "a folder with room", "Choose another.") from error
 
@@ -99,16 +96,8 @@ def write_scene(root: Path, size: int, seed: int, scene: SceneNumber) -> None:
 
 def _draw_all(root: Path, scenes: list[SceneNumber], size: int, seed: int, workers: int) -> None:
     draw_one = partial(write_scene, root, size, seed)
-    bar = partial(tqdm, total=len(scenes), desc="Drawing", unit="scene")
-    workers = min(workers, len(scenes))
-    if workers <= 1:
-        for scene in bar(scenes):
-            draw_one(scene)
-        return
-    # Not by fork: it copies OpenCV's pool of threads in whatever state it is, and a copy may wait for ever.
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        for _ in bar(pool.map(draw_one, scenes, chunksize=4)):
-            pass
+    for _ in in_parallel(draw_one, scenes, workers, title="Drawing", unit="scene", worth_a_process=1):
+        pass
 
 
 def _draw_scene(scene: SceneNumber, size: int, seed: int) -> Scene:
@@ -147,7 +136,3 @@ def _description(spec: DatasetSpec, root: Path) -> str:
     }
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=10_000)  # one line per list
     return f"# Written by datasets/prepare_emoji_scenes.py; train_net.py --dataset takes it.\n{text}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda file: file.write(text.encode()))

@@ -56,8 +56,7 @@ def check_md5(path: Path, expected: str) -> None:
     Raises:
         InputError: another one.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest() if hasattr(hashlib, "file_digest") else _md5(file)
+    found = _md5(path)
     if found != expected:
         fix = f"{_AGAIN[:-1]}, or use --no-checksum for an archive that differs on purpose."
         raise InputError(path, f"the MD5 sum {found}", expected, fix)
@@ -133,8 +132,9 @@ def _explained(archive: Path) -> Iterator[None]:
         raise InputError(archive, f"a broken archive ({error})", "the whole of it", _AGAIN) from error
 
 
-def _md5(file: IO[bytes]) -> str:
+def _md5(path: Path) -> str:
     digest = hashlib.md5(usedforsecurity=False)
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

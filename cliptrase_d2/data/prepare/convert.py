@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.parallel import in_parallel
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.whole_files import write_whole
-
-_CHUNK = 16  # files that a process is given at a time
-_WORTH_A_PROCESS = 64  # files; starting a process takes a second
 
 
 class Job(NamedTuple):
@@ -48,21 +45,24 @@ def convert_all(jobs: Sequence[Job], convert: Callable[..., None], workers: int,
         InputError: of the first file that cannot be used; what is done stays.
     """
     left = [job for job in jobs if not all(target.is_file() for target in job.targets)]
-    calls = [(convert, job.arguments) for job in left]
-    bar = partial(tqdm, desc=title, total=len(jobs), initial=len(jobs) - len(left), unit="file", mininterval=1.0)
-    if min(workers, len(left) // _WORTH_A_PROCESS) <= 1:
-        for call in bar(calls):
-            _call(call)
-        return len(left)
-    # Not forked: the libraries that read images have threads of their own, and their locks do not survive it.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            for _ in bar(pool.map(_call, calls, chunksize=_CHUNK)):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    call, done = partial(_call, convert), len(jobs) - len(left)
+    for _ in in_parallel(call, left, workers, title=title, unit="file", done=done):
+        pass
     return len(left)
+
+
+def relabel_all(files: Iterable[tuple[Path, Path]], rule: LabelRule, workers: int) -> None:
+    """Write label files of class indices; those that are there stay.
+
+    Args:
+        files: label file with raw values, and the file to write, as `write_label` takes it.
+        rule: what the raw values mean.
+        workers: processes.
+    Raises:
+        InputError: a file that cannot be read, or that has a value which the rule does not know.
+    """
+    jobs = [Job((target,), (source, target, rule)) for source, target in files]
+    convert_all(jobs, _relabel, workers, "labels")
 
 
 def write_label(path: Path, labels: np.ndarray) -> None:
@@ -93,33 +93,21 @@ def same_file(source: Path, target: Path) -> None:
             write_whole(target, lambda file: shutil.copyfileobj(opened, file))
 
 
-def lookup_table(indices: dict[int, int], size: int) -> np.ndarray:
-    """[size] int64: class index of each raw value, -1 where there is none."""
-    table = np.full(size, -1, dtype=np.int64)
-    table[list(indices)] = list(indices.values())
-    return table
+def class_indices(rule: LabelRule, raw: np.ndarray, where: object) -> np.ndarray:
+    """[H,W] class indices of [H,W] raw values.
 
-
-def look_up(table: np.ndarray, raw: np.ndarray, where: object) -> np.ndarray:
-    """Class indices of raw values.
-
-    Args:
-        table: as `lookup_table` makes it.
-        raw: [H,W] integers.
-        where: the file, for the message.
-    Returns:
-        [H,W] int64.
     Raises:
-        InputError: a value that the table does not know.
+        InputError: a value that the rule does not know, which no official file has.
     """
-    inside = (raw >= 0) & (raw < len(table))
-    indices = np.where(inside, table[np.where(inside, raw, 0)], -1)
-    if (indices < 0).any():
-        value = int(raw[indices < 0][0])
-        raise InputError(where, f"the value {value}", "those of the official files", "Check that the file is one.")
-    return indices
+    try:
+        return rule.apply(raw, where)
+    except InputError as error:
+        raise InputError(where, error.came, "the values of the official files", "Check that it is one.") from error
 
 
-def _call(call: tuple[Callable[..., None], tuple[Any, ...]]) -> None:
-    convert, arguments = call
-    convert(*arguments)
+def _relabel(source: Path, target: Path, rule: LabelRule) -> None:
+    write_label(target, class_indices(rule, read_label(source), source))
+
+
+def _call(convert: Callable[..., None], job: Job) -> None:
+    convert(*job.arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from cliptrase_d2.data.prepare.archives import Archive, below
 from cliptrase_d2.data.prepare.command import Options
+from cliptrase_d2.data.prepare.convert import Job, convert_all, same_file, write_label
 from cliptrase_d2.errors import InputError
 
 IMAGES = Archive(
     "VOCtrainval_03-May-2010.tar",
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/",
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
     md5="da459979d0c395079b5c75ee67908abb",
 )
 ANNOTATIONS = Archive("trainval_merged.json", "https://codalabuser.blob.core.windows.net/public/trainval_merged.json")
@@ -37,14 +39,34 @@ class AnnotatedImage(NamedTuple):
     regions: list[tuple[int, Any]]
 
 
-def unpack_images(options: Options) -> Path:
-    """Take the images out of their archive; the folder that they are in."""
+def prepare_labels(
+    options: Options, folder: str, suffix: str, labels_of: Callable[[AnnotatedImage], np.ndarray], unlabelled: int
+) -> None:
+    """Take the images out of their archive, and put those of the validation set beside their labels.
+
+    Args:
+        options: of the command line.
+        folder: of the result, in the root.
+        suffix: of the label files.
+        labels_of: [H,W] class indices of an image.
+        unlabelled: index of what is no class; an image that has nothing else is left out.
+    """
     options.unpack(IMAGES, below(IMAGE_FOLDER, IMAGE_FOLDER, ".jpg"))
-    return options.root / IMAGE_FOLDER
+    jobs = []
+    for image in validation_images(ANNOTATIONS.find(options.archives)):
+        photograph = options.root / IMAGE_FOLDER / f"{image.stem}.jpg"
+        targets = (
+            options.root / folder / "val/image" / photograph.name,
+            options.root / folder / "val/label" / f"{image.stem}{suffix}",
+        )
+        jobs.append(Job(targets, (image, labels_of, unlabelled, photograph, *targets)))
+    convert_all(jobs, _convert, options.workers, "labels")
+    made = sum(job.targets[1].is_file() for job in jobs)
+    options.require(made, COUNT, options.root / folder / "val/label")
 
 
 def validation_images(path: Path) -> list[AnnotatedImage]:
-    """Read the validation set from the annotations of the Detail challenge.
+    """Read the validation set from the annotations of the Detail challenge, but for images with nothing labelled.
 
     Args:
         path: trainval_merged.json: ``images`` with ``image_id``, ``file_name``, ``phase``, ``height`` and ``width``,
@@ -61,7 +83,7 @@ def validation_images(path: Path) -> list[AnnotatedImage]:
         return [
             AnnotatedImage(Path(image["file_name"]).stem, (image["height"], image["width"]), regions[image["image_id"]])
             for image in content["images"]
-            if image["phase"] == "val"
+            if image["phase"] == "val" and regions[image["image_id"]]
         ]
     except (ValueError, KeyError, TypeError) as error:
         came = f"not the annotations ({type(error).__name__}: {error})"
@@ -87,3 +109,18 @@ def painted(image: AnnotatedImage) -> np.ndarray:
             raise InputError(image.stem, f"a region of {decoded.shape}", f"{labels.shape}", "Download the file again.")
         labels[decoded] = number
     return labels
+
+
+def _convert(
+    image: AnnotatedImage,
+    labels_of: Callable[[AnnotatedImage], np.ndarray],
+    unlabelled: int,
+    photograph: Path,
+    image_target: Path,
+    label_target: Path,
+) -> None:
+    labels = labels_of(image)
+    if (labels == unlabelled).all():
+        return
+    same_file(photograph, image_target)
+    write_label(label_target, labels)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cliptrase_d2.data.images import read_label
-from cliptrase_d2.data.prepare.convert import Job, convert_all, look_up, lookup_table, same_file, write_label
+from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.prepare.convert import Job, convert_all, relabel_all, same_file, write_label
 from cliptrase_d2.errors import InputError
 
 
@@ -69,9 +70,14 @@ def test_same_file_under_a_second_name(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "c").read_text() == "once"
 
 
-@pytest.mark.parametrize("value", [-1, 1, 3, 400])
-def test_unknown_value_is_refused(value: int) -> None:
-    table = lookup_table({0: 255, 2: 0}, 3)
-    assert look_up(table, np.array([[0, 2]]), "a.png").tolist() == [[255, 0]]
-    with pytest.raises(InputError, match=rf"a\.png: the value {value}"):
-        look_up(table, np.array([[0, value]]), "a.png")
+@pytest.mark.parametrize("value", [1, 3, 200])
+def test_files_become_class_indices_and_an_unknown_value_is_refused(tmp_path: Path, value: int) -> None:
+    rule = LabelRule(1, 255, {0: 255, 2: 0})
+    good, bad, made = (tmp_path / name for name in ("good.png", "bad.png", "made.png"))
+    write_label(good, np.array([[0, 2, 255]]))
+    write_label(bad, np.array([[0, value]]))
+    relabel_all([(good, made)], rule, workers=1)
+    assert read_label(made).tolist() == [[255, 0, 255]]
+    with pytest.raises(InputError, match=rf"bad\.png: the label values {value}\b.*Allowed: the values of the official"):
+        relabel_all([(good, made), (bad, tmp_path / "no.png")], rule, workers=1)
+    assert not (tmp_path / "no.png").exists()

@@ -27,7 +27,7 @@ from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.comparison import EVALUATED, Entry, csv_table, markdown_table, with_averages
 from cliptrase_d2.evaluation.evaluator import results_folder
 from cliptrase_d2.evaluation.published import PUBLISHED_PROTOCOL, published_numbers, published_source
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.whole_files import write_whole_text
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = [key for key in BENCHMARKS if not key.endswith("_paper")]
@@ -105,11 +105,7 @@ def evaluate(args: argparse.Namespace, planned: Plan) -> str:
 def entries(args: argparse.Namespace, planned: Plan, status: str) -> Iterator[Entry]:
     """One entry for each system."""
     benchmark, cfg = planned.benchmark, planned.cfg
-    published = (
-        published_numbers(benchmark.published, cfg.INPUT.MIN_SIZE_TEST)
-        if cfg.TEST.PROTOCOL == PUBLISHED_PROTOCOL
-        else {}
-    )
+    published = published_numbers(benchmark.published, cfg.TEST.PROTOCOL, cfg.INPUT.MIN_SIZE_TEST)
     for system in args.systems:
         ours = metrics(planned, system)["paper"] if status.startswith(EVALUATED) else {}
         yield Entry(benchmark.title, benchmark.name, system, status, ours, published.get(system, {}))
@@ -143,12 +139,8 @@ def write(output: Path, cfg: CfgNode, found: Sequence[Entry]) -> str:
     rows = with_averages(found, len(PUBLISHED))
     text = document(cfg, rows)
     for name, content in (("comparison.md", text), ("comparison.csv", csv_table(rows))):
-        _write_text(output / name, content)
+        write_whole_text(output / name, content)
     return text
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def evaluate_dataset(
         context={"protocol": _protocol(cfg), **_hashes(cfg, name), "versions": versions()},
         log_table=log_table,
     )
-    fingerprint = _digest_of(cfg, name, records)
+    fingerprint = _fingerprint(cfg, name, records)
     progress = Progress(evaluator.folder / "progress", fingerprint, len(records), len(evaluator.classes))
     done, earlier, generation = begin(progress, resume=resume)
     loader = build_evaluation_loader(
@@ -156,7 +156,9 @@ def evaluate(
             if writer:
                 writer.flush(evaluator.counts)
     model.train(was_training)
-    _require_every_record(evaluator, earlier, len(loader.indices), done)
+    seen = evaluator.counts.images + len(evaluator.counts.skipped)
+    if seen != len(loader.indices):  # our own promise: nothing is lost silently
+        raise RuntimeError(f"{len(loader.indices)} records were to be evaluated and {seen} were")
     return evaluator.evaluate(earlier)
 
 
@@ -196,18 +198,6 @@ def _progress_bar(loader: EvaluationLoader, title: str, done: np.ndarray | None)
     )
 
 
-def _require_every_record(
-    evaluator: SegmentationEvaluator, earlier: Counts | None, share: int, done: np.ndarray | None
-) -> None:
-    """Our own promise: each record was counted or named as skipped exactly once, in this run or before."""
-    seen = evaluator.counts.images + len(evaluator.counts.skipped)
-    if seen != share:
-        raise RuntimeError(f"{share} records were to be evaluated and {seen} were")
-    before = earlier.images + len(earlier.skipped) if earlier and comm.is_main_process() else None
-    if before is not None and done is not None and before != done.sum():
-        raise RuntimeError(f"{done.sum()} records are noted as done before and {before} as counted")
-
-
 def require_datasets(names: tuple[str, ...]) -> None:
     """Refuse to evaluate on nothing.
 
@@ -234,7 +224,7 @@ def _hashes(cfg: CfgNode, name: str) -> dict[str, str]:
     return {"config_hash": config_hash(cfg), "data_hash": data_hash(name)}
 
 
-def _digest_of(cfg: CfgNode, name: str, records: list[Any]) -> str:
+def _fingerprint(cfg: CfgNode, name: str, records: list[Any]) -> str:
     """Changes with everything that decides what is counted: configuration, classes, list of files."""
     return digest(repr((_hashes(cfg, name), file_names(records))))
 

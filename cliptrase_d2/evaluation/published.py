@@ -7,21 +7,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Our number for each of the paper's columns: its mean accuracy counts a class that never occurs as 0.
-PAPER_METRICS = {"pAcc": "pAcc", "mAcc": "mAcc_all_classes", "fwIoU": "fwIoU", "mIoU": "mIoU"}
-# Of these the paper has no numbers in other protocols.
 PUBLISHED_PROTOCOL = "center_crop"
 
 
-def published_numbers(benchmark: str, short_side: int) -> dict[str, dict[str, float]]:
+def published_numbers(benchmark: str, protocol: str, short_side: int) -> dict[str, dict[str, float]]:
     """The paper's row of a benchmark.
 
     Args:
         benchmark: ``Benchmark.published``; "" for none of the paper's.
+        protocol: of the evaluation; the paper has numbers for ``PUBLISHED_PROTOCOL`` alone.
         short_side: of the centre crops, in pixels.
     Returns:
         System, "clip", "sclip" or "cliptrase" -> the paper's column -> percent; empty where the paper has no numbers.
+        Ours by the same rules stand under ``paper`` in metrics.json.
     """
+    if protocol != PUBLISHED_PROTOCOL:
+        return {}
     tables = _tables()
     row = tables["short_side"].get(str(short_side), {}).get(benchmark, {})
     return {system: dict(zip(tables["metrics"], numbers, strict=True)) for system, numbers in row.items()}

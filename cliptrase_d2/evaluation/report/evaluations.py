@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cliptrase_d2.data.benchmarks import Benchmark, benchmark_of
-from cliptrase_d2.evaluation.published import PAPER_METRICS, PUBLISHED_PROTOCOL, published_numbers
+from cliptrase_d2.evaluation.published import published_numbers
 from cliptrase_d2.evaluation.report.artefacts import GalleryEntry, read_confusion, read_gallery
 from cliptrase_d2.evaluation.report.confusions import Confusion, worst_confusions
 
@@ -121,7 +121,7 @@ def comparisons(report: Mapping[str, Any], published_as: str) -> list[Comparison
         published_as: the system's name in the paper's tables.
     """
     benchmark, protocol = benchmark_of(report["dataset"]), report["protocol"]
-    if not benchmark or protocol["name"] != PUBLISHED_PROTOCOL:
+    if not benchmark:
         return []
-    numbers = published_numbers(benchmark.published, protocol["short_side"]).get(published_as, {})
-    return [Comparison(metric, report["paper"][metric], numbers[metric]) for metric in PAPER_METRICS if numbers]
+    numbers = published_numbers(benchmark.published, protocol["name"], protocol["short_side"]).get(published_as, {})
+    return [Comparison(metric, report["paper"][metric], percent) for metric, percent in numbers.items()]

@@ -65,7 +65,9 @@ def _add_method(cfg: CfgNode) -> None:
     method.VOCABULARY = []
     # Prompts of a last class "background" beside VOCABULARY; empty: no such class.
     method.BACKGROUND = []
-    # Last block's attention (A.2): "qq_kk_vv" (CLIPtrase), "qq_kk" (SCLIP), "v" (MaskCLIP), "qk" (plain CLIP).
+    # Last block's attention (A.2): "qq_kk_vv" (CLIPtrase), "qq_kk" (SCLIP), "v" (MaskCLIP), "qk" (plain CLIP);
+    # "clearclip" and "naclip", which also drop the block's residual and MLP; "gem", beside the last seven blocks;
+    # "own_patch", "cosine" and "cosine_oracle" of Table 1, the last of which looks at the labels (clip/attention.py).
     method.ATTENTION = "qq_kk_vv"
     # Block whose q, k, v are correlated (A.2), counted from the end: -2 is the last but one.
     method.CORRELATION_LAYER = -2
@@ -96,9 +98,10 @@ def _add_method(cfg: CfgNode) -> None:
 
 
 def _add_evaluation(cfg: CfgNode) -> None:
-    # Evaluate these systems, one after the other, and compare them in one table: any of "clip", "maskclip", "sclip",
-    # "cliptrase_scr", "cliptrase" (engine/systems.py). Each sets ATTENTION and CLUSTERING, no other key. Its results
-    # are in OUTPUT_DIR/<system>/inference/. Empty: the configuration as it stands.
+    # Evaluate these systems, one after the other, and compare them in one table: names of engine/systems.py, such as
+    # "clip", "sclip", "cliptrase_scr", "cliptrase"; one without clusters gets them by "+clusters", as in
+    # "sclip+clusters". Each sets some keys of MODEL.CLIPTRASE, no other. Its results are in
+    # OUTPUT_DIR/<system>/inference/. Empty: the configuration as it stands.
     cfg.TEST.SYSTEMS = ()
     # "center_crop": a square of MIN_SIZE_TEST, labels cropped too (the paper's numbers); "whole": the whole image,
     # result at its original size; "slide": windows, result at original size (SCLIP's protocol).

@@ -120,6 +120,11 @@ def heads(block: ResidualAttentionBlock) -> int:
     return block.attn.num_heads
 
 
+def first_norm(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """What a block projects its queries, keys and values from, [B,T,E] to [B,T,E]."""
+    return block.ln_1(x)
+
+
 def project_qkv(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of a block.
 
@@ -129,23 +134,28 @@ def project_qkv(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tenso
         Three tensors [B,A,T,d] with A·d = E, views of one projection.
     """
     batch, length, width = x.shape
-    qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)  # [B,T,3E]
+    qkv = F.linear(first_norm(block, x), block.attn.in_proj_weight, block.attn.in_proj_bias)  # [B,T,3E]
     qkv = qkv.view(batch, length, 3, heads(block), width // heads(block))  # [B,T,3,A,d]
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B,A,T,d]
     return q, k, v
 
 
-def finish_block(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:
+def finish_block(
+    block: ResidualAttentionBlock, x: Tensor, attended: Tensor, *, residual: bool = True, mlp: bool = True
+) -> Tensor:
     """What follows attention in a block: output projection, residual, MLP.
 
     Args:
         x: [B,T,E], what entered the block.
         attended: [B,A,T,d], what its attention gave.
+        residual: whether x is added; the block as trained does.
+        mlp: whether the MLP follows; the block as trained does.
     Returns:
         [B,T,E]
     """
-    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))  # heads side by side: [B,T,E]
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    projected = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))  # heads side by side: [B,T,E]
+    x = x + projected if residual else projected
+    return x + block.ls_2(block.mlp(block.ln_2(x))) if mlp else x
 
 
 def run_block(

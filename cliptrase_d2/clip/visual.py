@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from cliptrase_d2.clip import open_clip_modules as clip
-from cliptrase_d2.clip.attention import attention_named, query_key
+from cliptrase_d2.clip.attention import AttentionInput, attention_named
 from cliptrase_d2.clip.pos_embed import RESIZE_MODES, resize_position_embedding
 from cliptrase_d2.clip.tokens import VisualTokens
 from cliptrase_d2.errors import InputError
@@ -17,7 +17,7 @@ from cliptrase_d2.errors import InputError
 class VisualTower(nn.Module):
     """Images to tokens of the joint space, with one block's q, k, v beside them.
 
-    Every block is the trained one; only the attention of the last is the one that `attention` names.
+    Every block is the trained one; only what is read out of the last ones is as `attention` has it.
     With "qk" the class token is that of `encode_image`.
 
     Args:
@@ -71,27 +71,48 @@ class VisualTower(nn.Module):
         """RGB in 0 to 255, uint8 or float, [...,3,H,W], to what `forward` takes; float32."""
         return (images - self.pixel_mean) / self.pixel_std
 
-    def forward(self, images: Tensor) -> VisualTokens:
+    def forward(self, images: Tensor, regions: Tensor | None = None) -> VisualTokens:
         """Encode a batch.
 
         Args:
             images: [B,3,H,W] float, normalised; H and W are multiples of the patch size, any aspect.
+            regions: [B,N] int64, the true region of every patch, for an oracle.
         Returns:
             Tokens in the joint space, float32; q, k, v as the block computes them.
         Raises:
-            InputError: H or W is no multiple of the patch size.
+            InputError: H or W is no multiple of the patch size, or an oracle is told no regions.
         """
         grid = self._grid(images)
+        self._check_regions(regions)
         x = clip.embed(self.visual, images, self._position(grid))  # [B,N+1,E]
         blocks = clip.blocks(self.visual)
+        first_read = max(0, len(blocks) - self.attention.blocks)
+        dense = x
         for index, block in enumerate(blocks):
             q, k, v = clip.project_qkv(block, x)  # each [B,A,N+1,d]
             if index == self.correlation_layer:
                 correlated = q, k, v
-            attend = self.attention if index == len(blocks) - 1 else query_key
-            x = clip.finish_block(block, x, attend(q, k, v))
-        joint = F.normalize(clip.to_joint_space(self.visual, x).float(), dim=-1)  # [B,N+1,D]
+            if index >= first_read:
+                given = AttentionInput(q, k, v, clip.first_norm(block, x), grid, regions)
+                dense = self._read_out(block, given, x if index == first_read else dense)
+            if index < len(blocks) - 1:
+                x = clip.finish_block(block, x, F.scaled_dot_product_attention(q, k, v))
+        joint = F.normalize(clip.to_joint_space(self.visual, dense).float(), dim=-1)  # [B,N+1,D]
         return VisualTokens(joint[:, 0], joint[:, 1:], *correlated, grid)
+
+    def _read_out(self, block: ResidualAttentionBlock, given: AttentionInput, dense: Tensor) -> Tensor:
+        """[B,N+1,E]: what the attention reads in a block, on top of what it has read so far."""
+        read = self.attention.attend(given)
+        return clip.finish_block(block, dense, read, residual=self.attention.residual, mlp=self.attention.mlp)
+
+    def _check_regions(self, regions: Tensor | None) -> None:
+        if self.attention.is_oracle and regions is None:
+            raise InputError(
+                "MODEL.CLIPTRASE.ATTENTION",
+                "an oracle, for images without labels",
+                "labels, whose regions it looks at",
+                "Evaluate it on a data set with labels, or choose another attention.",
+            )
 
     def _position(self, grid: tuple[int, int]) -> Tensor:
         # Resized anew for every batch: under half a percent of the tower's time, and never stale.

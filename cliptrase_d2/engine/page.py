@@ -45,17 +45,18 @@ def _source(run: Run, cfg: CfgNode) -> Source:
     folder = results_folder(cfg.OUTPUT_DIR, run.dataset)
     method = cfg.MODEL.CLIPTRASE
     settings = f"attention {method.ATTENTION}, clustering {method.CLUSTERING}"
-    name = run.system or _system_of(method.ATTENTION, method.CLUSTERING)
+    name = run.system or _system_of(method)
     if not name:
         return Source(folder, _OWN_NAME, settings)
-    return Source(folder, name, f"{SYSTEMS[name].title}; {settings}", SYSTEMS[name].source, name)
+    system = SYSTEMS[name]
+    return Source(folder, name, f"{system.title}; {settings}", system.source, name)
 
 
-def _system_of(attention: str, clustering: str) -> str:
-    """The system that a configuration is, "" if it is none of them."""
+def _system_of(method: CfgNode) -> str:
+    """The system that MODEL.CLIPTRASE is, "" if it is none of them; the first in the table that it fits."""
     for name, system in SYSTEMS.items():
-        same_clusters = clustering == system.clustering if system.clustering else clustering != "none"
-        if attention == system.attention and same_clusters:
+        has_what_it_needs = method.CLUSTERING != "none" or not system.needs_clusters
+        if has_what_it_needs and all(method[key] == value for key, value in system.keys.items()):
             return name
     return ""
 

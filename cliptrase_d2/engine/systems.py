@@ -8,12 +8,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cliptrase_d2.clip.attention import ATTENTIONS
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.evaluation import evaluate_dataset, finished_evaluation, require_datasets
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.meta_arch.settings import method_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,24 +27,55 @@ class System:
     Attributes:
         title: what it does, in a few words.
         source: where it is described.
-        attention: MODEL.CLIPTRASE.ATTENTION.
-        clustering: MODEL.CLIPTRASE.CLUSTERING; None for the configuration's own.
+        keys: of MODEL.CLIPTRASE, with their values. A system that does not set CLUSTERING has the configuration's
+            clusters, and needs some.
     """
 
     title: str
     source: str
-    attention: str
-    clustering: str | None = "none"
+    keys: Mapping[str, str]
+
+    @property
+    def needs_clusters(self) -> bool:
+        """Whether it names masks, not pixels."""
+        return "CLUSTERING" not in self.keys
 
 
-SYSTEMS = {
-    "clip": System("CLIP as trained, patch by patch", "https://arxiv.org/abs/2103.00020", "qk"),
-    "maskclip": System("MaskCLIP, values only", "https://arxiv.org/abs/2112.01071", "v"),
-    "sclip": System("SCLIP, two self-correlations", "https://arxiv.org/abs/2312.01597", "qq_kk"),
-    "cliptrase_scr": System(
-        "CLIPtrase's semantic correlation recovery, without clusters", "https://arxiv.org/abs/2407.08268", "qq_kk_vv"
+def _per_patch(title: str, attention: str) -> System:
+    return System(title, ATTENTIONS[attention].source, {"ATTENTION": attention, "CLUSTERING": "none"})
+
+
+def _with_clusters(system: System) -> System:
+    keys = {key: value for key, value in system.keys.items() if key != "CLUSTERING"}
+    return System(f"{system.title}; its pixels vote in CLIPtrase's clusters", system.source, keys)
+
+
+_CLIPTRASE = ATTENTIONS["qq_kk_vv"].source
+_NAMED = {
+    "clip": _per_patch("CLIP as trained, patch by patch", "qk"),
+    "maskclip": _per_patch("MaskCLIP, values only", "v"),
+    "sclip": _per_patch("SCLIP, two self-correlations", "qq_kk"),
+    "clearclip": _per_patch("ClearCLIP, queries with queries, no residual, no MLP", "clearclip"),
+    "naclip": _per_patch("NACLIP, keys with keys and with neighbours, no residual, no MLP", "naclip"),
+    "gem": _per_patch("GEM, self-self attention beside the last seven blocks", "gem"),
+    "own_patch": _per_patch("Table 1: every patch sees itself alone", "own_patch"),
+    "cosine": _per_patch("Table 1: CLIPtrase's attention by cosine, without clusters", "cosine"),
+    "cosine_oracle": _per_patch("Table 1: the same, within the true region: an ORACLE", "cosine_oracle"),
+    "cliptrase_scr": _per_patch("CLIPtrase's semantic correlation recovery, without clusters", "qq_kk_vv"),
+    "cliptrase_inner_product": System(
+        "Table 1: CLIPtrase, clusters of inner products",
+        _CLIPTRASE,
+        {"ATTENTION": "qq_kk_vv", "CORRELATION": "inner_product"},
     ),
-    "cliptrase": System("CLIPtrase, with clusters", "https://arxiv.org/abs/2407.08268", "qq_kk_vv", None),
+    "cliptrase": System("CLIPtrase, with clusters", _CLIPTRASE, {"ATTENTION": "qq_kk_vv"}),
+}
+
+
+# Every system that names patches can let them vote in clusters; cliptrase_scr that does is cliptrase.
+SYSTEMS = _NAMED | {
+    f"{name}+clusters": _with_clusters(system)
+    for name, system in _NAMED.items()
+    if not system.needs_clusters and name != "cliptrase_scr"
 }
 
 
@@ -83,7 +116,7 @@ def evaluate_runs(runs: Mapping[Run, CfgNode], *, resume: bool) -> dict[Run, dic
             if run.system:
                 logger.info("%s: %s (%s)", run, SYSTEMS[run.system].title, SYSTEMS[run.system].source)
             model = model or build_segmenter(cfg)
-            model.change_method(cfg.MODEL.CLIPTRASE.ATTENTION, cfg.MODEL.CLIPTRASE.CLUSTERING)
+            model.change_method(cfg.MODEL.CLIPTRASE.ATTENTION, method_of(cfg))
             # A comparison is read in its one table; those of every system would hide it.
             found = evaluate_dataset(cfg, model, run.dataset, resume=resume, log_table=not run.system)
         results[run] = found.get("sem_seg", {})
@@ -102,19 +135,17 @@ def _check_name(name: object, names: list[object]) -> None:
 def _configuration(cfg: CfgNode, name: str) -> CfgNode:
     """What a system is evaluated with; equal to that of a run which sets these keys itself and names no system."""
     system = SYSTEMS[name]
-    if system.clustering is None and cfg.MODEL.CLIPTRASE.CLUSTERING == "none":
+    if system.needs_clusters and cfg.MODEL.CLIPTRASE.CLUSTERING == "none":
         raise InputError(
             "MODEL.CLIPTRASE.CLUSTERING",
             f"'none', but TEST.SYSTEMS names {name!r}, which needs clusters",
             "dbscan or hdbscan",
-            "Choose one of these, or name 'cliptrase_scr' in its place.",
+            "Choose one of these, or name systems without clusters alone.",
         )
     cfg = cfg.clone()
     cfg.defrost()
     cfg.TEST.SYSTEMS = ()
     cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, name)
-    cfg.MODEL.CLIPTRASE.ATTENTION = system.attention
-    if system.clustering is not None:
-        cfg.MODEL.CLIPTRASE.CLUSTERING = system.clustering
+    cfg.MODEL.CLIPTRASE.update(system.keys)
     cfg.freeze()
     return cfg

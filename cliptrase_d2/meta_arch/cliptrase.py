@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from cliptrase_d2.clip.load import load_clip, tokenizer_for
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.clip.visual import VisualTower
-from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, MetadataCatalog, configurable
+from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.meta_arch.settings import default_vocabulary, method_of
 from cliptrase_d2.training_free.classify import Classification
 from cliptrase_d2.training_free.method import Method, PatchScene
 from cliptrase_d2.training_free.proposals import MaskProposals
+from cliptrase_d2.training_free.regions import patch_regions
 from cliptrase_d2.training_free.windows import Windows, cut, stitch_correlation, stitch_patches
 from cliptrase_d2.vocabulary import Vocabulary
 
@@ -103,23 +104,10 @@ class CLIPtrase(nn.Module):
                 templates=cfg.MODEL.CLIP.TEMPLATES,
                 cache_dir=Path(cache).expanduser() if cache else None,
             ),
-            "method": Method(
-                correlation=method.CORRELATION,
-                heads=method.HEADS,
-                suppress_global_patches=method.SUPPRESS_GLOBAL_PATCHES,
-                clustering=method.CLUSTERING,
-                eps=method.EPS,
-                min_samples=method.MIN_SAMPLES,
-                resolution_free=method.RESOLUTION_FREE,
-                min_cluster_size=method.MIN_CLUSTER_SIZE,
-                mask_upsample=method.MASK_UPSAMPLE,
-                median_filter=method.MEDIAN_FILTER,
-                classification=method.CLASSIFICATION,
-                cls_logit_weight=method.CLS_LOGIT_WEIGHT,
-            ),
+            "method": method_of(cfg),
             "window": cfg.TEST.WINDOW if slides else None,
             "stride": cfg.TEST.STRIDE if slides else None,
-            "vocabulary": _default_vocabulary(method.VOCABULARY, method.BACKGROUND, cfg.DATASETS.TEST),
+            "vocabulary": default_vocabulary(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
             "output_sem_seg": method.OUTPUT_SEM_SEG,
         }
@@ -129,14 +117,14 @@ class CLIPtrase(nn.Module):
         """Where the model is; inputs are brought there."""
         return self.tower.pixel_mean.device
 
-    def change_method(self, attention: str, clustering: str) -> None:
-        """Take another last attention and another clustering; weights and the text features known so far stay.
+    def change_method(self, attention: str, method: Method) -> None:
+        """Take another last attention and other settings; weights and the text features known so far stay.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no attention of this name.
         """
         self.tower.attention = attention_named(attention)
-        self.method = replace(self.method, clustering=clustering)
+        self.method = method
 
     @torch.inference_mode()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
@@ -144,16 +132,17 @@ class CLIPtrase(nn.Module):
 
         Args:
             batched_inputs: for every image a dict with ``image`` [3,H,W], RGB in 0 to 255; optionally ``height``
-                and ``width`` of the result (else the image's) and ``vocabulary`` (else the model's).
+                and ``width`` of the result (else the image's) and ``vocabulary`` (else the model's); for an oracle
+                ``sem_seg`` [H,W], the true labels.
         Returns:
             For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C]; and
             ``sem_seg`` [C,H,W] if the model was told so.
         Raises:
-            InputError: no vocabulary from anywhere.
+            InputError: no vocabulary from anywhere, or an oracle without true labels.
         """
         outputs: dict[int, dict[str, Tensor]] = {}
         for members, images in self._batches(batched_inputs):
-            scene = self.see(images)
+            scene = self.see(images, self._regions([batched_inputs[member] for member in members], images))
             clusters = self.method.cluster(scene.correlation)
             for index, member in enumerate(members):
                 text, size = self.text_features(batched_inputs[member]), _output_size(batched_inputs[member])
@@ -163,20 +152,25 @@ class CLIPtrase(nn.Module):
                 outputs[member] = self._output(masks, named, logits, text)
         return [outputs[member] for member in range(len(batched_inputs))]
 
-    def see(self, images: Tensor) -> PatchScene:
+    def see(self, images: Tensor, regions: Tensor | None = None) -> PatchScene:
         """Patch features and correlations of images as a whole, or stitched from windows.
 
         Args:
             images: [B,3,H,W] normalised, sides in multiples of the patch size.
+            regions: [B,N] the true region of every patch; None but for an oracle.
         """
-        grid = (images.shape[2] // self.tower.patch_size, images.shape[3] // self.tower.patch_size)
+        grid = self._grid(images)
         if self.window is None or self.stride is None:
-            return self._encode(images, grid)
+            return self._encode(images, grid, regions)
         window, stride = self.window // self.tower.patch_size, self.stride // self.tower.patch_size
         windows = Windows.cover(grid, window, stride)
         views = cut(images, windows, self.tower.patch_size)  # [B·K,3,H',W']
+        seen = None if regions is None else regions[:, windows.patch_index(regions.device)].flatten(0, 1)  # [B·K,N']
         # As many windows at a time as there are images: memory is that of the batch the user asked for.
-        scenes = [self._encode(part, windows.window) for part in views.split(len(images))]
+        scenes = [
+            self._encode(part, windows.window, None if seen is None else seen[first : first + len(part)])
+            for first, part in zip(range(0, len(views), len(images)), views.split(len(images)), strict=True)
+        ]
         patches, class_token, correlation = (
             torch.cat([getattr(scene, name) for scene in scenes]).unflatten(0, (len(images), -1))  # [B,K,…]
             for name in ("patches", "class_token", "correlation")
@@ -206,9 +200,19 @@ class CLIPtrase(nn.Module):
             self._texts[vocabulary] = self.text_encoder(vocabulary)
         return self._texts[vocabulary]
 
-    def _encode(self, images: Tensor, grid: tuple[int, int]) -> PatchScene:
+    def _grid(self, images: Tensor) -> tuple[int, int]:
+        return images.shape[2] // self.tower.patch_size, images.shape[3] // self.tower.patch_size
+
+    def _regions(self, inputs: Sequence[dict[str, Any]], images: Tensor) -> Tensor | None:
+        """[B,N] true regions of the patches, where an oracle asks for them and there are labels."""
+        if not self.tower.attention.is_oracle or any("sem_seg" not in given for given in inputs):
+            return None
+        grid, side = self._grid(images), self.tower.patch_size
+        return torch.stack([patch_regions(given["sem_seg"].to(self.device), grid, side) for given in inputs])
+
+    def _encode(self, images: Tensor, grid: tuple[int, int], regions: Tensor | None) -> PatchScene:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            tokens = self.tower(images)
+            tokens = self.tower(images, regions)
         return PatchScene(tokens.patches, tokens.class_token, self.method.correlate(tokens), grid)
 
     def _batches(self, batched_inputs: Sequence[dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
@@ -256,15 +260,3 @@ def _class_scores(masks: MaskProposals, named: Classification, logits: Tensor, t
 def _output_size(inputs: dict[str, Any]) -> tuple[int, int]:
     height, width = inputs["image"].shape[1:]
     return inputs.get("height", height), inputs.get("width", width)
-
-
-def _default_vocabulary(
-    classes: Sequence[str], background: Sequence[str], datasets: Sequence[str]
-) -> Vocabulary | None:
-    if classes:
-        return Vocabulary.parse(classes, background, where="MODEL.CLIPTRASE.VOCABULARY")
-    if not datasets:
-        return None
-    metadata = MetadataCatalog.get(datasets[0])
-    names = metadata.get("stuff_classes")
-    return metadata.get("vocabulary") or (Vocabulary.parse(names, where=datasets[0]) if names else None)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,6 +7,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from cliptrase_d2.clip import open_clip_modules as modules
+from cliptrase_d2.clip.attention import ATTENTIONS, AttentionInput
 from cliptrase_d2.clip.pos_embed import resize_position_embedding
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.errors import InputError
@@ -75,6 +78,52 @@ def test_last_block_equals_plain_loops() -> None:
     torch.testing.assert_close(tokens.patches, expected[:, 1:], atol=1e-5, rtol=0)
 
 
+def test_clearclip_keeps_neither_residual_nor_mlp() -> None:
+    model = tiny_clip()
+    tokens = VisualTower(visual=model.visual, attention="clearclip")(images(64, 64))
+    x = model.visual._embeds(images(64, 64))
+    *others, block = model.visual.transformer.resblocks
+    for other in others:
+        x = other(x)
+    q, _, v = (block.ln_1(x) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).chunk(3, dim=-1)
+    heads = [slice(16 * head, 16 * head + 16) for head in range(4)]
+    attended = [torch.softmax(q[..., part] @ q[..., part].mT / 4.0, dim=-1) @ v[..., part] for part in heads]
+    read = torch.cat(attended, dim=-1) @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
+    expected = F.normalize(model.visual.ln_post(read) @ model.visual.proj, dim=-1)
+    torch.testing.assert_close(tokens.patches, expected[:, 1:], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_gem_adds_up_beside_the_trained_path(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTENTIONS, "beside", replace(ATTENTIONS["gem"], blocks=3 - first))
+    model = tiny_clip()
+    tokens = VisualTower(visual=model.visual, attention="beside")(images(64, 64))
+    x = model.visual._embeds(images(64, 64))
+    for index, block in enumerate(model.visual.transformer.resblocks):
+        if index == first:
+            dense = x
+        if index >= first:
+            q, k, v = modules.project_qkv(block, x)
+            read = ATTENTIONS["gem"].attend(AttentionInput(q, k, v, block.ln_1(x), (4, 4)))
+            dense = dense + block.attn.out_proj(read.transpose(1, 2).flatten(2))
+        x = block(x)  # as trained: it does not see what is read
+    expected = F.normalize(model.visual.ln_post(dense) @ model.visual.proj, dim=-1)
+    torch.testing.assert_close(tokens.patches, expected[:, 1:], atol=1e-5, rtol=0)
+
+
+def test_more_blocks_than_there_are_means_all() -> None:
+    assert VisualTower(visual=tiny_clip().visual, attention="gem")(images(32, 32)).patches.isfinite().all()
+
+
+def test_an_oracle_wants_regions() -> None:
+    tower = VisualTower(visual=tiny_clip().visual, attention="cosine_oracle")
+    with pytest.raises(InputError, match="an oracle, for images without labels"):
+        tower(images(32, 32))
+    regions = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]])
+    told, other = tower(images(32, 32), regions), tower(images(32, 32), regions.flip(0))
+    assert not torch.equal(told.patches, other.patches)
+
+
 @pytest.mark.parametrize(("layer", "index"), [(-1, 2), (-2, 1), (-3, 0), (1, 1)])
 def test_qkv_are_those_of_the_correlation_layer(layer: int, index: int) -> None:
     model = tiny_clip()
@@ -91,7 +140,7 @@ def test_qkv_are_those_of_the_correlation_layer(layer: int, index: int) -> None:
             torch.testing.assert_close(ours[:, head], qkv[..., start : start + 16], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("attention", ["qk", "v", "qq_kk", "qq_kk_vv"])
+@pytest.mark.parametrize("attention", sorted(set(ATTENTIONS) - {"cosine_oracle"}))
 def test_batch_of_two_equals_two_batches_of_one(attention: str) -> None:
     tower = VisualTower(visual=tiny_clip().visual, attention=attention)
     both = tower(images(32, 80))

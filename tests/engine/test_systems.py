@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cliptrase_d2.clip.attention import ATTENTIONS
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.register import register_dataset
@@ -66,17 +67,37 @@ def test_a_system_is_a_configuration_of_its_own(system: str, attention: str, clu
 
 
 def test_the_table_names_each_system_once() -> None:
-    assert len({(system.attention, system.clustering) for system in SYSTEMS.values()}) == len(SYSTEMS)
+    assert len({tuple(sorted(system.keys.items())) for system in SYSTEMS.values()}) == len(SYSTEMS)
     assert all(system.title and system.source.startswith("https://") for system in SYSTEMS.values())
+
+
+def test_there_is_a_system_for_every_attention() -> None:
+    assert {system.keys["ATTENTION"] for system in SYSTEMS.values()} == set(ATTENTIONS)
+
+
+def test_clusters_are_added_to_a_system_without() -> None:
+    (cfg,) = planned_runs(
+        load_config(options=["TEST.SYSTEMS", "['naclip+clusters']", "DATASETS.TEST", "('voc',)"])
+    ).values()
+    assert (cfg.MODEL.CLIPTRASE.ATTENTION, cfg.MODEL.CLIPTRASE.CLUSTERING) == ("naclip", "dbscan")
+    assert Path(cfg.OUTPUT_DIR).name == "naclip+clusters"
+
+
+def test_inner_products_are_clustered_in_one_system_alone() -> None:
+    names = ["TEST.SYSTEMS", "['cliptrase_inner_product', 'cliptrase']", "DATASETS.TEST", "('voc',)"]
+    product, cosine = planned_runs(load_config(options=names)).values()
+    assert (product.MODEL.CLIPTRASE.CORRELATION, cosine.MODEL.CLIPTRASE.CORRELATION) == ("inner_product", "cosine")
+    assert product.MODEL.CLIPTRASE.CLUSTERING == cosine.MODEL.CLIPTRASE.CLUSTERING == "dbscan"
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("clp",), "the unknown system 'clp'. Allowed: clip, maskclip, sclip, cliptrase_scr, cliptrase. .*'clip'"),
+        (("clp",), "the unknown system 'clp'. Allowed: clip, maskclip, sclip, .*cliptrase, clip[+]clusters, .*'clip'"),
         (("clip", "cliptrace"), "the unknown system 'cliptrace'.*Did you mean 'cliptrase'"),
         (("SCLIP",), "the unknown system 'SCLIP'.*Did you mean 'sclip'"),
         (("san",), "the unknown system 'san'"),
+        (("cliptrase+clusters",), "the unknown system 'cliptrase[+]clusters'"),
         ((["clip"],), "the unknown system"),
         ((3,), "the unknown system 3"),
         (("clip", "sclip", "clip"), "the system 'clip' twice"),

@@ -221,10 +221,10 @@ def test_a_vocabulary_is_encoded_once() -> None:
 
 def test_a_model_of_another_method_is_one_that_was_built_so() -> None:
     changed, built = tiny_segmenter(), tiny_segmenter(attention="v", method=Method(clustering="none"))
-    changed.change_method("v", "none")
+    changed.change_method("v", Method(clustering="none"))
     assert_equal(changed([{"image": scene()}])[0], built([{"image": scene()}])[0])
-    with pytest.raises(InputError, match=r"MODEL\.CLIPTRASE\.CLUSTERING: 'kmeans'"):
-        changed.change_method("v", "kmeans")
+    with pytest.raises(InputError, match=r"MODEL\.CLIPTRASE\.ATTENTION.*'kk'"):
+        changed.change_method("kk", Method())
 
 
 def test_nothing_asks_for_a_gradient(model: CLIPtrase) -> None:

@@ -8,7 +8,13 @@ import pytest
 
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.evaluation.metrics import HEADLINE
-from cliptrase_d2.evaluation.published import PUBLISHED_PROTOCOL, published_numbers, published_source
+from cliptrase_d2.evaluation.published import (
+    PUBLISHED_PROTOCOL,
+    ablation_source,
+    published_ablation,
+    published_numbers,
+    published_source,
+)
 
 KEYS = sorted(benchmark.published for benchmark in BENCHMARKS.values() if benchmark.published)
 
@@ -53,3 +59,12 @@ def test_averages_are_those_that_the_paper_prints(shared: Path, table: str, shor
 
 def test_source_is_said() -> None:
     assert "2407.08268" in published_source()
+    assert "2407.08268" in ablation_source()
+
+
+def test_the_rows_of_the_ablation_have_the_averages_that_the_paper_prints() -> None:
+    printed = {"clip": 21.76, "own_patch": 28.94, "cliptrase_scr": 36.18, "cosine": 36.94, "cosine_oracle": 37.67}
+    rows = published_ablation()
+    for system, average in printed.items():
+        assert sum(rows[system].mean_iou.values()) / 4 == pytest.approx(average, abs=0.006)
+    assert list(rows)[-1] == "cliptrase"

@@ -17,11 +17,11 @@ from cliptrase_d2.evaluation.evaluator import metric_names
 from cliptrase_d2.evaluation.summary import Run
 from tools import make_results_table
 from tools.make_results_table import (
-    CONFIG,
     FILE,
     METRICS,
     ROOT,
     TABLES,
+    Table,
     command,
     differences,
     document,
@@ -57,7 +57,7 @@ def test_every_evaluation_has_a_row() -> None:
 def test_every_table_has_its_command_and_the_page_its_origin() -> None:
     text = document(FOUND)
     for name in FOUND:
-        assert f"## {TABLES[name].title}\n\n    {shell(command(TABLES[name].options))}\n\n|" in text
+        assert f"## {TABLES[name].title}\n\n    {shell(command(TABLES[name]))}\n\n|" in text
     assert "python 3.12.1, torch 2.9" in text
     assert weights_hash() in text
 
@@ -65,10 +65,10 @@ def test_every_table_has_its_command_and_the_page_its_origin() -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_command_can_run(name: str) -> None:
     register_builtin()
-    words = command(TABLES[name].options)
+    words = command(TABLES[name])
     assert (ROOT / words[1]).is_file()
-    assert words[3:5] == ["--config-file", CONFIG]
-    runs = planned_runs(load_config(ROOT / CONFIG, words[5:]))
+    assert words[3] == "--config-file"
+    runs = planned_runs(load_config(ROOT / words[4], words[5:]))
     assert runs
     for run in runs:
         assert set(METRICS) <= set(metric_names(run.dataset))
@@ -124,10 +124,10 @@ def test_the_page_is_of_the_weights_that_are_shipped_and_of_these_commands() -> 
     text = FILE.read_text(encoding="utf-8")
     assert f"`{weights_hash()}`" in text
     for table in TABLES.values():
-        assert shell(command(table.options)) in text
+        assert shell(command(table)) in text
 
 
 def test_a_command_is_what_the_shell_takes_apart_again() -> None:
-    words = command(("A.LIST", "['b', 'c']", "A.NUMBER", "5"))
+    words = command(Table("a", ("A.LIST", "['b', 'c']", "A.NUMBER", "5")))
     assert shell(words).endswith("""A.LIST "['b', 'c']" A.NUMBER 5""")
     assert shlex.split(shell(words)) == words

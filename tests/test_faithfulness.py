@@ -71,7 +71,7 @@ def model(side: int, work: Path) -> CLIPtrase:
     model = build_segmenter(load_config(CONFIGS / f"vit_b16_{side}.yaml", words))
     see, seen = model.see, {}
 
-    def see_once(images: Tensor) -> PatchScene:
+    def see_once(images: Tensor, regions: Tensor | None = None) -> PatchScene:
         """The runs differ in their words only, and half a minute goes into looking at the same photographs again."""
         key = images.numpy().tobytes()
         if key not in seen:

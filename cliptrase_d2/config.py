@@ -91,6 +91,10 @@ def _add_method(cfg: CfgNode) -> None:
     method.MEDIAN_FILTER = 7
     # A mask's name (A.3): "vote", its most frequent pixel label, or "mean", its highest mean logit.
     method.CLASSIFICATION = "vote"
+    # Refine the label map by the image's colours: "none", or "pamr" (arXiv 2005.08104; no part of CLIPtrase), with this
+    # many rounds, >= 1. pred_masks and pred_logits stay those before it; sem_seg becomes the refined shares in [0,1].
+    method.REFINEMENT = "none"
+    method.REFINEMENT_STEPS = 10
     # Multiply patch logits by the class token's, word by word. The published VOC20 numbers do.
     method.CLS_LOGIT_WEIGHT = False
     # Also return sem_seg [C,H,W], which Detectron2's own evaluator wants: gigabytes at many classes.

@@ -49,6 +49,8 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
     ("MODEL.CLIPTRASE.MASK_UPSAMPLE", "2", lambda model: model.method.mask_upsample, 2),
     ("MODEL.CLIPTRASE.MEDIAN_FILTER", "3", lambda model: model.method.median_filter, 3),
     ("MODEL.CLIPTRASE.CLASSIFICATION", "mean", lambda model: model.method.classification, "mean"),
+    ("MODEL.CLIPTRASE.REFINEMENT", "pamr", lambda model: model.method.refinement, "pamr"),
+    ("MODEL.CLIPTRASE.REFINEMENT_STEPS", "3", lambda model: model.method.refinement_steps, 3),
     ("MODEL.CLIPTRASE.CLS_LOGIT_WEIGHT", "True", lambda model: model.method.cls_logit_weight, True),
     ("MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "True", lambda model: model.output_sem_seg, True),
     ("MODEL.CLIPTRASE.VOCABULARY", "['a', 'b']", lambda model: model.vocabulary, Vocabulary.parse(["a", "b"])),

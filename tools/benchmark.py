@@ -32,15 +32,17 @@ from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.provenance import versions
 from cliptrase_d2.meta_arch.cliptrase import PRECISIONS, CLIPtrase
 from cliptrase_d2.training_free.method import Method
+from cliptrase_d2.training_free.refinement import REFINEMENTS
 from cliptrase_d2.vocabulary import Vocabulary
 
-STAGES = ("image tower", "correlation", "clustering", "proposals", "classification")
+STAGES = ("image tower", "correlation", "clustering", "proposals", "classification", "refinement")
 STAGE_OF = {  # which of them a step of the method belongs to
     "correlate": "correlation",
     "cluster": "clustering",
     "propose": "proposals",
     "word_logits": "classification",
     "classify": "classification",
+    "refine": "refinement",
 }
 Result = TypeVar("Result")
 
@@ -55,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--refinement", choices=REFINEMENTS, default="none", help="default: none")
     parser.add_argument("--masks", type=int, default=20, help="masks per image, with random weights")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
@@ -113,6 +116,7 @@ def build(args: argparse.Namespace) -> CLIPtrase:
         "MODEL.CLIP.PRETRAINED": args.pretrained,
         "MODEL.CLIP.PRECISION": args.precision,
         "MODEL.CLIPTRASE.RESOLUTION_FREE": "True",
+        "MODEL.CLIPTRASE.REFINEMENT": args.refinement,
         "MODEL.DEVICE": args.device,
     }
     return build_segmenter(load_config(None, [part for pair in options.items() for part in pair]))

@@ -22,6 +22,7 @@ from cliptrase_d2.meta_arch.settings import default_vocabulary, method_of
 from cliptrase_d2.training_free.classify import Classification
 from cliptrase_d2.training_free.method import Method, PatchScene
 from cliptrase_d2.training_free.proposals import MaskProposals
+from cliptrase_d2.training_free.refinement import ClassShares
 from cliptrase_d2.training_free.regions import patch_regions
 from cliptrase_d2.training_free.windows import Windows, cut, stitch_correlation, stitch_patches
 from cliptrase_d2.vocabulary import Vocabulary
@@ -136,7 +137,8 @@ class CLIPtrase(nn.Module):
                 ``sem_seg`` [H,W], the true labels.
         Returns:
             For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C]; and
-            ``sem_seg`` [C,H,W] if the model was told so.
+            ``sem_seg`` [C,H,W] if the model was told so, whose argmax is the label map. A refinement changes the
+            label map and makes ``sem_seg`` its shares in [0,1]; masks and their logits stay those before it.
         Raises:
             InputError: no vocabulary from anywhere, or an oracle without true labels.
         """
@@ -149,7 +151,8 @@ class CLIPtrase(nn.Module):
                 logits = self.method.word_logits(scene, index, text, self.clip.logit_scale.exp())
                 masks = self.method.propose(scene, index, clusters[index], size)
                 named = self.method.classify(masks, logits, text)
-                outputs[member] = self._output(masks, named, logits, text)
+                refined = self.method.refine(named.label_map, batched_inputs[member]["image"].to(self.device))
+                outputs[member] = self._output(masks, named, logits, text, refined)
         return [outputs[member] for member in range(len(batched_inputs))]
 
     def see(self, images: Tensor, regions: Tensor | None = None) -> PatchScene:
@@ -235,15 +238,21 @@ class CLIPtrase(nn.Module):
         return F.interpolate(image[None], fitting, mode="bicubic", align_corners=False, antialias=True)[0]
 
     def _output(
-        self, masks: MaskProposals, named: Classification, logits: Tensor, text: TextFeatures
+        self,
+        masks: MaskProposals,
+        named: Classification,
+        logits: Tensor,
+        text: TextFeatures,
+        refined: ClassShares | None,
     ) -> dict[str, Tensor]:
         output = {
-            "label_map": named.label_map,
+            "label_map": refined.label_map if refined else named.label_map,
             "pred_masks": masks.soft_masks(),
             "pred_logits": named.mask_logits,
         }
         if self.output_sem_seg:
-            output["sem_seg"] = _class_scores(masks, named, logits, text)
+            scores = refined.of_all(len(text.classes)) if refined else _class_scores(masks, named, logits, text)
+            output["sem_seg"] = scores
         return output
 
 

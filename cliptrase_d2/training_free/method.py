@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cliptrase_d2.clip.tokens import TextFeatures, VisualTokens
@@ -19,6 +20,7 @@ from cliptrase_d2.training_free.correlation import (
     suppress_global_patches,
 )
 from cliptrase_d2.training_free.proposals import MaskProposals, propose_masks
+from cliptrase_d2.training_free.refinement import REFINEMENTS, ClassShares, pamr
 
 CLUSTERINGS = ("dbscan", "hdbscan", "none")
 
@@ -60,12 +62,16 @@ class Method:
     median_filter: int = 7
     classification: str = "vote"
     cls_logit_weight: bool = False
+    refinement: str = "none"
+    refinement_steps: int = 10
 
     def __post_init__(self) -> None:
         _one_of("CORRELATION", self.correlation, MEASURES)
         _one_of("HEADS", self.heads, HEADS)
         _one_of("CLUSTERING", self.clustering, CLUSTERINGS)
         _one_of("CLASSIFICATION", self.classification, classify.RULES)
+        _one_of("REFINEMENT", self.refinement, REFINEMENTS)
+        _require("REFINEMENT_STEPS", self.refinement_steps, self.refinement_steps >= 1, "1 or more")
         _require("EPS", self.eps, self.eps > 0, "a number above 0")
         _require("MIN_SAMPLES", self.min_samples, self.min_samples >= 1, "1 or more")
         _require("MIN_CLUSTER_SIZE", self.min_cluster_size, self.min_cluster_size >= 2, "2 or more")
@@ -115,6 +121,14 @@ class Method:
         if self.classification == "vote":
             return classify.vote(labels, masks.assignment, len(masks), len(text.classes))
         return classify.mean(labels, masks.assignment, len(masks), logits, text.class_index, len(text.classes))
+
+    def refine(self, label_map: Tensor, image: Tensor) -> ClassShares | None:
+        """The label map [H,W] by the colours of its image, [3,H',W'] of any size; None where it shall stay."""
+        if self.refinement == "none":
+            return None
+        size = (label_map.shape[0], label_map.shape[1])
+        colours = F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False, antialias=True)[0]
+        return pamr(label_map, colours, self.refinement_steps)
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from cliptrase_d2.errors import InputError
 from cliptrase_d2.training_free import clustering
 from cliptrase_d2.training_free.correlation import self_correlation
 from cliptrase_d2.training_free.method import Method, PatchScene
+from cliptrase_d2.training_free.refinement import pamr
 from tests.training_free import reference
 
 GRID = (6, 8)
@@ -142,11 +143,20 @@ def test_the_masks_follow_their_settings() -> None:
     assert masks.assignment.shape == (48, 64)
 
 
+def test_the_colours_are_brought_to_the_size_of_the_labels() -> None:
+    labels, image = torch.randint(4, (24, 30)), torch.randint(0, 256, (3, 12, 15), dtype=torch.uint8)
+    assert METHOD.refine(labels, image) is None
+    found = replace(METHOD, refinement="pamr", refinement_steps=2).refine(labels, image)
+    colours = F.interpolate(image[None].float(), (24, 30), mode="bilinear", align_corners=False)[0]
+    assert found is not None
+    torch.testing.assert_close(found.shares, pamr(labels, colours, 2).shares)
+
+
 def test_the_published_settings_are_the_default() -> None:
     assert Method() == Method(
         correlation="cosine", heads="separate", suppress_global_patches=True, clustering="dbscan", eps=0.7,
         min_samples=3, resolution_free=False, mask_upsample=4, median_filter=7, classification="vote",
-        cls_logit_weight=False,
+        cls_logit_weight=False, refinement="none",
     )  # fmt: skip
 
 
@@ -157,6 +167,8 @@ def test_the_published_settings_are_the_default() -> None:
         ("heads", "both", "'separate' or 'concatenated'"),
         ("clustering", "kmeans", "'dbscan' or 'hdbscan' or 'none'"),
         ("classification", "max", "'vote' or 'mean'"),
+        ("refinement", "crf", "'none' or 'pamr'"),
+        ("refinement_steps", 0, "1 or more"),
         ("eps", 0.0, "above 0"),
         ("eps", math.nan, "above 0"),
         ("min_samples", 0, "1 or more"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
@@ -113,6 +115,22 @@ class VisualTower(nn.Module):
                 "labels, whose regions it looks at",
                 "Evaluate it on a data set with labels, or choose another attention.",
             )
+
+    def layers(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """q, k, v of every block in turn, all of them as trained, the last one too.
+
+        Args:
+            images: as in `forward`.
+        Yields:
+            Three tensors [B,A,N+1,d] for each block, first block first.
+        Raises:
+            InputError: H or W is no multiple of the patch size.
+        """
+        x = clip.embed(self.visual, images, self._position(self._grid(images)))  # [B,N+1,E]
+        for block in clip.blocks(self.visual):
+            q, k, v = clip.project_qkv(block, x)
+            yield q, k, v
+            x = clip.finish_block(block, x, F.scaled_dot_product_attention(q, k, v))
 
     def _position(self, grid: tuple[int, int]) -> Tensor:
         # Resized anew for every batch: under half a percent of the tower's time, and never stale.

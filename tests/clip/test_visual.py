@@ -218,3 +218,14 @@ def test_unknown_names_are_refused() -> None:
         VisualTower(visual=tiny_clip().visual, attention="none")
     with pytest.raises(InputError, match="scale_factor, output_size"):
         VisualTower(visual=tiny_clip().visual, attention="qk", position_resize="nearest")
+
+
+@pytest.mark.parametrize("attention", ["qk", "qq_kk_vv"])
+def test_the_layers_are_those_that_the_tower_hands_over(attention: str) -> None:
+    model = tiny_clip()
+    found = list(VisualTower(visual=model.visual, attention=attention).layers(images(48, 80)))
+    assert len(found) == 3
+    for layer, qkv in enumerate(found):
+        tokens = VisualTower(visual=model.visual, attention=attention, correlation_layer=layer)(images(48, 80))
+        for one, expected in zip(qkv, (tokens.query, tokens.key, tokens.value), strict=True):
+            assert torch.equal(one, expected)

@@ -77,8 +77,8 @@ that training shows, and those that it never shows. Of the splits, *seen* has th
 *unseen_combination* things only on stuff that training never shows them on, and *held_out* at least one thing that it
 never shows. The method's settings are the paper's, not chosen on these scenes; but the training recipe of the model was
 chosen while looking at most of them, so they flatter it a little: README.md has the numbers on scenes drawn afterwards.
-Systems name patch by patch; with "+clusters" their pixels vote in the clusters of CLIPtrase. The model has three blocks,
-so that GEM reads beside all of them, not beside the last seven of twelve.
+Systems name patch by patch; with "+clusters" their pixels vote in the clusters of CLIPtrase. The model has three
+blocks, so that GEM reads beside all of them, not beside the last seven of twelve.
 """
 
 

@@ -20,6 +20,7 @@ from tools.make_results_table import (
     FILE,
     METRICS,
     ROOT,
+    STUDIES,
     TABLES,
     Table,
     command,
@@ -45,9 +46,26 @@ FOUND = {
     },
 }
 
+MEASURED = {"clusterings": "| size | mIoU |\n|---|---|\n| 80 | 27.0 |"}
+
+
+def test_every_study_has_its_command_its_finding_and_its_table() -> None:
+    text = document(FOUND, MEASURED)
+    study = STUDIES["clusterings"]
+    assert f"## {study.title}\n\n    {shell(['python', *study.words])}\n\n{study.finding}\n\n| size |" in text
+    fresh = document(FOUND, {"clusterings": MEASURED["clusterings"].replace("27.0", "28.0")})
+    assert differences(text, fresh) == ["| 80 | 28.0 |  (was: | 80 | 27.0 |)"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_tool_of_a_study_is_there_and_writes_where_it_is_read(name: str) -> None:
+    study = STUDIES[name]
+    assert (ROOT / study.words[0]).is_file()
+    assert study.written.startswith(study.words[study.words.index("--output") + 1])
+
 
 def test_every_evaluation_has_a_row() -> None:
-    rows = [line for line in document(FOUND).splitlines() if re.match(r"\| [ab] ", line)]
+    rows = [line for line in document(FOUND, MEASURED).splitlines() if re.match(r"\| [ab] ", line)]
     assert rows[0] == "| a | clip | 10.0 | 10.5 | 11.0 | 11.5 | 12.0 | 12.5 | 13.0 | 13.5 |"
     assert rows[1].startswith("| a | sclip | 20.0 | 20.5 |")
     assert [row.split(" | ")[:2] for row in rows[2:]] == [["| a", "clip"], ["| a", "sclip"], ["| b", "clip"]]
@@ -55,7 +73,7 @@ def test_every_evaluation_has_a_row() -> None:
 
 
 def test_every_table_has_its_command_and_the_page_its_origin() -> None:
-    text = document(FOUND)
+    text = document(FOUND, MEASURED)
     for name in FOUND:
         assert f"## {TABLES[name].title}\n\n    {shell(command(TABLES[name]))}\n\n|" in text
     assert "python 3.12.1, torch 2.9" in text
@@ -75,7 +93,7 @@ def test_every_command_can_run(name: str) -> None:
 
 
 def test_a_number_may_differ_by_the_tolerance() -> None:
-    written = document(FOUND)
+    written = document(FOUND, MEASURED)
     assert differences(written, written) == []
     assert differences(written, written.replace("| 10.0 |", "| 10.2 |").replace("3.12.1", "3.13.0")) == []
 
@@ -84,7 +102,7 @@ def test_a_number_may_differ_by_the_tolerance() -> None:
     ("old", "new"), [("| 10.0 |", "| 10.4 |"), ("| sclip | 20.0", "| scr | 20.0"), ("- |", "0.0 |")]
 )
 def test_a_number_or_a_name_that_differs_is_told(old: str, new: str) -> None:
-    written = document(FOUND)
+    written = document(FOUND, MEASURED)
     (row,) = differences(written, written.replace(old, new))
     fresh, _, was = row.partition("  (was: ")
     assert new in fresh
@@ -92,7 +110,7 @@ def test_a_number_or_a_name_that_differs_is_told(old: str, new: str) -> None:
 
 
 def test_a_row_more_or_less_is_told() -> None:
-    written = document(FOUND)
+    written = document(FOUND, {})
     fewer = written.rsplit("| b |", 1)[0]
     assert [row.partition(" (was")[0][:3] for row in differences(fewer, written)] == ["| b"]
     assert [row[:6] for row in differences(written, fewer)] == ["no row"]
@@ -107,6 +125,7 @@ def test_main_writes_the_page_and_checks_it(
         return {Run("clip", name): report(10.0 + offset["value"])}
 
     monkeypatch.setattr(make_results_table, "evaluate", evaluate)
+    monkeypatch.setattr(make_results_table, "measure", lambda name: f"| {name} | 1.0 |")
     monkeypatch.setattr(make_results_table, "ROOT", tmp_path)
     monkeypatch.setattr(make_results_table, "FILE", tmp_path / "RESULTS.md")
     monkeypatch.setattr(make_results_table, "WEIGHTS", tmp_path / "weights")
@@ -125,6 +144,8 @@ def test_the_page_is_of_the_weights_that_are_shipped_and_of_these_commands() -> 
     assert f"`{weights_hash()}`" in text
     for table in TABLES.values():
         assert shell(command(table)) in text
+    for study in STUDIES.values():
+        assert study.finding in text
 
 
 def test_a_command_is_what_the_shell_takes_apart_again() -> None:

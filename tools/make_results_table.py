@@ -96,14 +96,14 @@ STUDIES = {
         "output/results/clustering.md",
         "On these scenes a radius of 0.5 to 0.7 serves all three sizes, so they do not show the growth with √N that\n"
         "the paper's two settings suggest: the resolution-free rule, made for whole photographs, is no gain here. No\n"
-        "clustering but HDBSCAN at 112 pixels has a higher mIoU than none; in correct pixels clusters mostly gain a little.",
+        "clustering but HDBSCAN at 112 pixels has a higher mIoU than none; in correct pixels most gain a little.",
     ),
     "global_patches": Study(
         "Global patches, layer by layer",
         ("tools/global_patches.py", "--no-plot", "--output", "output/results/global_patches"),
         "output/results/global_patches/global_patches.md",
         "The supplement's pattern (A.1) in small: strongest in the last block but one, weaker in the last. The cosine\n"
-        "correlation has no such columns. Taking the class token's row away raises the share a little: what is left are\n"
+        "correlation has no such columns. Taking the class token's row away raises the share a little: left are\n"
         "the members of large regions, which the measure cannot tell from patches that every row likes.",
     ),
 }

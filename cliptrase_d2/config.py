@@ -110,6 +110,10 @@ def _add_evaluation(cfg: CfgNode) -> None:
     # "center_crop": a square of MIN_SIZE_TEST, labels cropped too (the paper's numbers); "whole": the whole image,
     # result at its original size; "slide": windows, result at original size (SCLIP's protocol).
     cfg.TEST.PROTOCOL = "whole"
+    # Unsupervised segmentation (Table 5): put the masks of the whole data set into this many groups by their features,
+    # and match groups to classes once, after the last image; at most as many as there are classes. 0: classes are named
+    # by their words.
+    cfg.TEST.UNSUPERVISED_GROUPS = 0
     # Side and stride of the windows of "slide", in pixels; multiples of the patch size.
     cfg.TEST.WINDOW = 224
     cfg.TEST.STRIDE = 112

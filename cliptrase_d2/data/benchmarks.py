@@ -41,6 +41,7 @@ class Benchmark:
         prepare: script that makes the folders from the official archives.
         published: key of its numbers in the paper's Tables 3 and 4; "" where there are none.
         background: file of background prompts in ``data/vocabularies``; "" for no background class.
+        image_list: file of stems in ``data/vocabularies``; "" for all images of the folder.
         ignore_label, label_map, image_suffix, label_suffix, leave_unlabelled, unscored_if_only: as in ``DatasetSpec``.
     """
 
@@ -54,6 +55,7 @@ class Benchmark:
     prepare: str
     published: str = ""
     background: str = ""
+    image_list: str = ""
     ignore_label: int = 255
     label_map: Mapping[int, int] | None = None
     image_suffix: str = ""
@@ -73,6 +75,7 @@ class Benchmark:
             read_class_file(vocabulary_file(self.background)) if self.background else (),
             image_suffix=self.image_suffix,
             label_suffix=self.label_suffix,
+            image_list=vocabulary_file(self.image_list) if self.image_list else None,
             leave_unlabelled=self.leave_unlabelled,
             unscored_if_only=self.unscored_if_only,
             if_missing=f"Run '{self.remedy(root)}', or set {ROOT_VARIABLE} to the folder that has the data.",
@@ -94,7 +97,7 @@ def benchmark_of(name: str) -> Benchmark | None:
 
 
 def vocabulary_file(name: str) -> Path:
-    """A text file of one class, word or number per line, as the package brings it."""
+    """A text file of one class, word, number or stem per line, as the package brings it."""
     return Path(__file__).parent / "vocabularies" / name
 
 

@@ -11,6 +11,7 @@ from cliptrase_d2.data.benchmarks import BENCHMARKS, DETECTRON2_NAMES, ROOT_VARI
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.emoji_scenes.files import NAME, dataset_specs
 from cliptrase_d2.data.register import register_spec
+from cliptrase_d2.data.unsupervised_benchmarks import UNSUPERVISED_BENCHMARKS
 
 # A clone of the repository brings its scenes, in a folder beside the package.
 _CLONE = Path(__file__).resolve().parents[2] / "datasets"
@@ -38,5 +39,5 @@ def _emoji_scenes() -> Iterator[DatasetSpec]:
 
 
 def _benchmarks() -> Iterator[DatasetSpec]:
-    for benchmark in (*BENCHMARKS.values(), *DETECTRON2_NAMES):
+    for benchmark in (*BENCHMARKS.values(), *UNSUPERVISED_BENCHMARKS.values(), *DETECTRON2_NAMES):
         yield benchmark.spec(benchmark_root())

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cliptrase_d2.data.files import FoundFiles, find_files
+from cliptrase_d2.data.files import FoundFiles, find_files, read_text
 from cliptrase_d2.data.groups import ClassGroups, class_groups
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.errors import InputError
@@ -20,7 +20,7 @@ from cliptrase_d2.vocabulary import Vocabulary
 
 DATASET_KEYS = (
     *("name", "images", "labels", "classes", "ignore_label", "label_map", "background", "groups"),
-    *("image_suffix", "label_suffix"),
+    *("image_suffix", "label_suffix", "image_list"),
 )
 _REQUIRED_KEYS = ("name", "images", "classes")
 
@@ -40,6 +40,7 @@ class DatasetSpec:
         groups: name -> classes that are also scored apart, each as in ``classes``; a class may be in several.
         image_suffix: end of the stem of every image, which its label file does not share: "_leftImg8bit".
         label_suffix: the same for the labels.
+        image_list: text file of stems, without ``image_suffix``, one per line; other files are left out. None for all.
         leave_unlabelled: images without a label file are left out, where they are an error otherwise.
         unscored_if_only: raw value; an image is not scored where no other is left of its labels after cropping.
         source: the file that this was read from, for error messages.
@@ -59,6 +60,7 @@ class DatasetSpec:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     image_suffix: str = ""
     label_suffix: str = ""
+    image_list: Path | None = None
     leave_unlabelled: bool = False
     unscored_if_only: int | None = None
     source: Path | None = field(default=None, compare=False)
@@ -101,7 +103,8 @@ class DatasetSpec:
         """List the folders.
 
         Raises:
-            InputError: a folder that is missing or holds nothing usable, or two files of one stem.
+            InputError: a folder that is missing or holds nothing usable, two files of one stem, or no image of a stem
+                that ``image_list`` names.
         """
         found = find_files(
             self.images,
@@ -109,6 +112,7 @@ class DatasetSpec:
             self.if_missing,
             image_suffix=self.image_suffix,
             label_suffix=self.label_suffix,
+            image_list=self.image_list,
         )
         return replace(found, images_without_label=()) if self.leave_unlabelled else found
 
@@ -138,6 +142,7 @@ def read_dataset_file(path: str | Path) -> DatasetSpec:
         groups=_groups(values.get("groups") or {}, path),
         image_suffix=_text(values.get("image_suffix") or "", "image_suffix", path),
         label_suffix=_text(values.get("label_suffix") or "", "label_suffix", path),
+        image_list=None if values.get("image_list") is None else _path(values["image_list"], "image_list", path),
         source=path,
     )
 
@@ -157,7 +162,7 @@ class _StrictLoader(yaml.SafeLoader):
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         # _StrictLoader is a SafeLoader: it builds plain values only.
-        values = yaml.load(_read_text(path), Loader=_StrictLoader)
+        values = yaml.load(read_text(path), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise InputError(path, f"no valid YAML ({problem})", "a YAML file", "Correct the line.") from error
@@ -166,15 +171,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             path, f"{type(values).__name__} in place of keys", f"keys {', '.join(DATASET_KEYS)}", "Write 'key: value'."
         )
     return values
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(path, "no such file", "an existing text file", "Check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"unreadable ({error})", "a text file in UTF-8", "Check the file.") from error
 
 
 def _check_keys(values: dict[str, Any], path: Path) -> None:
@@ -222,7 +218,7 @@ def read_class_file(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: no such file, or an empty line between others.
     """
-    lines = [line.strip() for line in _read_text(path).rstrip().splitlines()]
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     if "" in lines:
         raise InputError(
             path, f"line {lines.index('') + 1} is empty", "one class name per line", "Remove it or name the class."

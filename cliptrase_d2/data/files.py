@@ -37,6 +37,7 @@ def find_files(
     *,
     image_suffix: str = "",
     label_suffix: str = "",
+    image_list: Path | None = None,
 ) -> FoundFiles:
     """List a folder of images and, if there is one, the folder of labels with the same stems.
 
@@ -46,15 +47,21 @@ def find_files(
         if_missing: what to do where a folder is not there, for the message.
         image_suffix: end of the stem of every image, which its label file does not share; other files are passed over.
         label_suffix: the same for the labels.
+        image_list: text file of stems, one per line; files of other stems are passed over. None for all.
     Raises:
-        InputError: a folder that is missing or holds nothing usable, or two files of one stem.
+        InputError: a folder that is missing or holds nothing usable, two files of one stem, a list that cannot be read,
+            or no image of a stem in it.
     """
     if labels is not None and labels.resolve() == images.resolve():
         raise InputError(labels, "images and labels in one folder", "a folder of their own", "Move the labels.")
     image_of = _files_by_stem(images, image_suffix, IMAGE_SUFFIXES, "image", if_missing)
+    if image_list is not None:
+        image_of = _listed(image_of, image_list, images, if_missing)
     if labels is None:
         return FoundFiles([{"file_name": str(path)} for path in image_of.values()])
     label_of = _files_by_stem(labels, label_suffix, LABEL_SUFFIXES, "label file", if_missing)
+    if image_list is not None:
+        label_of = {stem: path for stem, path in label_of.items() if stem in image_of}
     return FoundFiles(
         records=[
             {"file_name": str(image_of[stem]), "sem_seg_file_name": str(label_of[stem])}
@@ -70,6 +77,30 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sort key under which img2 comes before img10."""
     parts = re.split(r"(\d+)", name)  # text and digits alternate, so equal places compare as equal types
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def _listed(image_of: dict[str, Path], image_list: Path, images: Path, if_missing: str) -> dict[str, Path]:
+    """The images that a file lists, in the order of their names."""
+    stems = set(read_text(image_list).split())
+    missing = sorted(stems - set(image_of), key=natural_key)
+    if missing or not stems:
+        came = f"{len(missing)} of {len(stems)} stems without an image, such as {missing[0]}" if missing else "no stem"
+        raise InputError(image_list, came, f"stems of images in {images}, one per line", if_missing)
+    return {stem: path for stem, path in image_of.items() if stem in stems}
+
+
+def read_text(path: Path) -> str:
+    """A text file of a user.
+
+    Raises:
+        InputError: no such file, or no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", "an existing text file", "Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"unreadable ({error})", "a text file in UTF-8", "Check the file.") from error
 
 
 def _files_by_stem(place: Path, ending: str, suffixes: Sequence[str], what: str, if_missing: str) -> dict[str, Path]:

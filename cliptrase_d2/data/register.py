@@ -28,6 +28,7 @@ def register_dataset(
     groups: Mapping[str, Sequence[str]] | None = None,
     image_suffix: str = "",
     label_suffix: str = "",
+    image_list: str | Path | None = None,
 ) -> str:
     """Register a folder of images, a folder of labels and a class list.
 
@@ -42,6 +43,7 @@ def register_dataset(
         groups: name -> classes that are also scored apart, {"things": [...], "stuff": [...]} for example.
         image_suffix: end of the stem of every image, which its label file does not share.
         label_suffix: the same for the labels.
+        image_list: text file of the stems that the data set consists of, one per line; None for all of the folder.
     Returns:
         The name, for ``DATASETS.TEST``.
     Raises:
@@ -62,6 +64,7 @@ def register_dataset(
             {group: tuple(members) for group, members in groups.items()},
             image_suffix,
             label_suffix,
+            None if image_list is None else Path(image_list),
         )
     )
 

@@ -33,14 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print all of it; 0 if nothing that was asked for is wrong."""
-    from cliptrase_d2.data.benchmarks import BENCHMARKS, benchmark_root
+    from cliptrase_d2.data.benchmarks import benchmark_root
     from cliptrase_d2.data.custom import read_dataset_file
+    from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
     from cliptrase_d2.errors import InputError
 
-    unknown = [key for key in arguments.benchmarks if key not in BENCHMARKS]
+    known = known_benchmarks()
+    unknown = [key for key in arguments.benchmarks if key not in known]
     if unknown:
         raise InputError(
-            "cliptrase doctor", f"the unknown benchmark {unknown[0]!r}", ", ".join(BENCHMARKS), "Name some of these."
+            "cliptrase doctor", f"the unknown benchmark {unknown[0]!r}", ", ".join(known), "Name some of these."
         )
     if arguments.dataset:
         return _print_findings(read_dataset_file(arguments.dataset), arguments.workers)
@@ -121,14 +123,15 @@ def _cached_weights(name: str, tag: str) -> Path | None:
 
 
 def _print_benchmarks(root: Path, keys: list[str], deep: bool, workers: int) -> int:
-    from cliptrase_d2.data.benchmarks import BENCHMARKS
     from cliptrase_d2.data.inspection import benchmark_state
+    from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
 
+    known = known_benchmarks()
     print(f"Benchmarks in {root.resolve()} (DETECTRON2_DATASETS chooses another folder)")
     failed = 0
     remedies: dict[str, list[str]] = {}
-    for key in keys or BENCHMARKS:
-        benchmark = BENCHMARKS[key]
+    for key in keys or known:
+        benchmark = known[key]
         state = benchmark_state(benchmark, root)
         counted = f"{state.found:,} of {state.expected:,}"
         word = "ready" if state.is_complete else "incomplete" if state.found else "missing"

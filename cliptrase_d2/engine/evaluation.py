@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from cliptrase_d2.evaluation.evaluator import (
     results_folder,
 )
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
+from cliptrase_d2.evaluation.unsupervised import UnsupervisedEvaluator
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.whole_files import remove_unfinished
 
@@ -65,17 +67,13 @@ def evaluate_dataset(
     if cfg.TEST.SAVE_PREDICTIONS:
         require_distinct_stems(file_names(records), "TEST.SAVE_PREDICTIONS False")
     require_distinct_stems(overlays, "TEST.SAVE_OVERLAYS 0")
-    evaluator = SegmentationEvaluator(
-        name,
-        cfg.OUTPUT_DIR,
-        save_predictions=cfg.TEST.SAVE_PREDICTIONS,
-        overlays=overlays,
-        context={"protocol": _protocol(cfg), **_hashes(cfg, name), "versions": versions()},
-        log_table=log_table,
-    )
+    evaluator = _evaluator(cfg, name, overlays, log_table)
     fingerprint = _fingerprint(cfg, name, records)
     progress = Progress(evaluator.folder / "progress", fingerprint, len(records), len(evaluator.classes))
-    done, earlier, generation = begin(progress, resume=resume)
+    keeps_progress = not cfg.TEST.UNSUPERVISED_GROUPS  # groups are found over all images at once
+    if resume and not keeps_progress:
+        logger.info("%s: groups are found over all images at once, so the data set starts anew", name)
+    done, earlier, generation = begin(progress, resume=resume and keeps_progress)
     loader = build_evaluation_loader(
         records,
         mapper,
@@ -84,12 +82,29 @@ def evaluate_dataset(
         on_error=cfg.TEST.ON_ERROR,
         done=done,
     )
-    writer = progress.writer(generation, comm.get_rank())
-    results = evaluate(model, loader, evaluator, name, done=done, writer=writer, earlier=earlier)
+    if keeps_progress:
+        writer = progress.writer(generation, comm.get_rank())
+        results = evaluate(model, loader, evaluator, name, done=done, writer=writer, earlier=earlier)
+    else:
+        results = evaluate(model, loader, evaluator, name)
     comm.synchronize()  # the report is written
     if comm.get_local_rank() == 0:
         progress.clear()
     return results
+
+
+def _evaluator(cfg: CfgNode, name: str, overlays: list[str], log_table: bool) -> SegmentationEvaluator:
+    """That of words, or that of groups."""
+    groups = cfg.TEST.UNSUPERVISED_GROUPS
+    kind = partial(UnsupervisedEvaluator, groups=groups, seed=max(0, cfg.SEED)) if groups else SegmentationEvaluator
+    return kind(
+        name,
+        cfg.OUTPUT_DIR,
+        save_predictions=cfg.TEST.SAVE_PREDICTIONS,
+        overlays=overlays,
+        context={"protocol": _protocol(cfg), **_hashes(cfg, name), "versions": versions()},
+        log_table=log_table,
+    )
 
 
 def begin(progress: Progress, *, resume: bool) -> tuple[np.ndarray, Counts, int]:

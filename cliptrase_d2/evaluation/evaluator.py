@@ -112,10 +112,9 @@ class SegmentationEvaluator(DatasetEvaluator):
                 if bool((given["sem_seg"] == self.ignore_label).all()):
                     self.counts.without_valid_label.append(file_name)
             if self.save_predictions:
-                self._save(file_name, label_map)
+                self.save(file_name, label_map)
             if file_name in self.overlays:
-                self._draw(given, label_map)
-                write_gallery_entry(self.folder, given, result, len(self.classes), self.ignore_label)
+                self.draw(given, result)
             self.counts.images += 1
 
     def evaluate(self, earlier: Counts | None = None) -> dict[str, dict[str, float]]:
@@ -160,17 +159,20 @@ class SegmentationEvaluator(DatasetEvaluator):
         for entry in report["skipped"]:
             logger.warning("skipped %s: %s", entry["file"], entry["reason"])
 
-    def _save(self, file_name: str, label_map: Tensor) -> None:
+    def save(self, file_name: str, label_map: Tensor) -> None:
+        """Write the prediction [H,W] of an image."""
         path = self.folder / "predictions" / f"{Path(file_name).stem}.png"
         depth = np.uint8 if len(self.classes) <= 255 else np.uint16
         image = Image.fromarray(label_map.cpu().numpy().astype(depth))
         write_whole(path, lambda file: image.save(file, format="PNG"))
 
-    def _draw(self, given: Mapping[str, Any], label_map: Tensor) -> None:
+    def draw(self, given: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Draw the prediction of an image over what the model saw, for its folder and for the page of the run."""
+        write_gallery_entry(self.folder, given, result, len(self.classes), self.ignore_label)
         path = self.folder / "overlays" / f"{Path(given['file_name']).stem}.jpg"
         seen = given["image"].permute(1, 2, 0).to(torch.uint8).cpu().numpy()
         truth = given["sem_seg"].cpu().numpy() if "sem_seg" in given else None
-        pixels = evaluation_picture(seen, label_map.cpu().numpy(), truth, self.classes, self.ignore_label)
+        pixels = evaluation_picture(seen, result["label_map"].cpu().numpy(), truth, self.classes, self.ignore_label)
         # Thin letters and borders need every pixel's own colour.
         write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="JPEG", quality=90, subsampling=0))
 

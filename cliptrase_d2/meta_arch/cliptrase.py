@@ -44,6 +44,7 @@ class CLIPtrase(nn.Module):
         vocabulary: classes of inputs that bring none; None if every input must.
         precision: arithmetic of the image tower, a key of `PRECISIONS`.
         output_sem_seg: whether to return per-class scores at output size.
+        output_mask_features: whether to return the masks as they divide the image, and the feature of each.
     Raises:
         InputError: a window that does not fit the patches, a stride that leaves gaps, or an unknown precision.
     """
@@ -61,6 +62,7 @@ class CLIPtrase(nn.Module):
         vocabulary: Vocabulary | None = None,
         precision: str = "fp32",
         output_sem_seg: bool = False,
+        output_mask_features: bool = False,
     ):
         super().__init__()
         if precision not in PRECISIONS:
@@ -80,6 +82,7 @@ class CLIPtrase(nn.Module):
         self.vocabulary = vocabulary
         self.precision = PRECISIONS[precision]
         self.output_sem_seg = output_sem_seg
+        self.output_mask_features = output_mask_features
         self._texts: dict[Vocabulary, TextFeatures] = {}
 
     @classmethod
@@ -111,6 +114,7 @@ class CLIPtrase(nn.Module):
             "vocabulary": default_vocabulary(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
             "output_sem_seg": method.OUTPUT_SEM_SEG,
+            "output_mask_features": cfg.TEST.UNSUPERVISED_GROUPS > 0,
         }
 
     @property
@@ -138,7 +142,9 @@ class CLIPtrase(nn.Module):
         Returns:
             For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C]; and
             ``sem_seg`` [C,H,W] if the model was told so, whose argmax is the label map. A refinement changes the
-            label map and makes ``sem_seg`` its shares in [0,1]; masks and their logits stay those before it.
+            label map and makes ``sem_seg`` its shares in [0,1]; masks and their logits stay those before it. If told
+            so also ``assignment`` [H,W] int64, the mask of every pixel, and ``mask_features`` [Q,D], for which an
+            image without masks is one mask.
         Raises:
             InputError: no vocabulary from anywhere, or an oracle without true labels.
         """
@@ -153,6 +159,9 @@ class CLIPtrase(nn.Module):
                 named = self.method.classify(masks, logits, text)
                 refined = self.method.refine(named.label_map, batched_inputs[member]["image"].to(self.device))
                 outputs[member] = self._output(masks, named, logits, text, refined)
+                if self.output_mask_features:
+                    features = self.method.pool(scene, index, masks)
+                    outputs[member] |= {"assignment": masks.assignment, "mask_features": features}
         return [outputs[member] for member in range(len(batched_inputs))]
 
     def see(self, images: Tensor, regions: Tensor | None = None) -> PatchScene:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cliptrase_d2.clip.tokens import TextFeatures, VisualTokens
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.training_free import classify
+from cliptrase_d2.training_free.bilinear import region_weights
 from cliptrase_d2.training_free.clustering import NOISE, dbscan, hdbscan_clusters, resolution_free
 from cliptrase_d2.training_free.correlation import (
     HEADS,
@@ -19,6 +20,7 @@ from cliptrase_d2.training_free.correlation import (
     self_correlation,
     suppress_global_patches,
 )
+from cliptrase_d2.training_free.pooling import mask_average_pooling
 from cliptrase_d2.training_free.proposals import MaskProposals, propose_masks
 from cliptrase_d2.training_free.refinement import REFINEMENTS, ClassShares, pamr
 
@@ -106,6 +108,15 @@ class Method:
             upsample=self.mask_upsample,
             filter_size=self.median_filter,
         )
+
+    def pool(self, scene: PatchScene, index: int, masks: MaskProposals) -> Tensor:
+        """Mean feature of each mask of image `index` over its own pixels, [Q,D]; of the whole image, [1,D], if Q is 0.
+
+        The masks are taken as they divide the image, not as the soft maps, which overlap: a mask's feature is then of
+        the pixels that are counted for it.
+        """
+        weights = region_weights(masks.assignment, max(1, len(masks)), scene.grid)  # [Q,N]
+        return mask_average_pooling(weights.float(), scene.patches[index])
 
     def word_logits(self, scene: PatchScene, index: int, text: TextFeatures, scale: Tensor) -> Tensor:
         """Logits of every word on the grid for image `index`, [R,h,w]."""

@@ -67,6 +67,7 @@ OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
     ("TEST.ON_ERROR", "skip", lambda loader, _: loader.on_error, "skip"),
     ("TEST.SAVE_PREDICTIONS", "True", lambda _, evaluator: evaluator.save_predictions, True),
     ("TEST.SAVE_OVERLAYS", "1", lambda _, evaluator: len(evaluator.overlays), 1),
+    ("TEST.UNSUPERVISED_GROUPS", "2", lambda _, evaluator: getattr(evaluator, "num_groups", 0), 2),
     ("OUTPUT_DIR", "elsewhere", lambda _, evaluator: evaluator.folder.parts[0], "elsewhere"),
 ]
 # Tested by name below.
@@ -134,6 +135,12 @@ def test_the_seed_draws_the_weights(tmp_path: Path) -> None:
 def test_the_background_adds_a_class(tmp_path: Path) -> None:
     words = ("MODEL.CLIPTRASE.VOCABULARY", "['a']", "MODEL.CLIPTRASE.BACKGROUND", "['b', 'c']")
     assert build_model(tiny_config(tmp_path, *words)).vocabulary.classes == ("a", "background")
+
+
+def test_the_model_hands_over_masks_to_group_where_there_are_groups(tmp_path: Path) -> None:
+    grouped = build_model(tiny_config(tmp_path, "TEST.UNSUPERVISED_GROUPS", "2"))
+    assert grouped.output_mask_features
+    assert not build_model(tiny_config(tmp_path)).output_mask_features
 
 
 def test_windows_are_those_of_the_protocol_slide_only(tmp_path: Path) -> None:

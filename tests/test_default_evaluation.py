@@ -45,6 +45,25 @@ def test_the_systems_come_as_expected_and_in_the_order_of_the_paper(
 
 
 @pytest.mark.slow
+def test_groups_without_words_come_as_expected_and_once_more_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = str(ROOT / "configs" / "unsupervised" / "emoji_scenes.yaml")
+    words = ("--eval-only", "--config-file", config, "OUTPUT_DIR")
+    assert call(monkeypatch, *words, str(tmp_path / "first")) == ""  # or a result is not as expected
+    assert (
+        call(monkeypatch, *words, str(tmp_path / "alone"), "TEST.BATCH_SIZE", "1", "DATALOADER.NUM_WORKERS", "0") == ""
+    )
+    place = Path("inference") / "emoji_scenes" / "metrics.json"
+    first, alone = (json.loads((tmp_path / name / place).read_text()) for name in ("first", "alone"))
+    assert first["groups"]["count"] == len(set(first["groups"]["classes"])) == 72
+    for key in ("pAcc", "mIoU", "groups", "images"):
+        assert first[key] == alone[key]
+    assert len(list((tmp_path / "first" / place).parent.joinpath("predictions").iterdir())) == 96
+    assert (tmp_path / "first" / "report.html").is_file()
+
+
+@pytest.mark.slow
 def test_no_network_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a connection was attempted")

@@ -63,6 +63,9 @@ TABLES = {
     "pamr": Table(
         "All scenes, label maps refined by colours (PAMR)", ("MODEL.CLIPTRASE.REFINEMENT", "pamr", *NOT_EXPECTED)
     ),
+    "unsupervised": Table(
+        "All scenes, without words: 72 groups of masks", config="configs/unsupervised/emoji_scenes.yaml"
+    ),
     "splits": Table(
         "Each split",
         (

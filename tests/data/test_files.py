@@ -140,6 +140,32 @@ def test_files_without_the_suffix_are_passed_over(tmp_path: Path, caplog: pytest
     ]
 
 
+def test_only_what_a_list_names_is_taken(tmp_path: Path) -> None:
+    images = fill(tmp_path / "images", "a_rgb.jpg", "b_rgb.jpg", "c_rgb.jpg")
+    labels = fill(tmp_path / "labels", "a.png", "c.png", "d.png")
+    (tmp_path / "list.txt").write_text("c\na\n")
+    found = find_files(images, labels, image_suffix="_rgb", image_list=tmp_path / "list.txt")
+    assert [Path(record["file_name"]).name for record in found.records] == ["a_rgb.jpg", "c_rgb.jpg"]
+    assert not found.images_without_label
+    assert not found.labels_without_image  # "d" is none of the data set
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\nq\nz", "2 of 3 stems without an image, such as q. Allowed: stems of images"),
+        ("", "no stem"),
+        (None, "no such file"),
+    ],
+)
+def test_a_list_that_does_not_fit(tmp_path: Path, text: str | None, message: str) -> None:
+    images = fill(tmp_path / "images", "a.jpg")
+    if text is not None:
+        (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(InputError, match=rf"list\.txt: {message}"):
+        find_files(images, None, image_list=tmp_path / "list.txt")
+
+
 def test_no_file_with_the_suffix(tmp_path: Path) -> None:
     images = fill(tmp_path / "images", "a.jpg")
     with pytest.raises(InputError, match=r"no image\. Allowed: images ending in _rgb\.jpg _rgb\.jpeg"):

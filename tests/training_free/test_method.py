@@ -55,6 +55,27 @@ def segment(method: Method, seen: VisualTokens, words: TextFeatures, size: tuple
     return label_maps
 
 
+def test_a_mask_is_pooled_over_the_pixels_that_it_claims() -> None:
+    torch.manual_seed(5)
+    seen = tokens(1, 0.3)
+    method = Method(eps=1.0)
+    scene = PatchScene(seen.patches, seen.class_token, method.correlate(seen), seen.grid)
+    size = (GRID[0] * 8, GRID[1] * 8)
+    masks = method.propose(scene, 0, method.cluster(scene.correlation)[0], size)
+    assert len(masks) > 1
+    dense = F.interpolate(scene.patches[0].T.reshape(1, -1, *GRID), size, mode="bilinear", align_corners=False)[0]
+    for mask, feature in enumerate(method.pool(scene, 0, masks)):
+        torch.testing.assert_close(feature, dense[:, masks.assignment == mask].mean(1), atol=1e-5, rtol=1e-4)
+
+
+def test_an_image_without_masks_is_pooled_as_a_whole() -> None:
+    seen = tokens(1, 0.3)
+    method = Method(clustering="none")
+    scene = PatchScene(seen.patches, seen.class_token, method.correlate(seen), seen.grid)
+    masks = method.propose(scene, 0, method.cluster(scene.correlation)[0], (GRID[0] * 8, GRID[1] * 8))
+    torch.testing.assert_close(method.pool(scene, 0, masks), scene.patches[0].mean(0, keepdim=True))
+
+
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "class-token"])
 @pytest.mark.parametrize("size", [(96, 128), (75, 51)])
 @pytest.mark.parametrize("blur", [0.3, 0.5, 2.0])

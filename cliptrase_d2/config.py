@@ -37,6 +37,7 @@ def add_cliptrase_config(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     _add_clip(cfg)
     _add_method(cfg)
+    _add_masks(cfg)
     _add_evaluation(cfg)
 
 
@@ -99,6 +100,27 @@ def _add_method(cfg: CfgNode) -> None:
     method.CLS_LOGIT_WEIGHT = False
     # Also return sem_seg [C,H,W], which Detectron2's own evaluator wants: gigabytes at many classes.
     method.OUTPUT_SEM_SEG = False
+
+
+def _add_masks(cfg: CfgNode) -> None:
+    masks = cfg.MODEL.MASKS = CfgNode()
+    # Where masks come from: "scr", clusters of CLIP's own correlation; "backbone", those of another ViT's tokens
+    # (Table 2); "sam", SAM's masks of these clusters; "sam_automatic", SAM's masks of a grid of points; or a source of
+    # your own (mask_sources/source.py). With MODEL.CLIPTRASE.CLUSTERING "none" there are no masks from anywhere.
+    masks.SOURCE = "scr"
+    # "backbone": a ViT of timm with a class token, such as vit_base_patch16_224.dino; its cosines, without heads.
+    masks.BACKBONE = "vit_base_patch14_dinov2.lvd142m"
+    # Its weights: "pretrained", those of the name's tag; a file (.safetensors or a state dict); "" for random ones.
+    masks.BACKBONE_WEIGHTS = "pretrained"
+    # "sam", "sam_automatic": a SAM or SAM 2 of the Hugging Face hub, or a folder of such a model.
+    masks.SAM = "facebook/sam-vit-base"
+    # "sam": what stands for a cluster, "points", its most typical patches, or "box", that of its pixels.
+    masks.SAM_PROMPT = "points"
+    # "sam_automatic": the grid has this many points squared, >= 1. Masks stay that SAM itself gives an IoU above the
+    # one bound, in [0,1], and that change less than the other, in [0,1], says, if SAM's threshold moves by 1.
+    masks.SAM_POINTS_PER_SIDE = 32
+    masks.SAM_MIN_IOU = 0.88
+    masks.SAM_MIN_STABILITY = 0.95
 
 
 def _add_evaluation(cfg: CfgNode) -> None:

@@ -73,6 +73,10 @@ class VisualTower(nn.Module):
         """RGB in 0 to 255, uint8 or float, [...,3,H,W], to what `forward` takes; float32."""
         return (images - self.pixel_mean) / self.pixel_std
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """What `normalise` was given, but for float32's rounding; RGB in 0 to 255, where resizing may have left it."""
+        return (images * self.pixel_std + self.pixel_mean).clamp(0, 255)
+
     def forward(self, images: Tensor, regions: Tensor | None = None) -> VisualTokens:
         """Encode a batch.
 

@@ -18,7 +18,8 @@ from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.meta_arch.settings import default_vocabulary, method_of
+from cliptrase_d2.mask_sources import CorrelationSource, MaskSource
+from cliptrase_d2.meta_arch.settings import default_vocabulary, mask_source_of, method_of
 from cliptrase_d2.training_free.classify import Classification
 from cliptrase_d2.training_free.method import Method, PatchScene
 from cliptrase_d2.training_free.proposals import MaskProposals
@@ -39,6 +40,7 @@ class CLIPtrase(nn.Module):
         tower: the image tower of `clip` with the method's attention.
         text_encoder: words to text features, with `clip`.
         method: settings of the method.
+        mask_source: where masks come from; None for the clusters of CLIP's own correlation.
         window, stride: side and step of sliding windows in pixels, multiples of the patch size;
             None to see every image as a whole.
         vocabulary: classes of inputs that bring none; None if every input must.
@@ -57,6 +59,7 @@ class CLIPtrase(nn.Module):
         tower: VisualTower,
         text_encoder: TextEncoder,
         method: Method,
+        mask_source: MaskSource | None = None,
         window: int | None = None,
         stride: int | None = None,
         vocabulary: Vocabulary | None = None,
@@ -78,6 +81,7 @@ class CLIPtrase(nn.Module):
         self.tower = tower
         self.text_encoder = text_encoder
         self.method = method
+        self.mask_source = mask_source or CorrelationSource(method)
         self.window, self.stride = window, stride
         self.vocabulary = vocabulary
         self.precision = PRECISIONS[precision]
@@ -109,6 +113,7 @@ class CLIPtrase(nn.Module):
                 cache_dir=Path(cache).expanduser() if cache else None,
             ),
             "method": method_of(cfg),
+            "mask_source": mask_source_of(cfg),
             "window": cfg.TEST.WINDOW if slides else None,
             "stride": cfg.TEST.STRIDE if slides else None,
             "vocabulary": default_vocabulary(cfg),
@@ -129,7 +134,7 @@ class CLIPtrase(nn.Module):
             InputError: there is no attention of this name.
         """
         self.tower.attention = attention_named(attention)
-        self.method = method
+        self.method = self.mask_source.method = method
 
     @torch.inference_mode()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
@@ -150,12 +155,12 @@ class CLIPtrase(nn.Module):
         """
         outputs: dict[int, dict[str, Tensor]] = {}
         for members, images in self._batches(batched_inputs):
-            scene = self.see(images, self._regions([batched_inputs[member] for member in members], images))
-            clusters = self.method.cluster(scene.correlation)
-            for index, member in enumerate(members):
-                text, size = self.text_features(batched_inputs[member]), _output_size(batched_inputs[member])
+            inputs = [batched_inputs[member] for member in members]
+            scene = self.see(images, self._regions(inputs, images))
+            proposals = self.mask_source(self.tower.pixels(images), scene, [_output_size(given) for given in inputs])
+            for index, (member, masks) in enumerate(zip(members, proposals, strict=True)):
+                text = self.text_features(batched_inputs[member])
                 logits = self.method.word_logits(scene, index, text, self.clip.logit_scale.exp())
-                masks = self.method.propose(scene, index, clusters[index], size)
                 named = self.method.classify(masks, logits, text)
                 refined = self.method.refine(named.label_map, batched_inputs[member]["image"].to(self.device))
                 outputs[member] = self._output(masks, named, logits, text, refined)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from cliptrase_d2.d2 import CfgNode, MetadataCatalog
+from cliptrase_d2.mask_sources import MaskSettings, MaskSource, build_mask_source
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.vocabulary import Vocabulary
 
@@ -17,6 +18,17 @@ def method_of(cfg: CfgNode) -> Method:
     """
     keys = cfg.MODEL.CLIPTRASE
     return Method(**{field.name: keys[field.name.upper()] for field in fields(Method)})
+
+
+def mask_source_of(cfg: CfgNode) -> MaskSource:
+    """The source of masks, with its weights: the keys of MODEL.MASKS beside SOURCE are those of `MaskSettings`.
+
+    Raises:
+        InputError: an unknown source, or weights or settings that it cannot use.
+    """
+    keys = cfg.MODEL.MASKS
+    settings = MaskSettings(**{field.name: keys[field.name.upper()] for field in fields(MaskSettings)})
+    return build_mask_source(keys.SOURCE, method_of(cfg), settings)
 
 
 def default_vocabulary(cfg: CfgNode) -> Vocabulary | None:

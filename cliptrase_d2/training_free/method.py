@@ -86,6 +86,10 @@ class Method:
         correlation = self_correlation(
             tokens.query, tokens.key, tokens.value, measure=self.correlation, heads=self.heads
         )
+        return self.patch_rows(correlation)
+
+    def patch_rows(self, correlation: Tensor) -> Tensor:
+        """Rows to cluster, of tokens with the class token first, [B,N+1,N+1] -> [B,N,N] (A.1)."""
         return suppress_global_patches(correlation) if self.suppress_global_patches else patch_correlation(correlation)
 
     def cluster(self, correlation: Tensor) -> Tensor:

@@ -1,0 +1,21 @@
+"""Where masks come from: CLIP's own correlation, another backbone's, SAM, or a class of the user's."""
+
+from cliptrase_d2.mask_sources.scr import CorrelationSource
+from cliptrase_d2.mask_sources.source import (
+    MASK_SOURCES,
+    MaskSettings,
+    MaskSource,
+    build_mask_source,
+    no_masks,
+    register_mask_source,
+)
+
+__all__ = [
+    "MASK_SOURCES",
+    "CorrelationSource",
+    "MaskSettings",
+    "MaskSource",
+    "build_mask_source",
+    "no_masks",
+    "register_mask_source",
+]

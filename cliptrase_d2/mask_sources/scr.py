@@ -1,0 +1,26 @@
+"""Masks of CLIP's own correlation, as CLIPtrase has them (supplement, A.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from cliptrase_d2.mask_sources.source import MaskSource, register_mask_source
+from cliptrase_d2.training_free.method import Method, PatchScene
+from cliptrase_d2.training_free.proposals import MaskProposals
+
+
+@register_mask_source("scr")
+class CorrelationSource(MaskSource):
+    """Clusters of the correlation that the scene already has; needs neither pixels nor further weights."""
+
+    def propose(self, images: Tensor, scene: PatchScene, sizes: Sequence[tuple[int, int]]) -> list[MaskProposals]:
+        """See the base class."""
+        return clustered_masks(self.method, scene, sizes)
+
+
+def clustered_masks(method: Method, scene: PatchScene, sizes: Sequence[tuple[int, int]]) -> list[MaskProposals]:
+    """The clusters of the scene's correlation as masks, at the (H, W) of every image."""
+    clusters = method.cluster(scene.correlation)  # [B,N]
+    return [method.propose(scene, index, clusters[index], size) for index, size in enumerate(sizes)]

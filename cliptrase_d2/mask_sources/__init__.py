@@ -1,5 +1,7 @@
 """Where masks come from: CLIP's own correlation, another backbone's, SAM, or a class of the user's."""
 
+from cliptrase_d2.mask_sources.backbone import BackboneSource
+from cliptrase_d2.mask_sources.sam import SamAutomaticSource, SamSource
 from cliptrase_d2.mask_sources.scr import CorrelationSource
 from cliptrase_d2.mask_sources.source import (
     MASK_SOURCES,
@@ -12,9 +14,12 @@ from cliptrase_d2.mask_sources.source import (
 
 __all__ = [
     "MASK_SOURCES",
+    "BackboneSource",
     "CorrelationSource",
     "MaskSettings",
     "MaskSource",
+    "SamAutomaticSource",
+    "SamSource",
     "build_mask_source",
     "no_masks",
     "register_mask_source",

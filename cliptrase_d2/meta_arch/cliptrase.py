@@ -80,8 +80,8 @@ class CLIPtrase(nn.Module):
         self.clip = clip
         self.tower = tower
         self.text_encoder = text_encoder
-        self.method = method
         self.mask_source = mask_source or CorrelationSource(method)
+        self.method = method
         self.window, self.stride = window, stride
         self.vocabulary = vocabulary
         self.precision = PRECISIONS[precision]
@@ -127,6 +127,15 @@ class CLIPtrase(nn.Module):
         """Where the model is; inputs are brought there."""
         return self.tower.pixel_mean.device
 
+    @property
+    def method(self) -> Method:
+        """The settings of the method, which the source of masks has too: changed here, they change there."""
+        return self.mask_source.method
+
+    @method.setter
+    def method(self, method: Method) -> None:
+        self.mask_source.method = method
+
     def change_method(self, attention: str, method: Method) -> None:
         """Take another last attention and other settings; weights and the text features known so far stay.
 
@@ -134,7 +143,7 @@ class CLIPtrase(nn.Module):
             InputError: there is no attention of this name.
         """
         self.tower.attention = attention_named(attention)
-        self.method = self.mask_source.method = method
+        self.method = method
 
     @torch.inference_mode()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:

@@ -116,9 +116,10 @@ def _add_masks(cfg: CfgNode) -> None:
     masks.SAM = "facebook/sam-vit-base"
     # "sam": what stands for a cluster, "points", its most typical patches, or "box", that of its pixels.
     masks.SAM_PROMPT = "points"
-    # "sam_automatic": the grid has this many points squared, >= 1. Masks stay that SAM itself gives an IoU above the
-    # one bound, in [0,1], and that change less than the other, in [0,1], says, if SAM's threshold moves by 1.
+    # "sam_automatic": points on a side of the grid, >= 1; the number of prompts is its square.
     masks.SAM_POINTS_PER_SIDE = 32
+    # Which of their masks stay: those above both bounds, in [0,1], of the IoU that SAM expects (SAM 2's own generator
+    # has 0.8) and of the IoU of a mask with itself when its threshold moves by 1.
     masks.SAM_MIN_IOU = 0.88
     masks.SAM_MIN_STABILITY = 0.95
 

@@ -70,6 +70,8 @@ OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
     ("TEST.UNSUPERVISED_GROUPS", "2", lambda _, evaluator: getattr(evaluator, "num_groups", 0), 2),
     ("OUTPUT_DIR", "elsewhere", lambda _, evaluator: evaluator.folder.parts[0], "elsewhere"),
 ]
+# Of MODEL.MASKS: tested in tests/mask_sources/test_source.py.
+OF_THE_MASKS = {f"MODEL.MASKS.{key}" for key in load_config().MODEL.MASKS}
 # Tested by name below.
 BY_NAME = {"TEST.SYSTEMS", "MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP.SEED", "MODEL.CLIPTRASE.BACKGROUND"}
 
@@ -83,7 +85,7 @@ def _keys(cfg: CfgNode, prefix: str = "") -> set[str]:
 
 def test_this_file_tests_every_key() -> None:
     ours = _keys(load_config()) - _keys(get_cfg())
-    tested = {key for key, *_ in (*OF_THE_MODEL, *OF_THE_RUN)} | BY_NAME
+    tested = {key for key, *_ in (*OF_THE_MODEL, *OF_THE_RUN)} | BY_NAME | OF_THE_MASKS
     assert not ours - tested
 
 

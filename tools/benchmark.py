@@ -101,7 +101,9 @@ class TimedMethod:
     def __init__(self, method: Method, clock: Clock, clusters: Tensor | None):
         self.method, self.clock, self.clusters = method, clock, clusters
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
+        if name not in STAGE_OF:  # a setting
+            return getattr(self.method, name)
         job = partial(self.clock, STAGE_OF[name], getattr(self.method, name))
         if name != "cluster" or self.clusters is None:
             return job

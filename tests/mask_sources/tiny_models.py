@@ -8,6 +8,7 @@ from pathlib import Path
 import safetensors.torch
 import timm
 import torch
+import transformers
 from torch import nn
 
 TINY_VIT = "test_vit"  # timm's own model for tests: 64 wide, 6 blocks, patches of 16 pixels, 160 pixels
@@ -35,7 +36,6 @@ def _save(model: nn.Module, folder: Path) -> str:
 
 def save_sam(folder: Path) -> str:
     """A SAM of 64 pixels, 4×4 patches, whose masks have 16×16; returns its folder."""
-    transformers = _transformers()
     vision = {
         "hidden_size": 16,
         "output_channels": 16,
@@ -57,7 +57,6 @@ def save_sam(folder: Path) -> str:
 
 def save_sam2(folder: Path) -> str:
     """A SAM 2 of 64 pixels, whose masks have 16×16; returns its folder."""
-    transformers = _transformers()
     backbone = transformers.Sam2HieraDetConfig(
         hidden_size=8,
         image_size=[64, 64],
@@ -90,9 +89,3 @@ def _decoder(heads: int) -> dict[str, int]:
         "iou_head_depth": 2,
         "iou_head_hidden_dim": 16,
     }
-
-
-def _transformers():  # noqa: ANN202
-    import transformers
-
-    return transformers

@@ -38,6 +38,8 @@ def add_cliptrase_config(cfg: CfgNode) -> None:
     _add_clip(cfg)
     _add_method(cfg)
     _add_masks(cfg)
+    _add_san(cfg)
+    _add_training(cfg)
     _add_evaluation(cfg)
 
 
@@ -122,6 +124,62 @@ def _add_masks(cfg: CfgNode) -> None:
     # has 0.8) and of the IoU of a mask with itself when its threshold moves by 1.
     masks.SAM_MIN_IOU = 0.88
     masks.SAM_MIN_STABILITY = 0.95
+
+
+def _add_san(cfg: CfgNode) -> None:
+    """MODEL.META_ARCHITECTURE "SAN" (arXiv 2302.12242): a side network beside a frozen CLIP. Values as published."""
+    san = cfg.MODEL.SAN = CfgNode()
+    # CLIP's blocks before this one see the image, this one and those after it recognise masks.
+    san.FEATURE_LAST_LAYER_IDX = 9
+    # Size of CLIP's input in parts of the image's, in (0,1].
+    san.CLIP_RESOLUTION = 0.5
+    # Images are padded to multiples of this many pixels: the side network's patches, and CLIP's at its resolution.
+    san.SIZE_DIVISIBILITY = 32
+    # What the three losses, and costs of matching, count; and the class "no object" in the first of them.
+    san.CLASS_WEIGHT = 2.0
+    san.MASK_WEIGHT = 5.0
+    san.DICE_WEIGHT = 5.0
+    san.NO_OBJECT_WEIGHT = 0.1
+    # Points at which masks are compared (PointRend): how many, out of how many times as many candidates, and the
+    # share, in [0,1], that is where the mask is least sure.
+    san.TRAIN_NUM_POINTS = 112 * 112
+    san.OVERSAMPLE_RATIO = 3.0
+    san.IMPORTANCE_SAMPLE_RATIO = 0.75
+    # Warm start by CLIPtrase's masks (B.3): "none"; "prototypes", k-means of the mask features of training images
+    # become the queries; "per_image", every image's own mask features are added to its first queries.
+    san.QUERY_INIT = "none"
+    # Training images that a warm start looks at, evenly spread over the data set.
+    san.QUERY_INIT_IMAGES = 1000
+    side = cfg.MODEL.SIDE_ADAPTER = CfgNode()
+    # The ViT: channels, blocks, heads, side of a patch, and of the images that its positions are made for, in pixels.
+    side.WIDTH = 240
+    side.DEPTH = 8
+    side.HEADS = 6
+    side.PATCH_SIZE = 16
+    side.IMAGE_SIZE = 640
+    side.NUM_QUERIES = 100
+    # "C->S": CLIP's features after C blocks are added after S blocks of the ViT.
+    side.FUSION_MAP = ["0->0", "3->1", "6->2", "9->3"]
+    # Blocks whose masks are trained, counted from 1; the last one's are the result.
+    side.DEEP_SUPERVISION_IDXS = [7, 8]
+    # The perceptrons that decode masks and attention biases.
+    side.DECODER_CHANNELS = 256
+    side.DECODER_LAYERS = 3
+
+
+def _add_training(cfg: CfgNode) -> None:
+    """Beside Detectron2's keys; of SOLVER.CLIP_GRADIENTS.CLIP_TYPE there is a further value, "full_model"."""
+    # Random brightness, contrast, saturation and hue, as SSD has them.
+    cfg.INPUT.COLOR_AUG_SSD = False
+    # Weight decay of position and query embeddings.
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # Power of the schedule "WarmupPolyLR".
+    cfg.SOLVER.POLY_LR_POWER = 0.9
+    # Take a step's IMS_PER_BATCH images in this many parts, one after the other, where memory is short. The step is
+    # the same but for its random points.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Checkpoints that are kept, the newest; 0: all.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 3
 
 
 def _add_evaluation(cfg: CfgNode) -> None:

@@ -137,14 +137,15 @@ def test_only_the_door_imports_detectron2() -> None:
     assert not outside
 
 
-def test_only_one_file_touches_the_inner_modules_of_open_clip() -> None:
+def test_only_two_files_touch_the_inner_modules_of_open_clip() -> None:
     users = {
         _name(path)
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(_tree(path))
         if isinstance(node, ast.Attribute) and node.attr in OPEN_CLIP_INTERNALS
     }
-    assert users == {"cliptrase_d2/clip/open_clip_modules.py"}
+    # The second has modules of these names itself, as the published SAN's checkpoints do.
+    assert users == {"cliptrase_d2/clip/open_clip_modules.py", "cliptrase_d2/clip/split_tower.py"}
 
 
 def test_every_folder_of_modules_is_a_package() -> None:

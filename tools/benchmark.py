@@ -30,7 +30,8 @@ from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.config import load_config
 from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.provenance import versions
-from cliptrase_d2.meta_arch.cliptrase import PRECISIONS, CLIPtrase
+from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.meta_arch.precision import PRECISIONS
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.training_free.refinement import REFINEMENTS
 from cliptrase_d2.vocabulary import Vocabulary

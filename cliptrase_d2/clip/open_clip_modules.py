@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from cliptrase_d2.errors import InputError
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+# What a CLIP, or what is built around its text tower, holds that decides no text feature.
+_NO_TEXT = ("visual.", "logit_", "bg_embed", "attn_mask")
 # CustomTextCLIP keeps the parts of its text tower in a module, CLIP among its own.
 TextTower: TypeAlias = "CLIP | TextTransformer"
 
@@ -91,8 +93,8 @@ def _text_obstacle(model: CLIP) -> str:
         return "an appended class token"
     if text.attn_mask is None:
         return "attention in both directions"
-    if _pool_type(text) not in ("argmax", "eos"):
-        return f"pool_type {_pool_type(text)!r}"
+    if pool_type(text) not in ("argmax", "eos"):
+        return f"pool_type {pool_type(text)!r}"
     return _transformer_obstacle(text.transformer)
 
 
@@ -227,10 +229,15 @@ def context_length(model: CLIP) -> int:
     return model.context_length
 
 
+def joint_width(model: CLIP) -> int:
+    """D, the width of the space that images and texts share."""
+    return model.visual.output_dim
+
+
 def end_positions(model: CLIP, tokens: Tensor) -> Tensor:
     """[P] index of each prompt's end token in `tokens` [P,L], where the tower is read."""
     text = text_tower(model)
-    if _pool_type(text) == "eos":
+    if pool_type(text) == "eos":
         end = text.text_eos_id if text is model else text.eos_id
         return (tokens == end).int().argmax(dim=-1)
     return tokens.argmax(dim=-1)  # the end token has the largest number
@@ -268,10 +275,10 @@ def untrained_tokens(model: CLIP, tokens: Iterable[int]) -> set[int]:
 def text_fingerprint(model: CLIP) -> str:
     """A digest of all that decides the text features of given tokens: architecture, activation and weights."""
     text = text_tower(model)
-    tensors = {name: value for name, value in text.state_dict().items() if not name.startswith(("visual.", "logit_"))}
+    tensors = {name: value for name, value in text.state_dict().items() if not name.startswith(_NO_TEXT)}
     digest = hashlib.sha256()
     # repr tells GELU from QuickGELU, which share their weights' names; it does not tell the number of heads.
-    digest.update(repr((text.transformer, heads(blocks(text)[0]), _pool_type(text), list(tensors))).encode())
+    digest.update(repr((text.transformer, heads(blocks(text)[0]), pool_type(text), list(tensors))).encode())
     with ThreadPoolExecutor() as pool:  # hashlib lets other threads run while it works
         for part in pool.map(_tensor_digest, tensors.values()):
             digest.update(part)
@@ -283,5 +290,6 @@ def _tensor_digest(value: Tensor) -> bytes:
     return hashlib.sha256(array.data).digest() + repr((value.dtype, tuple(value.shape))).encode()
 
 
-def _pool_type(text: TextTower) -> str:
+def pool_type(text: TextTower) -> str:
+    """Which token a text tower is read at, "argmax" or "eos"."""
     return text.text_pool_type if hasattr(text, "text_pool_type") else text.pool_type

@@ -1,5 +1,6 @@
 """Meta-architectures; importing this package registers them."""
 
 from cliptrase_d2.meta_arch.cliptrase import CLIPtrase
+from cliptrase_d2.meta_arch.san import SAN
 
-__all__ = ["CLIPtrase"]
+__all__ = ["SAN", "CLIPtrase"]

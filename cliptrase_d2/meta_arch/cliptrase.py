@@ -19,6 +19,7 @@ from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources import CorrelationSource, MaskSource
+from cliptrase_d2.meta_arch.precision import autocast, dtype_of
 from cliptrase_d2.meta_arch.settings import default_vocabulary, mask_source_of, method_of
 from cliptrase_d2.training_free.classify import Classification
 from cliptrase_d2.training_free.method import Method, PatchScene
@@ -27,8 +28,6 @@ from cliptrase_d2.training_free.refinement import ClassShares
 from cliptrase_d2.training_free.regions import patch_regions
 from cliptrase_d2.training_free.windows import Windows, cut, stitch_correlation, stitch_patches
 from cliptrase_d2.vocabulary import Vocabulary
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @META_ARCH_REGISTRY.register()
@@ -44,7 +43,7 @@ class CLIPtrase(nn.Module):
         window, stride: side and step of sliding windows in pixels, multiples of the patch size;
             None to see every image as a whole.
         vocabulary: classes of inputs that bring none; None if every input must.
-        precision: arithmetic of the image tower, a key of `PRECISIONS`.
+        precision: arithmetic of the image tower, a key of `precision.PRECISIONS`.
         output_sem_seg: whether to return per-class scores at output size.
         output_mask_features: whether to return the masks as they divide the image, and the feature of each.
     Raises:
@@ -68,8 +67,6 @@ class CLIPtrase(nn.Module):
         output_mask_features: bool = False,
     ):
         super().__init__()
-        if precision not in PRECISIONS:
-            raise InputError("MODEL.CLIP.PRECISION", repr(precision), ", ".join(PRECISIONS), "Choose one of these.")
         for key, pixels in (("TEST.WINDOW", window), ("TEST.STRIDE", stride)):
             if pixels is not None and (pixels <= 0 or pixels % tower.patch_size):
                 fix = f"Use {max(1, round(pixels / tower.patch_size)) * tower.patch_size}."
@@ -84,7 +81,7 @@ class CLIPtrase(nn.Module):
         self.method = method
         self.window, self.stride = window, stride
         self.vocabulary = vocabulary
-        self.precision = PRECISIONS[precision]
+        self.precision = dtype_of(precision)
         self.output_sem_seg = output_sem_seg
         self.output_mask_features = output_mask_features
         self._texts: dict[Vocabulary, TextFeatures] = {}
@@ -126,6 +123,11 @@ class CLIPtrase(nn.Module):
     def device(self) -> torch.device:
         """Where the model is; inputs are brought there."""
         return self.tower.pixel_mean.device
+
+    @property
+    def patch_multiple(self) -> int:
+        """Images of sides in multiples of this many pixels are seen as they are."""
+        return self.tower.patch_size
 
     @property
     def method(self) -> Method:
@@ -237,7 +239,7 @@ class CLIPtrase(nn.Module):
         return torch.stack([patch_regions(given["sem_seg"].to(self.device), grid, side) for given in inputs])
 
     def _encode(self, images: Tensor, grid: tuple[int, int], regions: Tensor | None) -> PatchScene:
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+        with autocast(self.device, self.precision):
             tokens = self.tower(images, regions)
         return PatchScene(tokens.patches, tokens.class_token, self.method.correlate(tokens), grid)
 

@@ -1,0 +1,65 @@
+"""What an image's own masks add to the queries of the side network: the warm start "per_image"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cliptrase_d2.clip.attention import DenseAttention
+from cliptrase_d2.clip.split_tower import BlockTokens, LastBlocks
+from cliptrase_d2.side_adapter.warm_start import QueryProjection
+from cliptrase_d2.training_free.method import Method, PatchScene
+
+
+class ImageQueries(nn.Module):
+    """CLIPtrase's masks of an image, found in SAN's own CLIP, as an offset of its first queries.
+
+    The clusters need no gradient; the linear layer behind them is trained.
+
+    Args:
+        joint_width: D, of the mask features.
+        width: of the side network, S.
+        method: settings of CLIPtrase.
+        attention: of CLIP's last block.
+        correlation_block: whose correlation is clustered, from the end.
+    """
+
+    def __init__(
+        self, joint_width: int, width: int, *, method: Method, attention: DenseAttention, correlation_block: int
+    ):
+        super().__init__()
+        self.projection = nn.Linear(joint_width, width)
+        nn.init.zeros_(self.projection.weight)  # until `start_from`: plain SAN
+        nn.init.zeros_(self.projection.bias)
+        self.method, self.attention, self.correlation_block = method, attention, correlation_block
+
+    def forward(self, features: BlockTokens, last_blocks: LastBlocks, count: int) -> Tensor:
+        """Offsets [B,Q,S]: of an image's masks, the largest first, and 0 for queries that no mask is left for.
+
+        Args:
+            features: of CLIP's first blocks.
+            last_blocks: the other blocks.
+            count: Q.
+        """
+        offsets = [self.projection(masks[:count]) for masks in self.mask_features(features, last_blocks)]
+        return torch.stack([nn.functional.pad(offset, (0, 0, 0, count - len(offset))) for offset in offsets])
+
+    @torch.no_grad()
+    def mask_features(self, features: BlockTokens, last_blocks: LastBlocks) -> list[Tensor]:
+        """MAP features of every image's masks (B.3), [Q',D], the largest mask first; [0,D] where there is none."""
+        tokens = last_blocks.dense_tokens(features, self.attention, self.correlation_block)
+        scene = PatchScene(tokens.patches, tokens.class_token, self.method.correlate(tokens), tokens.grid)
+        clusters = self.method.cluster(scene.correlation)  # [B,N]
+        found = []
+        for index, labels in enumerate(clusters):
+            masks = self.method.propose(scene, index, labels, scene.grid)
+            pooled = self.method.pool(scene, index, masks)[: len(masks)]
+            sizes = torch.bincount(masks.assignment.flatten(), minlength=len(masks))[: len(masks)]
+            found.append(pooled[sizes.argsort(descending=True, stable=True)])
+        return found
+
+    @torch.no_grad()
+    def start_from(self, projection: QueryProjection) -> None:
+        """Take a fitted projection as the linear layer's first weights."""
+        self.projection.weight.copy_(projection.weight)
+        self.projection.bias.copy_(projection.bias)

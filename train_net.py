@@ -1,4 +1,8 @@
-"""Evaluate zero-shot: python train_net.py --eval-only --config-file F [--dataset D.yaml …] [KEY VALUE …]."""
+"""Evaluate, or train SAN:
+
+python train_net.py --eval-only --config-file F [--dataset D.yaml …] [--resume] [KEY VALUE …]
+python train_net.py --config-file configs/san/F [--train-dataset D.yaml …] [--resume] [KEY VALUE …]
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,8 @@ try:
     from cliptrase_d2.engine.device import resolve_device
     from cliptrase_d2.engine.page import write_run_page
     from cliptrase_d2.engine.systems import evaluate_runs, planned_runs
+    from cliptrase_d2.engine.trainer import NonFiniteLossError
+    from cliptrase_d2.engine.training import train
     from cliptrase_d2.evaluation.evaluator import metric_names
     from cliptrase_d2.evaluation.expected import read_expectations, verify
     from cliptrase_d2.evaluation.summary import Results, Run, group_table, headline_table, place_of_results
@@ -35,8 +41,15 @@ logger = logging.getLogger("cliptrase_d2")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Detectron2's flags and --dataset."""
+    """Detectron2's flags, --dataset and --train-dataset."""
     parser = default_argument_parser(__doc__)
+    parser.add_argument(
+        "--train-dataset",
+        action="append",
+        default=[],
+        metavar="D.yaml",
+        help="an own data set to train on, in place of DATASETS.TRAIN",
+    )
     parser.add_argument(
         "--dataset", action="append", default=[], metavar="D.yaml", help="an own data set, in place of DATASETS.TEST"
     )
@@ -46,6 +59,8 @@ def parse_arguments() -> argparse.Namespace:
 def setup(args: argparse.Namespace) -> CfgNode:
     """Configuration, data sets, log and output folder."""
     cfg = load_config(args.config_file, args.opts)
+    if args.train_dataset:
+        cfg.DATASETS.TRAIN = tuple(register_spec(read_dataset_file(path)) for path in args.train_dataset)
     if args.dataset:
         cfg.DATASETS.TEST = tuple(register_spec(read_dataset_file(path)) for path in args.dataset)
     register_builtin()  # after the user's own, which may have their names
@@ -60,18 +75,16 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Evaluate every system on every data set, print one table, and check it against what is expected."""
+    """Train if asked to; evaluate every system on every data set, print one table, check it against expectations."""
     cfg = setup(args)
+    model = None
     if not args.eval_only:
-        raise InputError(
-            "train_net.py",
-            f"training {cfg.MODEL.META_ARCHITECTURE}, which has nothing to train",
-            "--eval-only",
-            "Add --eval-only.",
-        )
+        model = train(cfg, resume=args.resume)
+        if not cfg.DATASETS.TEST:
+            return
     runs = planned_runs(cfg)
     expectations = read_expectations(cfg.TEST.EXPECTED_RESULTS, {run: metric_names(run.dataset) for run in runs})
-    results = evaluate_runs(runs, resume=args.resume)
+    results = evaluate_runs(runs, resume=args.resume and args.eval_only, model=model)
     if not comm.is_main_process():
         return
     report(cfg, runs, results)
@@ -104,7 +117,7 @@ def run() -> None:
             dist_url=arguments.dist_url,
             args=(arguments,),
         )
-    except InputError as error:
+    except (InputError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command with --resume goes on from here")

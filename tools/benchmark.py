@@ -28,7 +28,7 @@ from torch.nn.functional import normalize
 
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.config import load_config
-from cliptrase_d2.engine.build import build_segmenter
+from cliptrase_d2.engine.build import build_cliptrase
 from cliptrase_d2.engine.provenance import versions
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.meta_arch.precision import PRECISIONS
@@ -122,7 +122,7 @@ def build(args: argparse.Namespace) -> CLIPtrase:
         "MODEL.CLIPTRASE.REFINEMENT": args.refinement,
         "MODEL.DEVICE": args.device,
     }
-    return build_segmenter(load_config(None, [part for pair in options.items() for part in pair]))
+    return build_cliptrase(load_config(None, [part for pair in options.items() for part in pair]))
 
 
 def random_text(classes: int, width: int, device: str) -> tuple[Vocabulary, TextFeatures]:

@@ -30,7 +30,7 @@ from cliptrase_d2.data.emoji_scenes.files import SHIPPED, write_scenes
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import register_spec
-from cliptrase_d2.engine.build import build_segmenter
+from cliptrase_d2.engine.build import build_cliptrase
 from cliptrase_d2.engine.device import resolve_device
 from cliptrase_d2.engine.evaluation import require_datasets
 from cliptrase_d2.errors import InputError
@@ -203,7 +203,7 @@ def main() -> None:
         register_builtin()
         require_datasets(cfg.DATASETS.TEST)
         resolve_device(cfg)
-        model, counts = build_segmenter(cfg), _counts(args.tuning_scenes)
+        model, counts = build_cliptrase(cfg), _counts(args.tuning_scenes)
         with TemporaryDirectory() as folder:
             write_scenes(Path(folder), counts, seed=args.tuning_seed)
             tuning = replace(read_dataset_file(Path(folder) / "dataset.yaml"), name=f"tuning_{Path(folder).name}")

@@ -33,7 +33,7 @@ from cliptrase_d2.data.files import find_files
 from cliptrase_d2.data.images import read_image
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.protocol import Protocol
-from cliptrase_d2.engine.build import build_segmenter
+from cliptrase_d2.engine.build import build_cliptrase
 from cliptrase_d2.engine.device import resolve_device
 from cliptrase_d2.engine.evaluation import require_datasets
 from cliptrase_d2.errors import InputError
@@ -211,7 +211,7 @@ def main() -> None:
             require_matplotlib()
         cfg = configuration(args)
         files = image_files(cfg, args.images, args.limit)
-        model = build_segmenter(cfg)
+        model = build_cliptrase(cfg)
         side = model.tower.patch_size
         protocol = Protocol(cfg.TEST.PROTOCOL, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, side)
         rows = measure_layers(model.tower, model.method, protocol, files)

@@ -21,6 +21,7 @@ from cliptrase_d2.data.emoji_scenes.names import CLASSES
 from cliptrase_d2.demo.predictor import Segmenter
 from cliptrase_d2.demo.result import SegmentationResult
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import PatchScene
 from cliptrase_d2.visualization.legend import with_caption
 from cliptrase_d2.visualization.overlay import labels_at_size
@@ -57,11 +58,13 @@ def stages(segmenter: Segmenter, image: str, classes: Sequence[str], point: tupl
     Raises:
         InputError: an image that cannot be used, or a point outside it.
     """
+    model = segmenter.model
+    assert isinstance(model, CLIPtrase), "SAN has no clusters"
     result = segmenter(image, classes)
-    scene = _see(segmenter, result)
+    scene = _see(segmenter, model, result)
     patch = _patch_under(point, result, scene.grid)
     similarity = scene.correlation[0, patch[0] * scene.grid[1] + patch[1]].view(scene.grid)
-    clusters = segmenter.model.method.cluster(scene.correlation)[0].view(scene.grid)
+    clusters = model.method.cluster(scene.correlation)[0].view(scene.grid)
     width = round(height * result.image.shape[1] / result.image.shape[0])
     picture = cv2.resize(result.image, (width, height), interpolation=cv2.INTER_CUBIC)
     # Numbered anew, for the palette's first colours are the most different.
@@ -77,9 +80,9 @@ def stages(segmenter: Segmenter, image: str, classes: Sequence[str], point: tupl
 
 
 @torch.inference_mode()
-def _see(segmenter: Segmenter, result: SegmentationResult) -> PatchScene:
-    pixels = segmenter.protocol.model_input(Image.fromarray(result.image))["image"].to(segmenter.model.device)
-    return segmenter.model.see(segmenter.model.tower.normalise(pixels)[None])
+def _see(segmenter: Segmenter, model: CLIPtrase, result: SegmentationResult) -> PatchScene:
+    pixels = segmenter.protocol.model_input(Image.fromarray(result.image))["image"].to(model.device)
+    return model.see(model.tower.normalise(pixels)[None])
 
 
 def _patch_under(point: tuple[int, int], result: SegmentationResult, grid: tuple[int, int]) -> tuple[int, int]:

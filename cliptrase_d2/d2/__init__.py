@@ -29,6 +29,7 @@ if TYPE_CHECKING or SIDE == "standin":
         EventStorage,
         EventWriter,
         JSONWriter,
+        TensorboardXWriter,
         get_event_storage,
     )
     from cliptrase_d2.d2.standin.launch import launch as _side_launch
@@ -73,6 +74,7 @@ else:
             EventStorage,
             EventWriter,
             JSONWriter,
+            TensorboardXWriter,
             get_event_storage,
         )
         from detectron2.utils.logger import setup_logger
@@ -99,6 +101,7 @@ __all__ = [
     "MetadataCatalog",
     "ShapeSpec",
     "SimpleTrainer",
+    "TensorboardXWriter",
     "TrainerBase",
     "WarmupParamScheduler",
     "build_lr_scheduler",

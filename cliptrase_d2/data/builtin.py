@@ -9,7 +9,14 @@ from pathlib import Path
 from cliptrase_d2.d2 import DatasetCatalog
 from cliptrase_d2.data.benchmarks import BENCHMARKS, DETECTRON2_NAMES, ROOT_VARIABLE, benchmark_root
 from cliptrase_d2.data.custom import DatasetSpec
-from cliptrase_d2.data.emoji_scenes.files import NAME, dataset_specs
+from cliptrase_d2.data.emoji_scenes.files import (
+    NAME,
+    TRAINING_NAME,
+    TRAINING_SCENES,
+    TRAINING_SEED,
+    dataset_specs,
+    training_spec,
+)
 from cliptrase_d2.data.register import register_spec
 from cliptrase_d2.data.unsupervised_benchmarks import UNSUPERVISED_BENCHMARKS
 
@@ -36,6 +43,10 @@ def _emoji_scenes() -> Iterator[DatasetSpec]:
     )
     for spec in dataset_specs(root).values():
         yield replace(spec, if_missing=remedy)
+    folder = benchmark_root() / TRAINING_NAME
+    options = f"--split seen --count {TRAINING_SCENES} --seed {TRAINING_SEED}"
+    remedy = f"Run 'python datasets/prepare_emoji_scenes.py {folder} {options}'; it takes a minute."
+    yield replace(training_spec(folder), if_missing=remedy)
 
 
 def _benchmarks() -> Iterator[DatasetSpec]:

@@ -75,7 +75,7 @@ def build_evaluation_loader(
     """
     left = np.arange(len(records)) if done is None else np.flatnonzero(~done)
     indices = left[comm.get_rank() :: comm.get_world_size()]
-    share = _PackedRecords(records[index] for index in indices)
+    share = PackedRecords(records[index] for index in indices)
     return EvaluationLoader(
         _MappedRecords(share, mapper), indices, batch_size=batch_size, num_workers=num_workers, on_error=on_error
     )
@@ -130,7 +130,7 @@ def split_batch(batch: Sequence[Any]) -> tuple[list[dict[str, Any]], list[BadRec
     )
 
 
-class _PackedRecords(Sequence):
+class PackedRecords(Sequence):
     """Records as bytes in one array.
 
     Reading a Python object writes to its reference count, which gives every forked process a copy of all records by and

@@ -22,7 +22,7 @@ class EvaluationMapper:
     ``center_crop`` crops the labels like the image; ``whole`` and ``slide`` leave them as they are.
 
     Args:
-        protocol, short_side, max_size, patch_size: as in ``Protocol``.
+        protocol, short_side, max_size, patch_size, resampling: as in ``Protocol``.
         vocabulary: the classes, handed on to the model.
         label_rule: how raw label values become class indices.
     Raises:
@@ -38,14 +38,22 @@ class EvaluationMapper:
         patch_size: int,
         vocabulary: Vocabulary,
         label_rule: LabelRule,
+        resampling: str = "bicubic",
     ):
-        self.protocol = Protocol(protocol, short_side, max_size, patch_size)
+        self.protocol = Protocol(protocol, short_side, max_size, patch_size, resampling)
         self.vocabulary = vocabulary
         self.label_rule = label_rule
 
     @classmethod
     def for_dataset(
-        cls, name: str, *, protocol: str, short_side: int, max_size: int, patch_size: int
+        cls,
+        name: str,
+        *,
+        protocol: str,
+        short_side: int,
+        max_size: int,
+        patch_size: int,
+        resampling: str = "bicubic",
     ) -> EvaluationMapper:
         """The mapper of a registered data set, ours or one of Detectron2's own."""
         vocabulary, label_rule = dataset_labels(name)
@@ -56,6 +64,7 @@ class EvaluationMapper:
             patch_size=patch_size,
             vocabulary=vocabulary,
             label_rule=label_rule,
+            resampling=resampling,
         )
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Protocol:
         short_side: pixels; for ``center_crop`` a multiple of ``patch_size``.
         max_size: most pixels of the long side; not used by ``center_crop``.
         patch_size: pixels of the model's patches.
+        resampling: of the resized image, a name in lower case of Pillow's.
     Raises:
         InputError: an unknown name, or sizes that do not fit the patches.
     """
@@ -35,6 +36,7 @@ class Protocol:
     short_side: int
     max_size: int
     patch_size: int
+    resampling: str = "bicubic"
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
@@ -78,6 +80,6 @@ class Protocol:
         height, width = image.height, image.width
         if not self.crops:
             seen = whole_size(height, width, self.short_side, self.max_size, self.patch_size)
-            image = image.resize(seen[::-1], Image.Resampling.BICUBIC)
+            image = image.resize(seen[::-1], Image.Resampling[self.resampling.upper()])
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
         return {"image": pixels, "height": height, "width": width}

@@ -17,7 +17,7 @@ from cliptrase_d2.demo.result import SegmentationResult
 from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.device import resolve_device
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.meta_arch import Segmenting
 from cliptrase_d2.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ class Segmenter:
         InputError: an unknown protocol, or sizes that do not fit the model's patches.
     """
 
-    def __init__(self, *, model: CLIPtrase, protocol: str, short_side: int, max_size: int):
+    def __init__(self, *, model: Segmenting, protocol: str, short_side: int, max_size: int):
         self.model = model
-        self.protocol = Protocol(protocol, short_side, max_size, model.tower.patch_size)
+        self.protocol = Protocol(protocol, short_side, max_size, model.patch_multiple, model.resampling)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | None = None, opts: Sequence[str] = ()) -> Segmenter:

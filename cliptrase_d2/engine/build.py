@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
+from torch import nn
+
 from cliptrase_d2.d2 import CfgNode, DetectionCheckpointer, build_model
+from cliptrase_d2.engine.checkpoints import load_report
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.meta_arch import CLIPtrase  # registers it, too
+from cliptrase_d2.meta_arch import SAN, CLIPtrase, Segmenting  # registers them, too
+
+logger = logging.getLogger(__name__)
+ARCHITECTURES = (CLIPtrase.__name__, SAN.__name__)
 
 
-def build_segmenter(cfg: CfgNode) -> CLIPtrase:
+def build_segmenter(cfg: CfgNode) -> Segmenting:
     """The configured model with its weights, on its device, in evaluation mode.
 
     Raises:
         InputError: another meta-architecture, or weights or settings that cannot be used.
     """
-    if CLIPtrase.__name__ != cfg.MODEL.META_ARCHITECTURE:
-        allowed = f"{CLIPtrase.__name__}, which segments without training"
-        raise InputError("MODEL.META_ARCHITECTURE", repr(cfg.MODEL.META_ARCHITECTURE), allowed, "Choose it.")
+    if cfg.MODEL.META_ARCHITECTURE not in ARCHITECTURES:
+        came = repr(cfg.MODEL.META_ARCHITECTURE)
+        raise InputError("MODEL.META_ARCHITECTURE", came, " or ".join(ARCHITECTURES), "Choose one of these.")
     model = build_model(cfg).eval()
-    assert isinstance(model, CLIPtrase)  # the registry has it under its own name
-    if cfg.MODEL.WEIGHTS:
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    assert isinstance(model, CLIPtrase | SAN)  # the registry has them under their own names
+    if isinstance(model, SAN) and not cfg.MODEL.WEIGHTS:
+        logger.warning("MODEL.WEIGHTS is empty: this SAN is UNTRAINED, whatever it says about an image means nothing.")
+    load_weights(cfg, model)
     return model
+
+
+def build_cliptrase(cfg: CfgNode) -> CLIPtrase:
+    """The same for what looks into the training-free method.
+
+    Raises:
+        InputError: as above, or SAN.
+    """
+    if CLIPtrase.__name__ != cfg.MODEL.META_ARCHITECTURE:
+        came = repr(cfg.MODEL.META_ARCHITECTURE)
+        raise InputError("MODEL.META_ARCHITECTURE", came, CLIPtrase.__name__, "Name a configuration of it.")
+    model = build_segmenter(cfg)
+    assert isinstance(model, CLIPtrase)
+    return model
+
+
+def load_weights(cfg: CfgNode, model: nn.Module) -> None:
+    """Load MODEL.WEIGHTS, if there are any, and log what becomes of every one of them.
+
+    Raises:
+        InputError: a file that is missing or damaged, or one for another model.
+    """
+    if cfg.MODEL.WEIGHTS:
+        _Reporting(model).load(cfg.MODEL.WEIGHTS)
+
+
+class _Reporting(DetectionCheckpointer):
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = super()._load_file(filename)
+        logger.info("%s: %s", filename, load_report(self.model, checkpoint["model"]))
+        return checkpoint

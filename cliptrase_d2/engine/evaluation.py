@@ -33,14 +33,14 @@ from cliptrase_d2.evaluation.evaluator import (
 )
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
 from cliptrase_d2.evaluation.unsupervised import UnsupervisedEvaluator
-from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.meta_arch import Segmenting
 from cliptrase_d2.whole_files import remove_unfinished
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate_dataset(
-    cfg: CfgNode, model: CLIPtrase, name: str, *, resume: bool = False, log_table: bool = True
+    cfg: CfgNode, model: Segmenting, name: str, *, resume: bool = False, log_table: bool = True
 ) -> dict[str, dict[str, float]]:
     """Evaluate on one registered data set, by the protocol and the sizes of the configuration.
 
@@ -60,7 +60,8 @@ def evaluate_dataset(
         protocol=cfg.TEST.PROTOCOL,
         short_side=cfg.INPUT.MIN_SIZE_TEST,
         max_size=cfg.INPUT.MAX_SIZE_TEST,
-        patch_size=model.tower.patch_size,
+        patch_size=model.patch_multiple,
+        resampling=model.resampling,
     )
     records = list_records(name, cfg.TEST.ON_ERROR)
     overlays = _overlays(cfg, records)

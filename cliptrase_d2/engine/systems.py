@@ -14,7 +14,7 @@ from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.evaluation import evaluate_dataset, finished_evaluation, require_datasets
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.summary import Run
-from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.meta_arch import CLIPtrase, Segmenting
 from cliptrase_d2.meta_arch.settings import method_of
 
 logger = logging.getLogger(__name__)
@@ -89,24 +89,29 @@ def planned_runs(cfg: CfgNode) -> dict[Run, CfgNode]:
     """
     require_datasets(cfg.DATASETS.TEST)
     names = list(cfg.TEST.SYSTEMS)
+    if CLIPtrase.__name__ != cfg.MODEL.META_ARCHITECTURE and (names or cfg.TEST.UNSUPERVISED_GROUPS):
+        came = f"{cfg.MODEL.META_ARCHITECTURE} with TEST.SYSTEMS or TEST.UNSUPERVISED_GROUPS"
+        raise InputError("MODEL.META_ARCHITECTURE", came, f"{CLIPtrase.__name__} with these", "Leave them out.")
     for name in names:
         _check_name(name, names)
     systems = {name: _configuration(cfg, name) for name in names} or {"": cfg}
     return {Run(name, dataset): changed for name, changed in systems.items() for dataset in cfg.DATASETS.TEST}
 
 
-def evaluate_runs(runs: Mapping[Run, CfgNode], *, resume: bool) -> dict[Run, dict[str, float]]:
+def evaluate_runs(
+    runs: Mapping[Run, CfgNode], *, resume: bool, model: Segmenting | None = None
+) -> dict[Run, dict[str, float]]:
     """Evaluate one after the other, with one model: weights and text features are the same for all of them.
 
     Args:
         runs: as ``planned_runs`` gives them.
         resume: keep what an earlier run with the same configuration and data has finished.
+        model: that is at hand; None to build it when it is needed.
     Returns:
         Percent by metric; empty in every process but the first.
     Raises:
         InputError: a model, an image or a label that cannot be used.
     """
-    model: CLIPtrase | None = None
     results: dict[Run, dict[str, float]] = {}
     for run, cfg in runs.items():
         found = finished_evaluation(cfg, run.dataset) if resume else None
@@ -116,7 +121,8 @@ def evaluate_runs(runs: Mapping[Run, CfgNode], *, resume: bool) -> dict[Run, dic
             if run.system:
                 logger.info("%s: %s (%s)", run, SYSTEMS[run.system].title, SYSTEMS[run.system].source)
             model = model or build_segmenter(cfg)
-            model.change_method(cfg.MODEL.CLIPTRASE.ATTENTION, method_of(cfg))
+            if isinstance(model, CLIPtrase):
+                model.change_method(cfg.MODEL.CLIPTRASE.ATTENTION, method_of(cfg))
             # A comparison is read in its one table; those of every system would hide it.
             found = evaluate_dataset(cfg, model, run.dataset, resume=resume, log_table=not run.system)
         results[run] = found.get("sem_seg", {})

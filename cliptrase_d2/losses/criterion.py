@@ -1,4 +1,4 @@
-"""The training losses of mask classification: class, mask and dice of matched queries (MaskFormer, Mask2Former, SAN)."""
+"""The losses of mask classification: class, mask and dice of matched queries (MaskFormer, Mask2Former, SAN)."""
 
 from __future__ import annotations
 

@@ -3,4 +3,6 @@
 from cliptrase_d2.meta_arch.cliptrase import CLIPtrase
 from cliptrase_d2.meta_arch.san import SAN
 
-__all__ = ["SAN", "CLIPtrase"]
+Segmenting = CLIPtrase | SAN
+
+__all__ = ["SAN", "CLIPtrase", "Segmenting"]

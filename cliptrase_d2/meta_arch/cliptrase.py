@@ -50,6 +50,8 @@ class CLIPtrase(nn.Module):
         InputError: a window that does not fit the patches, a stride that leaves gaps, or an unknown precision.
     """
 
+    resampling = "bicubic"  # of the images that it is shown, as CLIP was trained
+
     @configurable
     def __init__(
         self,

@@ -49,6 +49,7 @@ class SAN(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
     patch_multiple = 1  # images of any size: what is missing to whole patches is padded
+    resampling = "bilinear"  # of the images that it is shown, as the published SAN was trained
 
     @configurable
     def __init__(

@@ -38,6 +38,7 @@ class AddFusion(nn.Module):
         super().__init__()
         projection = nn.Conv2d(clip_width, width, kernel_size=1)
         nn.init.kaiming_uniform_(projection.weight, a=1)  # fvcore's c2_xavier_fill, which SAN takes
+        assert projection.bias is not None
         nn.init.zeros_(projection.bias)
         self.input_proj = nn.Sequential(ChannelNorm(clip_width), projection)
 

@@ -120,6 +120,7 @@ class SideAdapterNetwork(nn.Module):
     def _position(self, grid: tuple[int, int]) -> Tensor:
         """[1,L,S] of the patches, resized bicubically where the grid is another one."""
         position = self.vit_model.pos_embed  # [1,L0,S]
+        assert position is not None, "this ViT has positions"
         trained = self.vit_model.patch_embed.grid_size
         if grid == tuple(trained):
             return position

@@ -22,7 +22,6 @@ from cliptrase_d2.meta_arch import SAN
 from cliptrase_d2.side_adapter.network import SideAdapterNetwork
 
 
-
 @pytest.fixture(scope="module")
 def published(reference: Path) -> Mapping[str, np.ndarray]:
     with np.load(reference / "san" / "outputs.npz") as archive:
@@ -32,7 +31,8 @@ def published(reference: Path) -> Mapping[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def model(shared: Path) -> SAN:
     spec = importlib.util.spec_from_file_location("reference_weights", shared / "tools" / "reference_weights.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     rule = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(rule)
     clip = open_clip.create_model("ViT-B-16-quickgelu")

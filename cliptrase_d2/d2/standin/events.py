@@ -108,6 +108,30 @@ class JSONWriter(EventWriter):
         self._file.close()
 
 
+class TensorboardXWriter(EventWriter):
+    """What is new, for TensorBoard.
+
+    Raises:
+        ImportError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, log_dir: str, window_size: int = 20):
+        from torch.utils.tensorboard import SummaryWriter  # not among the packages that this project needs
+
+        self._writer, self._window_size, self._last_write = SummaryWriter(log_dir), window_size, -1
+
+    def write(self) -> None:
+        newest = self._last_write
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window_size).items():
+            if iteration > self._last_write:
+                self._writer.add_scalar(name, value, iteration)
+                newest = max(newest, iteration)
+        self._last_write = newest
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 class CommonMetricPrinter(EventWriter):
     """One line in the log: time left, losses, seconds per iteration, learning rate, memory."""
 

@@ -21,6 +21,8 @@ from cliptrase_d2.visualization.overlay import palette
 from cliptrase_d2.whole_files import write_whole, write_whole_text
 
 NAME = "emoji_scenes"
+TRAINING_NAME = "emoji_scenes_train"
+TRAINING_SCENES, TRAINING_SEED = 2000, 1
 # The scenes that this project ships.
 SHIPPED = {"seen": 48, "unseen_combination": 24, "held_out": 24}
 SHIPPED_SIZE = 224
@@ -46,6 +48,16 @@ def dataset_specs(root: Path) -> dict[str, DatasetSpec]:
         for split in SPLITS
     }
     return {"dataset.yaml": whole, **{f"{split}.yaml": spec for split, spec in parts.items()}}
+
+
+def training_spec(root: Path) -> DatasetSpec:
+    """Scenes to train a segmenter on: without the things that are held out, which it then meets as unseen classes.
+
+    Args:
+        root: what `write_scenes` wrote to, with split "seen" and another seed than that of the shipped scenes.
+    """
+    classes = STUFF + SEEN_THINGS  # the indices are those of CLASSES, whose last are the things that are held out
+    return DatasetSpec(TRAINING_NAME, root / _IMAGES / "seen_*", classes, root / _LABELS / "seen_*")
 
 
 def write_scenes(

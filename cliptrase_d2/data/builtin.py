@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cliptrase_d2.d2 import DatasetCatalog
-from cliptrase_d2.data.benchmarks import BENCHMARKS, DETECTRON2_NAMES, ROOT_VARIABLE, benchmark_root
+from cliptrase_d2.data.benchmarks import DETECTRON2_NAMES, ROOT_VARIABLE, benchmark_root
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.emoji_scenes.files import (
     NAME,
@@ -18,7 +18,7 @@ from cliptrase_d2.data.emoji_scenes.files import (
     training_spec,
 )
 from cliptrase_d2.data.register import register_spec
-from cliptrase_d2.data.unsupervised_benchmarks import UNSUPERVISED_BENCHMARKS
+from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
 
 # A clone of the repository brings its scenes, in a folder beside the package.
 _CLONE = Path(__file__).resolve().parents[2] / "datasets"
@@ -50,5 +50,5 @@ def _emoji_scenes() -> Iterator[DatasetSpec]:
 
 
 def _benchmarks() -> Iterator[DatasetSpec]:
-    for benchmark in (*BENCHMARKS.values(), *UNSUPERVISED_BENCHMARKS.values(), *DETECTRON2_NAMES):
+    for benchmark in (*known_benchmarks().values(), *DETECTRON2_NAMES):
         yield benchmark.spec(benchmark_root())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cliptrase_d2.data.benchmarks import BENCHMARKS, Benchmark, vocabulary_file
+from cliptrase_d2.data.training_sets import TRAINING_SETS
 
 _CITYSCAPES_CLASSES = 27
 _FIRST_CLASS = 7  # lower numbers of the official labels are of the car itself, of borders and of void
@@ -43,5 +44,5 @@ UNSUPERVISED_BENCHMARKS = {row.key: row for row in _ROWS}
 
 
 def known_benchmarks() -> dict[str, Benchmark]:
-    """All benchmarks by key, first those of words."""
-    return BENCHMARKS | UNSUPERVISED_BENCHMARKS
+    """All benchmarks by key, first those of words; those to train on last."""
+    return BENCHMARKS | UNSUPERVISED_BENCHMARKS | TRAINING_SETS

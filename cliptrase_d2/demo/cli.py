@@ -26,6 +26,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "doctor": Command("cliptrase_d2.demo.doctor", "what is installed, which weights and benchmarks are there"),
+    "warm-start": Command("cliptrase_d2.demo.warm_start", "queries of a SAN from CLIPtrase's masks, as a checkpoint"),
 }
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def sample_points(masks: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of maps at points; beyond the border a map is 0.
+    """Bilinear values of maps at points; beyond the border a map is 0, which shows within half a pixel of it.
 
     Args:
         masks: [M,H,W].
@@ -16,6 +16,8 @@ def sample_points(masks: Tensor, points: Tensor) -> Tensor:
     Returns:
         [M,P]
     """
+    if not len(masks):
+        return masks.new_zeros(0, points.shape[1])
     if len(points) == 1 and len(masks) > 1:  # one set of points: the maps are the channels of one picture
         return F.grid_sample(masks[None], 2 * points[:, None] - 1, align_corners=False)[0, :, 0]
     return F.grid_sample(masks[:, None], 2 * points[:, :, None] - 1, align_corners=False)[:, 0, :, 0]

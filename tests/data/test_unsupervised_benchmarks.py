@@ -64,7 +64,7 @@ def _list_of(folder: Path, name: str) -> Path:
 
 
 def test_words_come_first_in_the_list_of_all() -> None:
-    assert list(known_benchmarks())[-2:] == ["coco27", "cityscapes27"]
+    assert list(known_benchmarks())[-3:] == ["coco27", "cityscapes27", "coco_stuff171_train"]
 
 
 @pytest.mark.parametrize("key", UNSUPERVISED_BENCHMARKS)

@@ -19,6 +19,8 @@ from scipy.io import savemat
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.training_sets import TRAINING_SETS
+from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
 from tests.command_line import ROOT
 from tests.data.prepare.test_archives import make
 
@@ -43,6 +45,14 @@ def coco(archives: Path) -> dict[str, list[list[int]]]:
     make(archives / "stuffthingmaps_trainval2017.zip", {name: encoded(raw) for name in names})
     # 91 follows the 80 things and the missing 11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90 (11 of them).
     return {"coco/stuffthingmaps_detectron2/val2017/000000000139.png": [[0, 10, 11, 80], [170, 255, 73, 24]]}
+
+
+def coco_train(archives: Path) -> dict[str, list[list[int]]]:
+    make(archives / "train2017.zip", {"train2017/000000000009.jpg": photograph(1, 3)})
+    label = encoded(np.array([[0, 255, 181]]))
+    names = ("train2017/000000000009.png", "val2017/000000000139.png")
+    make(archives / "stuffthingmaps_trainval2017.zip", dict.fromkeys(names, label))
+    return {"coco/stuffthingmaps_detectron2/train2017/000000000009.png": [[0, 255, 170]]}
 
 
 def voc(archives: Path) -> dict[str, list[list[int]]]:
@@ -179,6 +189,7 @@ def pcontext_full(archives: Path) -> dict[str, list[list[int]]]:
 # Script -> what makes its archives and says what comes of them, and the benchmarks that read it.
 SCRIPTS: dict[str, tuple[Callable[[Path], dict[str, list[list[int]]]], tuple[str, ...]]] = {
     "prepare_coco_stuff.py": (coco, ("coco_stuff171", "coco_object", "coco_object_paper")),
+    "prepare_coco_stuff_train.py": (coco_train, ("coco_stuff171_train",)),
     "prepare_voc.py": (voc, ("voc20", "voc21", "voc21_paper")),
     "prepare_ade20k_150.py": (ade150, ("ade150",)),
     "prepare_ade20k_full.py": (ade847, ("ade847",)),
@@ -197,7 +208,7 @@ def prepare(script: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_benchmark_has_its_script() -> None:
     scripts = {key: f"datasets/{script}" for script, (_, keys) in SCRIPTS.items() for key in keys}
-    assert scripts == {key: benchmark.prepare for key, benchmark in BENCHMARKS.items()}
+    assert scripts == {key: benchmark.prepare for key, benchmark in (BENCHMARKS | TRAINING_SETS).items()}
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
@@ -212,7 +223,8 @@ def test_each_pixel_of_the_labels(script: str, tmp_path: Path) -> None:
     for place, labels in expected.items():
         assert read_label(root / place).tolist() == labels, place
     for key in keys:
-        spec = BENCHMARKS[key].spec(root)
+        benchmark = known_benchmarks()[key]
+        spec = benchmark.spec(root)
         found = spec.find_files()
         assert not found.images_without_label
         assert len(found.records) == len(expected) // (2 if script == "prepare_voc.py" else 1)
@@ -222,7 +234,7 @@ def test_each_pixel_of_the_labels(script: str, tmp_path: Path) -> None:
             rule.apply(raw, record["sem_seg_file_name"])
             with Image.open(record["file_name"]) as image:
                 assert image.size == (raw.shape[1], raw.shape[0])
-        assert f"{BENCHMARKS[key].title}: {len(found.records)} of {BENCHMARKS[key].count:,} images" in done.stdout
+        assert f"{benchmark.title}: {len(found.records)} of {benchmark.count:,} images" in done.stdout
 
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     again = prepare(script, *words)

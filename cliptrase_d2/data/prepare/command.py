@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cliptrase_d2.data.benchmarks import BENCHMARKS, Benchmark, benchmark_root
+from cliptrase_d2.data.benchmarks import Benchmark, benchmark_root
 from cliptrase_d2.data.prepare.archives import Archive, Pick, check_md5, unpack
+from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.whole_files import remove_unfinished
 
@@ -73,11 +74,13 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
     """
     options = _parse(description)
     try:
-        for folder in {PurePosixPath(BENCHMARKS[key].labels).parts[0] for key in keys}:  # not those of other scripts
+        for folder in {
+            PurePosixPath(known_benchmarks()[key].labels).parts[0] for key in keys
+        }:  # not those of other scripts
             remove_unfinished(options.root / folder)
         prepare(options)
         for key in keys:
-            _say(BENCHMARKS[key], options.root)
+            _say(known_benchmarks()[key], options.root)
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -89,10 +92,12 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
 
 def _say(benchmark: Benchmark, root: Path) -> None:
     count = len(benchmark.spec(root).find_files().records)
-    config = f"configs/cliptrase/{benchmark.key.removesuffix('_paper')}_224.yaml"
     print(f"{benchmark.title}: {count:,} of {benchmark.count:,} images with labels, as {benchmark.name}")
-    if not benchmark.key.endswith("_paper"):
-        print(f"  DETECTRON2_DATASETS={root} python train_net.py --eval-only --config-file {config}")
+    command = f"  DETECTRON2_DATASETS={root} python train_net.py"
+    if benchmark.key.endswith("_train"):
+        print(f"{command} --config-file configs/san/san_vit_b16.yaml")
+    elif not benchmark.key.endswith("_paper"):
+        print(f"{command} --eval-only --config-file configs/cliptrase/{benchmark.key}_224.yaml")
 
 
 def _parse(description: str | None) -> Options:

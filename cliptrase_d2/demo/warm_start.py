@@ -1,0 +1,62 @@
+"""Make the queries of a SAN from the masks that CLIPtrase finds in images, as a checkpoint to start training from.
+
+The checkpoint holds one tensor, side_adapter_network.query_embed, so the published SAN takes it as MODEL.WEIGHTS, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``cliptrase warm-start``."""
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="of a SAN, such as configs/san/*.yaml")
+    parser.add_argument("--dataset", metavar="D.yaml|NAME", help="its images are looked at (default: DATASETS.TRAIN)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write")
+    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: changes of the config")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at the images, write the checkpoint, and say what made it."""
+    import torch
+
+    from cliptrase_d2.config import load_config
+    from cliptrase_d2.data.builtin import register_builtin
+    from cliptrase_d2.engine.device import resolve_device
+    from cliptrase_d2.engine.warm_start import sample_masks
+    from cliptrase_d2.errors import InputError
+    from cliptrase_d2.side_adapter.warm_start import query_embeddings
+    from cliptrase_d2.whole_files import write_whole
+
+    if arguments.output.suffix != ".pth":
+        raise InputError("--output", arguments.output, "a file that ends with .pth", "Rename it.")
+    cfg = load_config(arguments.config_file, arguments.opts)
+    dataset = _dataset(arguments.dataset)
+    register_builtin()
+    if dataset is None and not cfg.DATASETS.TRAIN:
+        raise InputError("--dataset", "none, nor DATASETS.TRAIN", "a data set", "Give --dataset D.yaml or a name.")
+    resolve_device(cfg)
+    cfg.freeze()
+    side = cfg.MODEL.SIDE_ADAPTER
+    sample = sample_masks(cfg, dataset or cfg.DATASETS.TRAIN[0])
+    queries = query_embeddings(sample.features, side.NUM_QUERIES, side.WIDTH, max(0, cfg.SEED))
+    content = {"model": {"side_adapter_network.query_embed": queries}}
+    try:
+        write_whole(arguments.output, lambda file: torch.save(content, file))
+    except OSError as error:
+        fix = "Choose another place."
+        raise InputError(arguments.output, str(error), "a file that can be written", fix) from error
+    print(f"{side.NUM_QUERIES} queries of width {side.WIDTH} from {sample}: {arguments.output}")
+    print(f"  python train_net.py --config-file {arguments.config_file} MODEL.WEIGHTS {arguments.output}")
+    return 0
+
+
+def _dataset(name: str | None) -> str | None:
+    """The name of a data set, which is registered here if it is a file."""
+    from cliptrase_d2.data.custom import read_dataset_file
+    from cliptrase_d2.data.register import register_spec
+
+    if name and name.endswith((".yaml", ".yml")):
+        return register_spec(read_dataset_file(name))
+    return name

@@ -95,7 +95,7 @@ def test_only_the_positions_are_trained() -> None:
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_split_that_leaves_a_part_empty_is_refused(count: int) -> None:
-    with pytest.raises(InputError, match="FEATURE_LAST_LAYER_IDX.*1 to 2"):
+    with pytest.raises(InputError, match=r"FEATURE_LAST_LAYER_IDX.*1 to 2"):
         FirstBlocks(tiny_clip().visual, count)
 
 

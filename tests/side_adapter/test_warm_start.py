@@ -34,7 +34,7 @@ def test_prototypes_are_the_centres_of_clouds_the_largest_first() -> None:
 
 
 def test_fewer_masks_than_queries_are_refused() -> None:
-    with pytest.raises(InputError, match="3 masks for 4 queries.*QUERY_INIT_IMAGES"):
+    with pytest.raises(InputError, match=r"3 masks for 4 queries.*QUERY_INIT_IMAGES"):
         prototypes(clouds(3), 4)
 
 

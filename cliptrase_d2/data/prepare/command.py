@@ -74,13 +74,12 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
     """
     options = _parse(description)
     try:
-        for folder in {
-            PurePosixPath(known_benchmarks()[key].labels).parts[0] for key in keys
-        }:  # not those of other scripts
+        benchmarks = [known_benchmarks()[key] for key in keys]
+        for folder in {PurePosixPath(benchmark.labels).parts[0] for benchmark in benchmarks}:  # not of other scripts
             remove_unfinished(options.root / folder)
         prepare(options)
-        for key in keys:
-            _say(known_benchmarks()[key], options.root)
+        for benchmark in benchmarks:
+            _say(benchmark, options.root)
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -23,6 +23,7 @@ from cliptrase_d2.evaluation.published import published_numbers
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.vocabulary import Vocabulary
+from tests import test_config_san
 from tests.clip.tiny import register_tiny, tiny_clip
 from tests.drawn_scenes import CLASSES, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
@@ -86,6 +87,7 @@ def _keys(cfg: CfgNode, prefix: str = "") -> set[str]:
 def test_this_file_tests_every_key() -> None:
     ours = _keys(load_config()) - _keys(get_cfg())
     tested = {key for key, *_ in (*OF_THE_MODEL, *OF_THE_RUN)} | BY_NAME | OF_THE_MASKS
+    tested |= {key for key, *_ in test_config_san.OF_THE_MODEL} | test_config_san.OF_THE_TRAINING
     assert not ours - tested
 
 

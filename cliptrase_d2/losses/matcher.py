@@ -57,7 +57,8 @@ def match(
         + weights.mask * cross_entropy_cost(found, truth)
         + weights.dice * dice_cost(found, truth)
     )  # [Q,T]
-    queries, masks = linear_sum_assignment(cost.cpu().numpy())
+    # A prediction that is no number shall stop the training by its loss, which says more than an error from here.
+    queries, masks = linear_sum_assignment(cost.nan_to_num(0.0, 0.0, 0.0).cpu().numpy())
     return torch.from_numpy(queries), torch.from_numpy(masks)
 
 

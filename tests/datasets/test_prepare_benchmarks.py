@@ -16,11 +16,9 @@ from PIL import Image
 from pycocotools import mask
 from scipy.io import savemat
 
-from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.data.training_sets import TRAINING_SETS
-from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
+from cliptrase_d2.data.unsupervised_benchmarks import UNSUPERVISED_BENCHMARKS, known_benchmarks
 from tests.command_line import ROOT
 from tests.data.prepare.test_archives import make
 
@@ -48,11 +46,9 @@ def coco(archives: Path) -> dict[str, list[list[int]]]:
 
 
 def coco_train(archives: Path) -> dict[str, list[list[int]]]:
-    make(archives / "train2017.zip", {"train2017/000000000009.jpg": photograph(1, 3)})
-    label = encoded(np.array([[0, 255, 181]]))
-    names = ("train2017/000000000009.png", "val2017/000000000139.png")
-    make(archives / "stuffthingmaps_trainval2017.zip", dict.fromkeys(names, label))
-    return {"coco/stuffthingmaps_detectron2/train2017/000000000009.png": [[0, 255, 170]]}
+    coco(archives)
+    make(archives / "train2017.zip", {"train2017/000000000009.jpg": photograph(2, 4)})
+    return {"coco/stuffthingmaps_detectron2/train2017/000000000009.png": [[0, 10, 11, 80], [170, 255, 73, 24]]}
 
 
 def voc(archives: Path) -> dict[str, list[list[int]]]:
@@ -208,7 +204,9 @@ def prepare(script: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_benchmark_has_its_script() -> None:
     scripts = {key: f"datasets/{script}" for script, (_, keys) in SCRIPTS.items() for key in keys}
-    assert scripts == {key: benchmark.prepare for key, benchmark in (BENCHMARKS | TRAINING_SETS).items()}
+    assert scripts == {
+        key: row.prepare for key, row in known_benchmarks().items() if key not in UNSUPERVISED_BENCHMARKS
+    }
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
@@ -223,8 +221,7 @@ def test_each_pixel_of_the_labels(script: str, tmp_path: Path) -> None:
     for place, labels in expected.items():
         assert read_label(root / place).tolist() == labels, place
     for key in keys:
-        benchmark = known_benchmarks()[key]
-        spec = benchmark.spec(root)
+        spec = (benchmark := known_benchmarks()[key]).spec(root)
         found = spec.find_files()
         assert not found.images_without_label
         assert len(found.records) == len(expected) // (2 if script == "prepare_voc.py" else 1)

@@ -57,6 +57,12 @@ def test_no_other_assignment_costs_less() -> None:
     assert torch.isclose(found, torch.as_tensor(best))
 
 
+def test_what_is_no_number_still_matches_so_that_its_loss_can_say_so() -> None:
+    truth = Targets(torch.tensor([0]), half("left")[None])
+    queries, _ = match(torch.full((2, 4), float("nan")), torch.randn(2, 8, 8), truth, LossWeights(), points=32)
+    assert len(queries) == 1
+
+
 def test_more_masks_than_queries_leave_some_alone() -> None:
     truth = Targets(torch.arange(3), torch.stack([half("left"), half("right"), half("top")]))
     queries, masks = match(torch.zeros(2, 4), torch.randn(2, 8, 8), truth, LossWeights(), points=32)

@@ -130,8 +130,9 @@ def _trainer(cfg: CfgNode, san: SAN) -> tuple[SANTrainer, WholeCheckpointer, Any
     optimizer = build_optimizer(cfg, san)
     on_gpu = san.device.type == "cuda"
     half = torch.float16 if on_gpu else torch.bfloat16  # which CPUs compute in
+    places = {} if on_gpu else {"device_ids": None}  # Detectron2 would name a GPU
     trainer = SANTrainer(
-        create_ddp_model(san, broadcast_buffers=False),
+        create_ddp_model(san, broadcast_buffers=False, **places),
         optimizer,
         seed=_seed(cfg),
         parts=cfg.SOLVER.ACCUMULATION_STEPS,
@@ -177,7 +178,7 @@ def _writers(cfg: CfgNode) -> list[EventWriter]:
     try:
         writers.append(TensorboardXWriter(cfg.OUTPUT_DIR))
     except ImportError:
-        logger.info("TensorBoard is not installed (pip install tensorboard): its log is not written.")
+        logger.info("TensorBoard is not installed (pip install 'cliptrase_d2[train]'): its log is not written.")
     return writers
 
 

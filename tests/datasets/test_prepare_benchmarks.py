@@ -290,13 +290,3 @@ def test_voc_archive_without_its_validation_list(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "val.txt: no such file in the archive" in done.stderr
-
-
-def test_ids_are_those_of_the_shared_maps(shared: Path) -> None:
-    maps = json.loads((shared / "data" / "vocabularies.json").read_text(encoding="utf-8"))
-    folder = ROOT / "cliptrase_d2" / "data" / "vocabularies"
-    for key, file in (("ade847", "ade20k_full_ids.txt"), ("pc59", "pcontext_ids.txt")):
-        expected = {int(raw): index for raw, index in maps[key]["raw_id_map"].items() if raw.isdigit() and index < 900}
-        expected = {raw: index for raw, index in expected.items() if index != maps[key]["ignore_label"]}
-        ids = [int(line) for line in (folder / file).read_text().split()]
-        assert {raw: index for index, raw in enumerate(ids)} == expected

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cliptrase_d2.d2.standin.events import CommonMetricPrinter, EventStorage, JSONWriter, get_event_storage
+from cliptrase_d2.d2.standin.events import (
+    CommonMetricPrinter,
+    EventStorage,
+    JSONWriter,
+    TensorboardXWriter,
+    get_event_storage,
+)
 
 
 def test_the_storage_is_the_innermost_that_is_open() -> None:
@@ -65,3 +71,18 @@ def test_the_log_line_has_losses_rate_and_time_left(caplog: pytest.LogCaptureFix
     assert len(caplog.records) == 1
     expected = "eta: 0:01:00  iter: 9  total_loss: 0.5  loss_mask: 0.25  time: 2.0000  data_time: 0.1250  lr: 0.0001"
     assert caplog.records[0].getMessage().startswith(expected)
+
+
+def test_tensorboard_gets_every_number_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = TensorboardXWriter(str(tmp_path))
+    with EventStorage() as storage:
+        for storage.iter in range(3):
+            storage.put_scalar("loss", 4.0 - storage.iter, smoothing_hint=False)
+            writer.write()
+            writer.write()
+    writer.close()
+    read = EventAccumulator(str(tmp_path))
+    read.Reload()
+    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(0, 4.0), (1, 3.0), (2, 2.0)]

@@ -67,11 +67,11 @@ def side_network_of(cfg: CfgNode, first: FirstBlocks, last: LastBlocks) -> SideA
 
 
 def criterion_of(cfg: CfgNode) -> Criterion | None:
-    """The losses of a training on DATASETS.TRAIN; None where that names no data set."""
-    if not cfg.DATASETS.TRAIN:
+    """The losses of a training on DATASETS.TRAIN; None where that names no data set that is registered."""
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("stuff_classes") if cfg.DATASETS.TRAIN else None
+    if classes is None:
         return None
     san = cfg.MODEL.SAN
-    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes
     return Criterion(
         len(classes),
         weights=LossWeights(san.CLASS_WEIGHT, san.MASK_WEIGHT, san.DICE_WEIGHT),

@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cliptrase_d2 import Segmenter
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.losses.criterion import Criterion
 from cliptrase_d2.meta_arch import SAN
 from cliptrase_d2.side_adapter.warm_start import fit_projection
 from cliptrase_d2.vocabulary import Vocabulary
-from tests.meta_arch.tiny_san import picture, tiny_san
+from tests.meta_arch.tiny_san import picture, tiny_san, tiny_san_config
 
 PER_IMAGE = ("MODEL.SAN.QUERY_INIT", "per_image", "MODEL.CLIPTRASE.MIN_SAMPLES", "2", "MODEL.CLIPTRASE.EPS", "1.5")
 
@@ -171,3 +172,16 @@ def test_half_precision_gives_nearly_the_same(tmp_path: Path) -> None:
     first, second = (model([{"image": picture()}])[0]["pred_masks"] for model in (full, half))
     assert not torch.equal(first, second)
     assert torch.allclose(first, second, atol=0.05)
+
+
+def test_a_training_set_that_is_not_known_is_no_obstacle_to_segment(tmp_path: Path) -> None:
+    assert tiny_san(tmp_path, "DATASETS.TRAIN", "('of_another_machine',)").criterion is None
+
+
+def test_the_segmenter_takes_it(tmp_path: Path) -> None:
+    config = tmp_path / "san.yaml"
+    config.write_text(tiny_san_config(tmp_path).dump())
+    result = Segmenter.from_config(config)(picture().byte().permute(1, 2, 0).numpy(), ["sky", "sea;water"])
+    assert result.label_map.shape == (64, 96)
+    assert result.masks.shape == (6, 64, 96)
+    assert result.mask_logits.shape == (6, 2)

@@ -71,9 +71,19 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
         start_queries(cfg, san)
         load_weights(cfg, san)
         start = 0
+    _say_what_is_trained(cfg, san, len(loader_parts[0]))
     trainer.batches = iter(_loader(cfg, *loader_parts, seed=trainer.seed, start=start))
     trainer.train(start, cfg.SOLVER.MAX_ITER)
     return san
+
+
+def _say_what_is_trained(cfg: CfgNode, san: SAN, images: int) -> None:
+    counts = [parameter.numel() for parameter in san.parameters() if parameter.requires_grad]
+    logger.info(
+        "Training %.2f million parameters of SAN beside %s: %d images of %s, %d steps of %d images in %d part(s)",
+        sum(counts) / 1e6, cfg.MODEL.CLIP.NAME, images, ", ".join(cfg.DATASETS.TRAIN),
+        cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS,
+    )  # fmt: skip
 
 
 def _training_data(cfg: CfgNode) -> tuple[list[Any], TrainingMapper]:
@@ -184,10 +194,4 @@ def _writers(cfg: CfgNode) -> list[EventWriter]:
 
 def _evaluate(cfg: CfgNode, model: SAN) -> dict[str, dict[str, float]]:
     """{data set: {metric: percent}} of all of DATASETS.TEST; the names are those of the JSON log."""
-    found = {}
-    for name in cfg.DATASETS.TEST:
-        numbers = evaluate_dataset(cfg, model, name, log_table=False).get("sem_seg", {})
-        found[name] = numbers
-        if numbers:
-            logger.info("%s: mIoU %.2f, pAcc %.2f", name, numbers["mIoU"], numbers["pAcc"])
-    return found
+    return {name: evaluate_dataset(cfg, model, name, log_table=False).get("sem_seg", {}) for name in cfg.DATASETS.TEST}

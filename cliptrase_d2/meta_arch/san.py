@@ -136,7 +136,7 @@ class SAN(nn.Module):
         Raises:
             InputError: no vocabulary from anywhere.
         """
-        images = [self._normalise(given["image"]) for given in batched_inputs]
+        images = [self.normalise(given["image"]) for given in batched_inputs]
         padded = ImageList.from_tensors(images, self.size_divisibility)
         if self.training:
             return self._losses(batched_inputs, padded, totals)
@@ -155,7 +155,7 @@ class SAN(nn.Module):
         Returns:
             Mask logits [B,Q,h,w] and embeddings [B,Q,D] in the joint space.
         """
-        features = self._clip_features(images)
+        features = self.clip_features(images)
         offset = None
         if self.query_init is not None:
             count = self.side_adapter_network.query_embed.shape[1]
@@ -184,10 +184,12 @@ class SAN(nn.Module):
         logits = words.new_full((*words.shape[:-1], len(text.classes) + 1), -torch.inf)
         return logits.scatter_reduce(-1, index.expand_as(words), words, "amax")
 
-    def _normalise(self, image: Tensor) -> Tensor:
+    def normalise(self, image: Tensor) -> Tensor:
+        """RGB in 0 to 255, [...,3,H,W], to what `see` takes."""
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
-    def _clip_features(self, images: Tensor) -> BlockTokens:
+    def clip_features(self, images: Tensor) -> BlockTokens:
+        """What CLIP sees of images [B,3,H,W], normalised."""
         # The published SAN resizes like this: by a factor, without antialiasing.
         small = F.interpolate(images, scale_factor=self.clip_resolution, mode="bilinear", align_corners=False)
         return self.clip_visual_extractor(small)

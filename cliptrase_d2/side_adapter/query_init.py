@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,18 @@ from cliptrase_d2.clip.attention import DenseAttention
 from cliptrase_d2.clip.split_tower import BlockTokens, LastBlocks
 from cliptrase_d2.side_adapter.warm_start import QueryProjection
 from cliptrase_d2.training_free.method import Method, PatchScene
+
+
+class ImageMasks(NamedTuple):
+    """The masks of one image, the largest first; Q is 0 where there is none.
+
+    Attributes:
+        features: [Q,D], pooled over the mask.
+        patches: [Q,N] bool, which patches are its.
+    """
+
+    features: Tensor
+    patches: Tensor
 
 
 class ImageQueries(nn.Module):
@@ -41,12 +55,13 @@ class ImageQueries(nn.Module):
             last_blocks: the other blocks.
             count: Q.
         """
-        offsets = [self.projection(masks[:count]) for masks in self.mask_features(features, last_blocks)]
+        found = self.image_masks(features, last_blocks)
+        offsets = [self.projection(masks.features[:count]) for masks in found]
         return torch.stack([nn.functional.pad(offset, (0, 0, 0, count - len(offset))) for offset in offsets])
 
     @torch.no_grad()
-    def mask_features(self, features: BlockTokens, last_blocks: LastBlocks) -> list[Tensor]:
-        """MAP features of every image's masks (B.3), [Q',D], the largest mask first; [0,D] where there is none."""
+    def image_masks(self, features: BlockTokens, last_blocks: LastBlocks) -> list[ImageMasks]:
+        """CLIPtrase's masks of every image, each with its MAP feature (B.3)."""
         tokens = last_blocks.dense_tokens(features, self.attention, self.correlation_block)
         scene = PatchScene(tokens.patches, tokens.class_token, self.method.correlate(tokens), tokens.grid)
         clusters = self.method.cluster(scene.correlation)  # [B,N]
@@ -54,8 +69,9 @@ class ImageQueries(nn.Module):
         for index, labels in enumerate(clusters):
             masks = self.method.propose(scene, index, labels, scene.grid)
             pooled = self.method.pool(scene, index, masks)[: len(masks)]
-            sizes = torch.bincount(masks.assignment.flatten(), minlength=len(masks))[: len(masks)]
-            found.append(pooled[sizes.argsort(descending=True, stable=True)])
+            patches = masks.assignment.flatten() == torch.arange(len(masks), device=labels.device)[:, None]  # [Q,N]
+            order = patches.sum(1).argsort(descending=True, stable=True)
+            found.append(ImageMasks(pooled[order], patches[order]))
         return found
 
     @torch.no_grad()

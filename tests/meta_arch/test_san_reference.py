@@ -61,7 +61,7 @@ def test_masks_embeddings_and_classes_are_the_published_ones(model: SAN, publish
     image = torch.from_numpy(published["image"]).permute(2, 0, 1)
     images = ((image - model.pixel_mean) / model.pixel_std)[None]
     with torch.no_grad():
-        features = model._clip_features(images)
+        features = model.clip_features(images)
         masks, biases = model.side_adapter_network(images, features)[-1]
         embeddings = model.clip_rec_head(features, biases)
     for name, value in (

@@ -109,7 +109,7 @@ def test_each_mask_has_its_offset_and_the_rest_have_none() -> None:
     queries, first, last = image_queries()
     queries.start_from(fit_projection(torch.randn(40, 32), 24))
     features = first(torch.cat([two_tone(-2, 2), two_tone(0.5, 0.5)]))
-    masks = queries.mask_features(features, last)
+    masks = [image.features for image in queries.image_masks(features, last)]
     offsets = queries(features, last, 6)
     assert len(masks[0]) >= 2
     for found, offset in zip(masks, offsets, strict=True):
@@ -127,9 +127,17 @@ def test_more_masks_than_queries_keep_the_largest() -> None:
 
 def test_the_result_of_an_image_does_not_depend_on_its_company() -> None:
     queries, first, last = image_queries()
-    both = queries.mask_features(first(torch.cat([two_tone(-2, 2), two_tone(1, -1)])), last)
-    alone = queries.mask_features(first(two_tone(1, -1)), last)
-    assert torch.allclose(both[1], alone[0], atol=1e-5)
+    both = queries.image_masks(first(torch.cat([two_tone(-2, 2), two_tone(1, -1)])), last)
+    alone = queries.image_masks(first(two_tone(1, -1)), last)
+    assert torch.allclose(both[1].features, alone[0].features, atol=1e-5)
+    assert torch.equal(both[1].patches, alone[0].patches)
+
+
+def test_each_patch_is_of_one_mask_and_the_largest_mask_comes_first() -> None:
+    queries, first, last = image_queries()
+    patches = queries.image_masks(first(two_tone(-2, 2)), last)[0].patches
+    assert patches.sum(0).tolist() == [1] * 24
+    assert patches.sum(1).tolist() == sorted(patches.sum(1).tolist(), reverse=True)
 
 
 def test_the_linear_layer_is_trained_and_the_clusters_are_not() -> None:

@@ -67,6 +67,16 @@ def test_a_step_in_parts_is_nearly_the_step(tmp_path: Path) -> None:
     assert first["loss_mask"] == pytest.approx(second["loss_mask"], rel=0.2)  # other random points
 
 
+def test_half_precision_trains_too(tmp_path: Path) -> None:
+    run(training_config(tmp_path, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "full")))
+    half = ("SOLVER.AMP.ENABLED", "True", "OUTPUT_DIR", str(tmp_path / "half"))
+    run(training_config(tmp_path, "SOLVER.MAX_ITER", "1", *half))
+    first, second = (lines(tmp_path / name)[-1] for name in ("full", "half"))
+    assert first["loss_ce"] != second["loss_ce"]
+    assert first["loss_ce"] == pytest.approx(second["loss_ce"], rel=0.03)
+    assert first["loss_mask"] == pytest.approx(second["loss_mask"], rel=0.05)
+
+
 def test_the_losses_fall(tmp_path: Path) -> None:
     cfg = training_config(
         tmp_path, "SOLVER.MAX_ITER", "60", "SOLVER.BASE_LR", "0.003", "SOLVER.CHECKPOINT_PERIOD", "99"
@@ -199,3 +209,17 @@ def test_the_trained_model_is_evaluated_from_its_checkpoint(tmp_path: Path) -> N
     trained = run(cfg).eval()
     again = build_segmenter(training_config(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")))
     assert same(trained.state_dict(), again.state_dict())
+
+
+def test_a_checkpoint_of_other_classes_loads_but_for_what_they_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build_segmenter(training_config(tmp_path))
+    state = {**model.state_dict(), "criterion.empty_weight": torch.ones(172)}  # as of the published SAN
+    torch.save({"model": state, "iteration": 59999}, tmp_path / "published.pth")
+    logging.getLogger("cliptrase_d2").propagate = True
+    with caplog.at_level(logging.INFO, "cliptrase_d2.engine.build"):
+        again = build_segmenter(training_config(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "published.pth")))
+    assert f"{len(state) - 1} of the model's {len(state)} tensors are loaded" in caplog.text
+    assert "of another shape, so as they were: 1 (criterion.empty_weight)" in caplog.text
+    assert same(model.state_dict(), again.state_dict())

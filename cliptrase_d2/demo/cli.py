@@ -25,6 +25,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "segment": Command("cliptrase_d2.demo.segment", "images and videos into the classes that you name"),
     "doctor": Command("cliptrase_d2.demo.doctor", "what is installed, which weights and benchmarks are there"),
     "warm-start": Command("cliptrase_d2.demo.warm_start", "queries of a SAN from CLIPtrase's masks, as a checkpoint"),
 }

@@ -95,31 +95,17 @@ def _version(package: str) -> str:
 def _weights() -> Iterator[tuple[str, str]]:
     from cliptrase_d2.clip import embedded
     from cliptrase_d2.config import load_config
+    from cliptrase_d2.demo.weights import cached_weights, download_size
 
-    size = embedded.WEIGHTS.stat().st_size / 1e6
-    yield embedded.NAME, f"part of this package ({size:.1f} MB)"
-    path = _cached_weights(*_CACHED_MODEL)
-    missing = "not here; open_clip downloads it at its first use (some 600 MB), or set MODEL.CLIP.PRETRAINED to a file"
+    yield embedded.NAME, f"part of this package ({embedded.WEIGHTS.stat().st_size / 1e6:.1f} MB)"
+    path, size = cached_weights(*_CACHED_MODEL), download_size(_CACHED_MODEL[0])
+    remedy = "or set MODEL.CLIP.PRETRAINED to a file"
+    missing = f"not here; open_clip downloads it at its first use (some {size:.0f} MB), {remedy}"
     yield " ".join(_CACHED_MODEL), str(path) if path else missing
     folder = Path(load_config().MODEL.CLIP.TEXT_CACHE).expanduser()
     files = list(folder.glob("*.safetensors")) if folder.is_dir() else []
     total = sum(file.stat().st_size for file in files) / 1e6
     yield "text features", f"{len(files)} vocabularies, {total:.1f} MB, {folder}"
-
-
-def _cached_weights(name: str, tag: str) -> Path | None:
-    """Where open_clip would find the weights without a download: Hugging Face's cache, or that of OpenAI's files."""
-    from huggingface_hub import try_to_load_from_cache
-    from open_clip.pretrained import get_pretrained_cfg
-
-    source = get_pretrained_cfg(name, tag)
-    repository = source.get("hf_hub", "").strip("/")
-    for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
-        found = try_to_load_from_cache(repository, file) if repository else None
-        if isinstance(found, str):
-            return Path(found)
-    old = Path("~/.cache/clip").expanduser() / Path(source.get("url", "none")).name
-    return old if old.is_file() else None
 
 
 def _print_benchmarks(root: Path, keys: list[str], deep: bool, workers: int) -> int:

@@ -1,0 +1,108 @@
+"""What a user points at: images and videos, by file, folder or pattern."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from cliptrase_d2.data.files import IMAGE_SUFFIXES
+from cliptrase_d2.errors import InputError
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+
+
+class Video(NamedTuple):
+    """What a video file says of itself.
+
+    Attributes:
+        frames: their number; 0 where the file does not tell.
+        rate: frames per second.
+    """
+
+    frames: int
+    rate: float
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is read frame by frame."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_inputs(words: Sequence[str]) -> list[Path]:
+    """The files that are meant, each once, in the order in which they are named.
+
+    Args:
+        words: files, folders (their images and videos, not those of folders in them) and patterns such as ``*.jpg``.
+    Raises:
+        InputError: a word that nothing answers to, or a file that is neither image nor video.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        found |= dict.fromkeys(_files(word))
+    return list(found)
+
+
+def _files(word: str) -> list[Path]:
+    allowed = f"images ({' '.join(IMAGE_SUFFIXES)}) or videos ({' '.join(VIDEO_SUFFIXES)})"
+    path = Path(word).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if _is_known(file))
+        if not files:
+            raise InputError(path, "a folder without images", allowed, "Check the folder.")
+        return files
+    if path.is_file():
+        if not _is_known(path):
+            raise InputError(path, f"the suffix {path.suffix!r}", allowed, "Convert the file, or leave it out.")
+        return [path]
+    files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if _is_known(Path(match)))
+    if not files:
+        raise InputError(word, "no such file", "files, folders or patterns that match some", "Check the path.")
+    return files
+
+
+def _is_known(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+
+
+def describe_video(path: Path) -> Video:
+    """Number and rate of the frames of a video.
+
+    Raises:
+        InputError: a file that OpenCV cannot read.
+    """
+    reader = cv2.VideoCapture(str(path))
+    try:
+        if not reader.isOpened():
+            fix = "Convert it, to MP4 with H.264 for example."
+            raise InputError(path, "a video that cannot be read", "one that OpenCV reads", fix)
+        frames = max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT)))
+        return Video(frames, float(reader.get(cv2.CAP_PROP_FPS)) or 25.0)
+    finally:
+        reader.release()
+
+
+def read_frames(path: Path, every: int) -> Iterator[np.ndarray]:
+    """Every n-th frame of a video, the first one first, [H,W,3] uint8 RGB.
+
+    Raises:
+        InputError: not one frame can be read.
+    """
+    reader = cv2.VideoCapture(str(path))
+    count = 0
+    try:
+        while reader.grab():
+            if count % every == 0:
+                is_read, frame = reader.retrieve()
+                if not is_read:
+                    break
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            count += 1
+    finally:
+        reader.release()
+    if not count:
+        raise InputError(path, "no frame", "a video with frames", "Check that it plays.")

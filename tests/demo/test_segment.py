@@ -1,0 +1,164 @@
+"""`cliptrase segment`: what it reads, what it writes, and how it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from cliptrase_d2.data.images import read_label
+from cliptrase_d2.demo import inputs, rle, segment, weights
+from cliptrase_d2.demo.cli import main
+from cliptrase_d2.errors import InputError
+from tests.command_line import ROOT, run_process
+
+SCENES = ROOT / "datasets" / "emoji_scenes" / "images"
+CLASSES = "soccer ball, red book;red circle, water"
+
+
+def run(*words: str) -> object:
+    """The command with the embedded model; its exit code or last line."""
+    with pytest.raises(SystemExit) as end:
+        main(["segment", *words])
+    return end.value.code
+
+
+def write_video(path: Path, frames: int) -> None:
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for index in range(frames):
+        video.write(np.full((48, 64, 3), 40 * index, np.uint8))
+    video.release()
+
+
+def test_an_image_gets_overlay_and_labels_in_the_order_of_the_words(tmp_path: Path) -> None:
+    words = ("--classes", CLASSES, "--model", "emoji", "--output", str(tmp_path))
+    assert run(str(SCENES / "seen_010.webp"), *words, "--json", "--masks") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "seen_010.json", "seen_010_labels.png", "seen_010_masks.npz", "seen_010_overlay.png",
+    ]  # fmt: skip
+    labels = read_label(tmp_path / "seen_010_labels.png")
+    assert labels.shape == (224, 224)
+    assert set(np.unique(labels)) == {0, 1, 2}
+    found = json.loads((tmp_path / "seen_010.json").read_text())
+    assert found["classes"] == ["soccer ball", "red book", "water"]
+    assert found["segments"][0]["class"] == "water"  # the largest
+    for part in found["segments"]:
+        assert np.array_equal(rle.decode(part["segmentation"]), labels == part["index"])
+    with np.load(tmp_path / "seen_010_masks.npz") as archive:
+        assert archive["masks"].shape[1:] == (224, 224)
+        assert archive["classes"].tolist() == found["classes"]
+
+
+def test_files_of_words_backgrounds_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in (0, 1):
+        Image.open(SCENES / f"seen_00{index}.webp").save(photos / f"{index}.png")
+    (tmp_path / "words.txt").write_text("grass\nsand\n")
+    words = ("--classes-file", str(tmp_path / "words.txt"), "--background", "lion, sky", "--model", "emoji")
+    assert run(str(photos), *words, "--output", str(tmp_path / "out")) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{index}_{kind}.png" for index in (0, 1) for kind in ("overlay", "labels")
+    }
+    assert "Written to" in capsys.readouterr().out
+
+
+def test_a_video_is_segmented_frame_by_frame(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", 5)
+    words = ("--classes", "grass, sand", "--model", "emoji", "--output", str(tmp_path / "out"), "--every", "2")
+    assert run(str(tmp_path / "clip.mp4"), *words) == 0
+    labels = sorted(path.name for path in (tmp_path / "out" / "clip_labels").iterdir())
+    assert labels == ["000000.png", "000002.png", "000004.png"]
+    video = inputs.describe_video(tmp_path / "out" / "clip_overlay.mp4")
+    assert (video.frames, video.rate) == (3, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.jpg", "--classes", "a"], "no such file"),
+        (["*.nothing", "--classes", "a"], "no such file"),
+        (["notes.txt", "--classes", "a"], "the suffix '.txt'"),
+        (["empty", "--classes", "a"], "a folder without images"),
+        (["a.png", "--classes", "a,,b"], "--classes"),
+        (["a.png", "--classes", "a, a"], "--classes"),
+        (["a.png", "b/a.png", "--classes", "a"], "whose results would have one name"),
+        (["a.png", "--classes", "a", "--every", "0"], "--every"),
+        (["a.png", "--classes", "a", "--model", "ViT-Q"], "ViT-Q"),
+        (["a.png", "--classes", "a", "--model", "emoji", "--attention", "kk"], "kk"),
+        (["a.png", "--classes", "a", "--output", "notes.txt"], "--output"),
+    ],
+)
+def test_what_cannot_be_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "notes.txt").write_text("no picture")
+    for name in ("a.png", "b/a.png"):
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    said = str(run(*words))
+    assert said.startswith("error: ")
+    assert message in said
+
+
+def test_a_broken_video_is_named(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    said = str(run(str(tmp_path / "clip.mp4"), "--classes", "a", "--model", "emoji", "--output", str(tmp_path / "out")))
+    assert "clip.mp4: a video that cannot be read" in said
+
+
+def test_no_network_and_no_weights_offer_the_embedded_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("cliptrase_d2.clip.source.open_clip.download_pretrained", offline)
+    monkeypatch.setattr(weights, "cached_weights", lambda *_: None)
+    said = str(run(str(SCENES / "seen_010.webp"), "--classes", "sky", "--output", str(tmp_path)))
+    assert said.startswith("error: weights 'openai' of CLIP model 'ViT-B-16': a failed download")
+    assert "--model emoji" in said
+    printed = capsys.readouterr().out
+    assert "open_clip fetches them now, some 59" in printed or "open_clip fetches them now, some 60" in printed
+
+
+def test_the_default_weights_are_openais_where_there_are_some() -> None:
+    assert weights.tag_of("ViT-B-16") == weights.tag_of("ViT-B/16") == "openai"
+    assert weights.tag_of("ViT-H-14").startswith("laion2b")
+    with pytest.raises(InputError, match="emoji"):
+        weights.tag_of("ViT-Q")
+
+
+def test_nothing_is_said_where_nothing_is_fetched(tmp_path: Path) -> None:
+    assert weights.what_will_be_fetched("emoji-clip", "emoji_scenes") == ""
+    assert weights.what_will_be_fetched("ViT-B-16", str(tmp_path / "weights.pt")) == ""
+
+
+def test_masks_are_encoded_as_coco_reads_them() -> None:
+    for seed, share in enumerate((0.0, 0.3, 0.7, 1.0)):
+        mask = np.random.default_rng(seed).random((5, 7)) < share
+        encoded = rle.encode(mask)
+        assert sum(encoded["counts"]) == 35
+        assert np.array_equal(rle.decode(encoded), mask)
+        assert np.array_equal(coco.decode(coco.frPyObjects(encoded, 5, 7)).astype(bool), mask)
+
+
+def test_help_is_there_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    printed = capsys.readouterr().out
+    assert "--classes-file" in printed
+    assert segment.__doc__ is not None
+    assert "cliptrase segment photo.jpg" in printed
+
+
+def test_the_demo_can_be_run_as_a_module() -> None:
+    done = run_process("--help", script="-m cliptrase_d2.demo")
+    assert done.returncode == 0
+    assert "--classes-file" in done.stdout

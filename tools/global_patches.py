@@ -38,7 +38,7 @@ from cliptrase_d2.engine.device import resolve_device
 from cliptrase_d2.engine.evaluation import require_datasets
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.training_free import global_patches as measure
-from cliptrase_d2.training_free.correlation import patch_correlation, self_correlation, suppress_global_patches
+from cliptrase_d2.training_free.correlation import patch_correlation, suppress_global_patches
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.whole_files import write_whole, write_whole_text
 
@@ -97,7 +97,7 @@ def measure_layer(query: Tensor, key: Tensor, value: Tensor, method: Method) -> 
         method: says how the correlation is measured.
     """
     attention = measure.mean_attention(query, key)  # [1,N+1,N+1]
-    correlation = self_correlation(query, key, value, measure=method.correlation, heads=method.heads)
+    correlation = method.token_correlation(query, key, value)  # [1,N+1,N+1]
     weights = {
         "attention": patch_correlation(attention),
         "correlation": patch_correlation(correlation),

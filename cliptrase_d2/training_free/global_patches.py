@@ -13,19 +13,23 @@ import torch
 from torch import Tensor
 
 TOP_FRACTION = 0.05  # of the columns: what `top_share` calls the top
-FACTOR = 3.0  # times the uniform share: from where on `global_count` calls a patch global
+FACTOR = 3.0  # times the uniform share: from where on `global_patches` calls a patch global
 
 
 def mean_attention(query: Tensor, key: Tensor) -> Tensor:
-    """softmax(q·kᵀ/√d) of a block, mean over its heads.
+    """softmax(q·kᵀ/√d) of a block, mean over its heads, one after the other: no more than a few T×T are alive at once.
 
     Args:
         query, key: [B,A,T,d], T = N+1 tokens, token 0 the class token.
     Returns:
         [B,T,T] float32, in [0,1], every row of sum 1.
     """
-    logits = query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])  # [B,A,T,T]
-    return logits.softmax(-1).mean(1)
+    batch, heads, tokens, width = query.shape
+    total = torch.zeros(batch, tokens, tokens, device=query.device)
+    with torch.autocast(query.device.type, enabled=False):
+        for q, k in zip(query.float().unbind(1), key.float().unbind(1), strict=True):  # each [B,T,d]
+            total += (q @ k.transpose(1, 2) / math.sqrt(width)).softmax(-1)
+    return total / heads
 
 
 def class_token_share(attention: Tensor) -> Tensor:
@@ -75,13 +79,18 @@ def top_count(patches: int, fraction: float = TOP_FRACTION) -> int:
     return math.ceil(fraction * patches - 1e-9)  # 0.05·20 is 1 and a rounding
 
 
-def global_count(received: Tensor, factor: float = FACTOR) -> Tensor:
-    """The number of global patches: those that receive more than `factor` times the uniform share 1/N.
+def global_patches(received: Tensor, factor: float = FACTOR) -> Tensor:
+    """Which patches are global: those that receive more than `factor` times the uniform share 1/N.
 
     Args:
         received: [B,N], sum 1.
         factor: > 1.
     Returns:
-        [B] int64, 0 to less than N/factor; 0 for uniform weights.
+        [B,N] bool, true for less than N/factor patches; for none where weights are uniform.
     """
-    return (received > factor / received.shape[1]).sum(1)
+    return received > factor / received.shape[1]
+
+
+def global_count(received: Tensor, factor: float = FACTOR) -> Tensor:
+    """The number of global patches, [B,N] -> [B] int64."""
+    return global_patches(received, factor).sum(1)

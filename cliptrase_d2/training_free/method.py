@@ -83,10 +83,11 @@ class Method:
 
     def correlate(self, tokens: VisualTokens) -> Tensor:
         """Correlation rows of the patches, [B,N,N]."""
-        correlation = self_correlation(
-            tokens.query, tokens.key, tokens.value, measure=self.correlation, heads=self.heads
-        )
-        return self.patch_rows(correlation)
+        return self.patch_rows(self.token_correlation(tokens.query, tokens.key, tokens.value))
+
+    def token_correlation(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Similarity of every two tokens of a block, the class token first, [B,A,N+1,d] -> [B,N+1,N+1] (A.2)."""
+        return self_correlation(query, key, value, measure=self.correlation, heads=self.heads)
 
     def patch_rows(self, correlation: Tensor) -> Tensor:
         """Rows to cluster, of tokens with the class token first, [B,N+1,N+1] -> [B,N,N] (A.1)."""
@@ -104,14 +105,14 @@ class Method:
 
     def propose(self, scene: PatchScene, index: int, labels: Tensor, size: tuple[int, int]) -> MaskProposals:
         """Masks of image `index`, whose patches are in clusters `labels` [N], at `size` (H, W)."""
-        return propose_masks(
-            scene.correlation[index],
-            labels,
-            scene.grid,
-            size,
-            upsample=self.mask_upsample,
-            filter_size=self.median_filter,
-        )
+        return self.cluster_masks(scene.correlation[index], labels, scene.grid, size)
+
+    def cluster_masks(
+        self, correlation: Tensor, labels: Tensor, grid: tuple[int, int], size: tuple[int, int]
+    ) -> MaskProposals:
+        """The same from the correlation rows [N,N] of one image, on a grid (h, w) with h·w = N."""
+        upsample, filter_size = self.mask_upsample, self.median_filter
+        return propose_masks(correlation, labels, grid, size, upsample=upsample, filter_size=filter_size)
 
     def pool(self, scene: PatchScene, index: int, masks: MaskProposals) -> Tensor:
         """Mean feature of each mask of image `index` over its own pixels, [Q,D]; of the whole image, [1,D], if Q is 0.

@@ -11,6 +11,7 @@ from torch import Tensor
 from cliptrase_d2.training_free.global_patches import (
     class_token_share,
     global_count,
+    global_patches,
     mean_attention,
     received_shares,
     top_count,
@@ -41,6 +42,7 @@ def test_one_global_column_is_found_with_its_share() -> None:
     assert received.argmax(1).tolist() == [7]
     assert float(top_share(received)) == pytest.approx(0.4)
     assert global_count(received).tolist() == [1]
+    assert global_patches(received).nonzero().tolist() == [[0, 7]]
     # 0.4 is eight times the uniform 0.05, and not more.
     assert global_count(received, factor=7.9).tolist() == [1]
     assert global_count(received, factor=8.1).tolist() == [0]
@@ -93,6 +95,13 @@ def test_attention_is_the_mean_of_the_softmax_of_every_head() -> None:
                 powers = torch.tensor([math.exp(logit) for logit in logits])
                 expected += powers / powers.sum() / 3
             torch.testing.assert_close(found[image, token], expected)
+
+
+def test_attention_keeps_its_precision_under_autocast() -> None:
+    query, key = torch.randn(1, 2, 9, 4), torch.randn(1, 2, 9, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mean_attention(query, key)
+    assert torch.equal(found, mean_attention(query, key))
 
 
 def test_the_class_token_takes_what_patches_give_it_and_its_own_row_does_not_count() -> None:

@@ -20,6 +20,26 @@ def center_crop_geometry(height: int, width: int, side: int) -> tuple[tuple[int,
     return size, (round((size[0] - side) / 2), round((size[1] - side) / 2))
 
 
+def cropped_place(place: int, length: int, resized: int, start: int) -> int:
+    """Where the middle of a pixel of one axis lies once the axis is resized and cut off before ``start``.
+
+    Args:
+        place: pixel, 0 to length - 1.
+        length: of the axis in pixels, before.
+        resized: the same, after.
+        start: first pixel of the crop, in the resized axis.
+    Returns:
+        Pixel of the crop; below 0 or beyond its side for one that is cut off.
+    """
+    return (2 * place + 1) * resized // (2 * length) - start
+
+
+def cropped_range(length: int, resized: int, start: int, side: int) -> range:
+    """The pixels of one axis that ``cropped_place`` leaves inside a crop of ``side`` pixels."""
+    first, after = (-(-(2 * length * edge - resized) // (2 * resized)) for edge in (start, start + side))
+    return range(max(0, first), min(length, after))
+
+
 def whole_size(height: int, width: int, short_side: int, max_size: int, patch_size: int) -> tuple[int, int]:
     """Size with the short side at ``short_side``, unless that puts the long one over ``max_size``.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliptrase_d2.data.geometry import resize_and_crop, whole_size
+from cliptrase_d2.data.geometry import center_crop_geometry, cropped_place, cropped_range, resize_and_crop, whole_size
 from cliptrase_d2.errors import InputError
 
 PROTOCOLS = ("center_crop", "whole", "slide")
@@ -68,6 +68,32 @@ class Protocol:
             InputError: an image so thin that its long side explodes.
         """
         return resize_and_crop(image, self.short_side, resample, where) if self.crops else image
+
+    def place(self, point: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+        """Where a pixel of an image lies in the part that ``crop`` returns of it.
+
+        Args:
+            point: (x, y) in pixels of the image, from its top left corner.
+            size: (height, width) of the image.
+        Returns:
+            (x, y) in pixels of the part.
+        Raises:
+            InputError: a point outside of the image, or of the part.
+        """
+        (x, y), (height, width) = point, size
+        resized, start, part = size, (0, 0), size
+        if self.crops:
+            resized, start = center_crop_geometry(height, width, self.short_side)
+            part = (self.short_side, self.short_side)
+        seen_y, seen_x = map(cropped_range, size, resized, start, part)
+        if x not in seen_x or y not in seen_y:
+            came = f"{x},{y} in an image of {width}x{height} pixels"
+            allowed = f"x of {seen_x[0]} to {seen_x[-1]} and y of {seen_y[0]} to {seen_y[-1]}"
+            allowed += ", the square in its middle that the model sees" if self.crops else ""
+            raise InputError(
+                "point", came, allowed, "Choose another" + (", or the protocol whole." if self.crops else ".")
+            )
+        return cropped_place(x, width, resized[1], start[1]), cropped_place(y, height, resized[0], start[0])
 
     def model_input(self, image: Image.Image) -> dict[str, Any]:
         """What the model takes.

@@ -86,9 +86,7 @@ class Segmenter:
             InputError: an image or a vocabulary that cannot be used.
         """
         vocabulary = Vocabulary.parse(classes, background, where="classes")
-        pixels = _rgb(image)
-        where = image if isinstance(image, str | os.PathLike) else "image"
-        part = self.protocol.crop(Image.fromarray(pixels), Image.Resampling.BICUBIC, where)
+        part, _ = self.shown(image)
         output = self.model([{**self.protocol.model_input(part), "vocabulary": vocabulary}])[0]
         return SegmentationResult(
             image=np.array(part),
@@ -97,6 +95,18 @@ class Segmenter:
             masks=output["pred_masks"].float().cpu().numpy(),
             mask_logits=output["pred_logits"].float().cpu().numpy(),
         )
+
+    def shown(self, image: str | os.PathLike[str] | Image.Image | np.ndarray) -> tuple[Image.Image, tuple[int, int]]:
+        """The part of an image that its result describes, and the (height, width) of the whole; both upright.
+
+        Args:
+            image: whatever `__call__` takes.
+        Raises:
+            InputError: an image that cannot be used.
+        """
+        whole = Image.fromarray(_rgb(image))
+        where = image if isinstance(image, str | os.PathLike) else "image"
+        return self.protocol.crop(whole, Image.Resampling.BICUBIC, where), (whole.height, whole.width)
 
 
 def _rgb(image: object) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptrase_d2.data.geometry import center_crop_geometry, resize_and_crop, whole_size
+from cliptrase_d2.data.geometry import center_crop_geometry, cropped_place, cropped_range, resize_and_crop, whole_size
 from cliptrase_d2.errors import InputError
 
 
@@ -42,6 +42,21 @@ def test_whole_by_hand(size: tuple[int, int], expected: tuple[int, int]) -> None
 
 def test_whole_never_exceeds_the_longest_side_by_rounding() -> None:
     assert whole_size(100, 100, short_side=30, max_size=30, patch_size=16) == (16, 16)
+
+
+def test_a_pixel_is_found_again_in_the_crop_by_its_middle() -> None:
+    # 128 pixels become 85, of which 10 to 73 are left. The middle of pixel 15 is at 15.5·85/128 = 10.29.
+    assert [cropped_place(place, 128, 85, 10) for place in (14, 15, 110, 111)] == [-1, 0, 63, 64]
+    assert cropped_range(128, 85, 10, 64) == range(15, 111)
+
+
+@pytest.mark.parametrize("size", [(50, 70), (300, 70), (224, 225), (9, 3), (1, 1000)])
+def test_the_range_of_an_axis_is_what_the_crop_keeps(size: tuple[int, int]) -> None:
+    resized, start = center_crop_geometry(*size, 32)
+    for length, after, first in zip(size, resized, start, strict=True):
+        kept = [place for place in range(length) if 0 <= cropped_place(place, length, after, first) < 32]
+        assert kept
+        assert kept == list(cropped_range(length, after, first, 32))
 
 
 def test_thinnest_image_gives_a_square() -> None:

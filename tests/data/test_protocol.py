@@ -36,3 +36,35 @@ def test_others_describe_the_image_and_show_it_at_size(name: str) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=", ".join(PROTOCOLS)):
         Protocol("tiles", 32, 64, 16)
+
+
+@pytest.mark.parametrize("name", ["whole", "slide"])
+def test_a_point_of_a_whole_image_is_where_it_was(name: str) -> None:
+    protocol = Protocol(name, 32, 64, 16)
+    assert [protocol.place(point, (50, 70)) for point in ((0, 0), (69, 49))] == [(0, 0), (69, 49)]
+
+
+def test_a_point_is_found_again_in_the_crop() -> None:
+    # 128x96 pixels become 85x64, of which columns 10 to 73 are left.
+    protocol = Protocol("center_crop", 64, 64, 16)
+    assert [protocol.place(point, (96, 128)) for point in ((15, 0), (110, 95))] == [(0, 0), (63, 63)]
+
+
+def test_the_crop_has_at_a_point_what_the_image_has_there() -> None:
+    image = np.zeros((60, 200, 3), np.uint8)
+    image[36:44, 116:124] = 255
+    protocol = Protocol("center_crop", 32, 64, 16)
+    x, y = protocol.place((120, 40), (60, 200))
+    assert np.array(protocol.crop(Image.fromarray(image), BICUBIC, "a.jpg"))[y, x].min() > 250
+
+
+@pytest.mark.parametrize("point", [(70, 0), (0, 50), (-1, 0), (0, -1)])
+def test_a_point_outside_of_the_image_is_refused(point: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=r"in an image of 70x50 pixels.*x of 0 to 69 and y of 0 to 49\. Choose"):
+        Protocol("whole", 32, 64, 16).place(point, (50, 70))
+
+
+@pytest.mark.parametrize("point", [(14, 0), (111, 0), (-1, 0), (15, 96)])
+def test_a_point_that_is_cropped_away_is_refused(point: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=r"x of 15 to 110 and y of 0 to 95, the square in its middle.*protocol whole"):
+        Protocol("center_crop", 64, 64, 16).place(point, (96, 128))

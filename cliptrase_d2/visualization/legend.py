@@ -1,4 +1,4 @@
-"""Words beside a picture: colours and class names on its right, a caption above it."""
+"""Words beside a picture: colours and class names on its right, a caption above it, lines of text."""
 
 from __future__ import annotations
 
@@ -93,16 +93,53 @@ def with_caption(picture: np.ndarray, text: str) -> np.ndarray:
     """The picture with a line of text above it.
 
     Args:
-        picture: [H,W,3] uint8 RGB.
-        text: cut off where it is wider than the picture.
+        picture: [H,W,3] uint8 RGB; gets white on its right where the text is wider.
+        text: one line.
     Returns:
-        [H',W,3] uint8 RGB, H' > H.
+        [H',W',3] uint8 RGB, H' > H and W' >= W.
     """
     height, width = picture.shape[:2]
     size = _font_size(height)
-    strip = Image.new("RGB", (width, 2 * size), _PAPER)
-    ImageDraw.Draw(strip).text((size // 2, size), text, _INK, _font(text, size), anchor="lm")
-    return np.concatenate([np.array(strip), picture])
+    canvas = Image.new("RGB", (max(width, _width(text, size) + size), height + 2 * size), _PAPER)
+    ImageDraw.Draw(canvas).text((size // 2, size), text, _INK, _font(text, size), anchor="lm")
+    canvas.paste(Image.fromarray(picture), (0, 2 * size))
+    return np.array(canvas)
+
+
+def paragraphs(texts: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+    """Text on white, in lines that are broken between words.
+
+    Args:
+        texts: one for each paragraph.
+        size: (height, width) of a picture that it goes with, which gives the size of its letters; where the text does
+            not fit, it is higher, and where one word does not, wider.
+    Returns:
+        [H,W,3] uint8 RGB.
+    """
+    height, width = size
+    letters = _font_size(height)
+    lines: list[str] = []
+    for text in texts:
+        lines += [*([""] if lines else []), *_broken(text, width - letters, letters)]
+    step = round(letters * 1.4)
+    widest = max((_width(line, letters) for line in lines), default=0)
+    canvas = Image.new("RGB", (max(width, widest + letters), max(height, step * len(lines))), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for index, line in enumerate(lines):
+        draw.text((letters // 2, step * index + step // 2), line, _INK, _font(line, letters), anchor="lm")
+    return np.array(canvas)
+
+
+def _broken(text: str, width: int, size: int) -> list[str]:
+    """Lines of a text, each as many words as fit, at least one."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _width(longer, size) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _font_size(height: int) -> int:

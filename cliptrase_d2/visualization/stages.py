@@ -11,6 +11,7 @@ from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
 
 _NOISE = (0, 0, 0)  # patches of no cluster lie in the dark
 _HEAT = 0.6  # opacity of the colours
+_OUTLINE = (255, 0, 255)
 
 
 def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -67,6 +68,25 @@ def mark_patch(image: np.ndarray, grid: tuple[int, int], patch: tuple[int, int])
     return marked
 
 
+def outline_patches(image: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """A line around patches, just inside of them, one for those that touch; of a colour that no heat has.
+
+    Args:
+        image: [H,W,3] uint8 RGB.
+        patches: [h,w] bool.
+    Returns:
+        [H,W,3] uint8 RGB.
+    """
+    marked = image.copy()
+    inside = labels_at_size(patches, image.shape[:2]).astype(np.uint8)
+    width = max(2, min(image.shape[:2]) // 160)
+    for margin, colour in ((width + 1, (0, 0, 0)), (width, _OUTLINE)):
+        around = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
+        rest = cv2.erode(inside, around, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        marked[inside > rest] = colour
+    return marked
+
+
 def side_by_side(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
     """Pictures of one height in a row, on white.
 
@@ -79,3 +99,33 @@ def side_by_side(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
     space = np.full((len(pictures[0]), gap, 3), 255, np.uint8)
     parts = [part for picture in pictures for part in (space, picture)]
     return np.concatenate(parts[1:], axis=1)
+
+
+def in_rows(rows: Sequence[Sequence[np.ndarray]], gap: int = 12) -> np.ndarray:
+    """Pictures in rows and columns, on white; each at the top left of its place.
+
+    Args:
+        rows: of pictures [H,W,3] uint8 RGB of any size; columns are as wide, and rows as high, as what they hold.
+        gap: pixels between rows and between columns.
+    Returns:
+        [H',W',3] uint8 RGB.
+    """
+    columns = max(map(len, rows))
+    heights = [max(len(picture) for picture in row) for row in rows]
+    widths = [max(row[column].shape[1] for row in rows if column < len(row)) for column in range(columns)]
+    canvas = np.full((sum(heights) + gap * (len(rows) - 1), sum(widths) + gap * (columns - 1), 3), 255, np.uint8)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for picture, width in zip(row, widths, strict=False):
+            canvas[top : top + len(picture), left : left + picture.shape[1]] = picture
+            left += width + gap
+        top += height + gap
+    return canvas
+
+
+def fitted(image: np.ndarray, side: int) -> np.ndarray:
+    """An image with its long side at `side` pixels, [H,W,3] uint8 RGB to [H',W',3]."""
+    scale = side / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -43,17 +43,18 @@ def test_the_first_panel_is_the_image_and_a_frame(segmenter: Segmenter, image: s
 
 
 def test_four_panels_and_a_legend_stand_in_a_row(segmenter: Segmenter, image: str) -> None:
-    picture = make_picture.stages(segmenter, image, CLASSES, (0, 0), 48)
-    gaps = [64 * count + 12 * (count - 1) for count in (1, 2, 3)]
-    assert picture.shape[1] > 4 * 64 + 3 * 12
+    picture = make_picture.stages(segmenter, image, CLASSES, (0, 0), 192)
+    gaps = [256 * count + 12 * (count - 1) for count in (1, 2, 3)]
+    assert picture.shape[1] > 4 * 256 + 3 * 12
     for left in gaps:
         assert (picture[:, left : left + 12] == 255).all()
 
 
 def test_a_crop_is_explained_as_it_is_seen(image: str) -> None:
     segmenter = Segmenter(model=tiny_segmenter(), protocol="center_crop", short_side=64, max_size=256)
-    picture = make_picture.stages(segmenter, image, CLASSES, (63, 63), 64)
-    assert (picture[:, 64:76] == 255).all()  # the first panel is square
+    picture = make_picture.stages(segmenter, image, CLASSES, (63, 63), 192)
+    assert (picture[:, 192:204] == 255).all()  # the first panel is square
+    assert (picture[-192:, 191] < 255).any()
 
 
 @pytest.mark.parametrize("point", [(128, 0), (0, 96), (-1, 0)])

@@ -10,11 +10,14 @@ from PIL import ImageFont
 
 from cliptrase_d2.visualization.legend import (
     LegendEntry,
+    _broken,
     _covers,
     _fit,
     _percent,
     _shortened,
+    _width,
     legend,
+    paragraphs,
     with_caption,
     with_legend,
 )
@@ -59,8 +62,38 @@ def test_a_caption_stands_above_the_picture() -> None:
     assert (captioned[:-90] < 128).any()  # letters
 
 
-def test_a_caption_does_not_widen_a_narrow_picture() -> None:
-    assert with_caption(np.zeros((90, 20, 3), np.uint8), "ground truth").shape[1] == 20
+def test_a_caption_is_never_cut_off() -> None:
+    narrow, wide = (with_caption(np.zeros((90, width, 3), np.uint8), "ground truth") for width in (20, 300))
+    below = len(narrow) - 90
+    assert (narrow[below:, :20] == 0).all()
+    assert (narrow[below:, 20:] == 255).all()
+    np.testing.assert_array_equal(narrow[:below], wide[:below, : narrow.shape[1]])
+    assert (narrow[:, -1] == 255)[:below].all()  # no letter touches the edge
+
+
+def test_paragraphs_break_between_words() -> None:
+    # Letters of 12 pixels, lines of 17, half a letter of margin on either side: two lines, an empty one, one more.
+    width = _width("one two", 12) + 12
+    broken = paragraphs(["one two three", "four"], (20, width))
+    assert broken.shape == (4 * 17, width, 3)
+    assert [bool((broken[17 * line : 17 * line + 17] < 128).any()) for line in range(4)] == [True, True, False, True]
+    assert (broken[:, :5] == 255).all()
+
+
+def test_a_short_text_leaves_the_picture_it_goes_with_its_size() -> None:
+    assert paragraphs(["short"], (200, 150)).shape == (200, 150, 3)
+    assert paragraphs([], (200, 150)).shape == (200, 150, 3)
+
+
+def test_lines_have_as_many_words_as_fit() -> None:
+    width = _width("one two", 12)
+    assert _broken("one two one two one", width, 12) == ["one two", "one two", "one"]
+    assert _broken("one two", width - 1, 12) == ["one", "two"]
+    assert _broken("onetwoonetwo one", width, 12) == ["onetwoonetwo", "one"]
+
+
+def test_a_word_that_is_wider_than_its_paragraph_widens_it() -> None:
+    assert paragraphs(["onetwoonetwo"], (20, 30)).shape[1] == _width("onetwoonetwo", 12) + 12
 
 
 def test_entries_without_a_place_share_the_last_line() -> None:

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 
 from cliptrase_d2.visualization.overlay import overlay, palette
-from cliptrase_d2.visualization.stages import cluster_picture, heat_map, mark_patch, side_by_side
+from cliptrase_d2.visualization.stages import (
+    cluster_picture,
+    fitted,
+    heat_map,
+    in_rows,
+    mark_patch,
+    outline_patches,
+    side_by_side,
+)
 
 GREY = np.full((40, 40, 3), 90, np.uint8)
-WHITE, BLACK = [255, 255, 255], [0, 0, 0]
+WHITE, BLACK, MAGENTA = [255, 255, 255], [0, 0, 0], [255, 0, 255]
 
 
 def test_heat_goes_from_blue_to_red() -> None:
@@ -72,3 +80,38 @@ def test_pictures_stand_in_a_row_with_white_between_them() -> None:
     other = np.zeros((40, 7, 3), np.uint8)
     row = side_by_side([GREY, other], gap=3)
     np.testing.assert_array_equal(row, np.concatenate([GREY, np.full((40, 3, 3), 255, np.uint8), other], axis=1))
+
+
+def test_patches_that_touch_have_one_outline_on_their_inside() -> None:
+    # Patches of 10x10 pixels: the two on the left, at the edge of the picture, and one on its own.
+    patches = np.zeros((4, 4), bool)
+    patches[:2, 0] = patches[3, 3] = True
+    picture = outline_patches(GREY, patches)
+    changed = (picture != 90).any(2)
+    assert np.argwhere(changed[:, :20]).max(0).tolist() == [19, 9]
+    assert np.argwhere(changed[:, 20:]).min(0).tolist() == [30, 10]
+    for place in ((0, 0), (1, 5), (10, 0), (10, 9), (19, 5), (35, 30)):
+        assert picture[place].tolist() == MAGENTA
+    assert picture[10, 7].tolist() == BLACK  # thin, within the magenta
+    for place in ((10, 5), (35, 35)):  # no line between the two, and nothing in the middle
+        assert picture[place].tolist() == [90, 90, 90]
+    assert (GREY == 90).all()
+
+
+def test_no_patches_have_no_outline() -> None:
+    np.testing.assert_array_equal(outline_patches(GREY, np.zeros((3, 5), bool)), GREY)
+
+
+def test_pictures_of_different_sizes_stand_in_rows_and_columns() -> None:
+    wide, high = np.zeros((2, 9, 3), np.uint8), np.full((7, 4, 3), 50, np.uint8)
+    table = in_rows([[wide, high], [high, wide], [high]], gap=3)
+    assert table.shape == (7 + 3 + 7 + 3 + 7, 9 + 3 + 9, 3)
+    for (top, left), picture in {(0, 0): wide, (0, 12): high, (10, 0): high, (10, 12): wide, (20, 0): high}.items():
+        np.testing.assert_array_equal(table[top : top + len(picture), left : left + picture.shape[1]], picture)
+    pixels = 2 * wide[..., 0].size + 3 * high[..., 0].size
+    assert (table < 255).all(2).sum() == pixels
+
+
+@pytest.mark.parametrize(("size", "expected"), [((100, 50), (64, 32)), ((10, 20), (32, 64)), ((1, 1000), (1, 64))])
+def test_an_image_is_fitted_by_its_long_side(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert fitted(np.full((*size, 3), 90, np.uint8), 64).tolist() == np.full((*expected, 3), 90).tolist()

@@ -13,6 +13,7 @@ from cliptrase_d2.visualization.overlay import overlay, palette
 from cliptrase_d2.visualization.picture import class_shares, labelled_picture
 
 _SHOWN = 5  # classes in the short form
+_SUFFIXES = ".png, .jpg, .webp or another suffix that Pillow writes"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +64,7 @@ class SegmentationResult:
         Raises:
             InputError: a suffix that Pillow does not write, or a place that cannot be written.
         """
-        _write(self.overlay(), path, ".png, .jpg, .webp or another suffix that Pillow writes")
+        write_picture(self.overlay(), path)
 
     def save_labels(self, path: str | os.PathLike[str]) -> None:
         """Write the label map as PNG of class indices, 16-bit above 255 classes.
@@ -74,10 +75,19 @@ class SegmentationResult:
         if not os.fspath(path).lower().endswith(".png"):
             raise InputError(path, "a file for class indices", "the suffix .png, which keeps them exactly", "Use .png.")
         depth = np.uint8 if len(self.classes) <= 255 else np.uint16
-        _write(self.label_map.astype(depth), path, ".png")
+        write_picture(self.label_map.astype(depth), path, ".png")
 
 
-def _write(pixels: np.ndarray, path: str | os.PathLike[str], suffixes: str) -> None:
+def write_picture(pixels: np.ndarray, path: str | os.PathLike[str], suffixes: str = _SUFFIXES) -> None:
+    """Write pixels, [H,W] or [H,W,3], in the format that the suffix names.
+
+    Args:
+        pixels: uint8, or grey uint16.
+        path: of the file.
+        suffixes: those that are allowed, for the message.
+    Raises:
+        InputError: a suffix that Pillow does not write, or a place that cannot be written.
+    """
     try:
         Image.fromarray(pixels).save(path)
     # In turn: an unknown suffix, a format that is only read, a place that cannot be written.

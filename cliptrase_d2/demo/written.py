@@ -21,6 +21,18 @@ from cliptrase_d2.whole_files import write_whole, write_whole_text
 _CODEC = "mp4v"  # which OpenCV's own wheels can write
 
 
+def make_output_folder(folder: Path) -> None:
+    """Make what --output names, where it is missing.
+
+    Raises:
+        InputError: a place that cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("--output", str(error), "a folder that can be written", "Choose another.") from error
+
+
 class Writer:
     """A folder of results, made where it is missing.
 
@@ -34,10 +46,7 @@ class Writer:
 
     def __init__(self, folder: Path, *, masks: bool, json: bool):
         self.folder, self.masks, self.json = folder, masks, json
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError("--output", str(error), "a folder that can be written", "Choose another.") from error
+        make_output_folder(folder)
 
     def refuse_collisions(self, files: Sequence[Path]) -> None:
         """Refuse two files whose results would have one name.

@@ -14,15 +14,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
+from cliptrase_d2.demo.explanation import explain
 from cliptrase_d2.demo.predictor import Segmenter
-from cliptrase_d2.demo.result import SegmentationResult
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.meta_arch import CLIPtrase
-from cliptrase_d2.training_free.method import PatchScene
 from cliptrase_d2.visualization.legend import with_caption
 from cliptrase_d2.visualization.overlay import labels_at_size
 from cliptrase_d2.visualization.picture import labelled_picture
@@ -48,48 +45,30 @@ def stages(segmenter: Segmenter, image: str, classes: Sequence[str], point: tupl
     """The four panels, each with a caption.
 
     Args:
-        segmenter: its model clusters.
+        segmenter: of the kind that `explain` takes.
         image: path.
         classes: names to look for.
-        point: (x, y) in pixels of the image, or of the square that the protocol crops from it.
+        point: (x, y) in pixels of the image.
         height: of the panels in pixels.
     Returns:
         [H,W,3] uint8 RGB.
     Raises:
-        InputError: an image that cannot be used, or a point outside it.
+        InputError: an image or a model that cannot be used, or a point outside of what the model sees.
     """
-    model = segmenter.model
-    assert isinstance(model, CLIPtrase), "SAN has no clusters"
-    result = segmenter(image, classes)
-    scene = _see(segmenter, model, result)
-    patch = _patch_under(point, result, scene.grid)
-    similarity = scene.correlation[0, patch[0] * scene.grid[1] + patch[1]].view(scene.grid)
-    clusters = model.method.cluster(scene.correlation)[0].view(scene.grid)
+    result, found = segmenter(image, classes), explain(segmenter, image, point)
+    grid = (found.clusters.shape[0], found.clusters.shape[1])
     width = round(height * result.image.shape[1] / result.image.shape[0])
     picture = cv2.resize(result.image, (width, height), interpolation=cv2.INTER_CUBIC)
     # Numbered anew, for the palette's first colours are the most different.
-    found, labels = np.unique(labels_at_size(result.label_map, (height, width)), return_inverse=True)
-    names = [result.classes[index] for index in found]
+    present, labels = np.unique(labels_at_size(result.label_map, (height, width)), return_inverse=True)
+    names = [result.classes[index] for index in present]
     panels = {
-        "image, with one patch": mark_patch(picture, scene.grid, patch),
-        "what the patch is alike to": mark_patch(heat_map(picture, similarity.cpu().numpy()), scene.grid, patch),
-        f"{int(clusters.max()) + 1} clusters of patches": cluster_picture(picture, clusters.cpu().numpy()),
+        "image, with one patch": mark_patch(picture, grid, found.patch),
+        "what the patch is alike to": mark_patch(heat_map(picture, found.recovered[found.block]), grid, found.patch),
+        f"{int(found.clusters.max()) + 1} clusters of patches": cluster_picture(picture, found.clusters),
         "clusters, named by CLIP's words": labelled_picture(picture, labels.reshape(height, width), names),
     }
     return side_by_side([with_caption(panel, caption) for caption, panel in panels.items()])
-
-
-@torch.inference_mode()
-def _see(segmenter: Segmenter, model: CLIPtrase, result: SegmentationResult) -> PatchScene:
-    pixels = segmenter.protocol.model_input(Image.fromarray(result.image))["image"].to(model.device)
-    return model.see(model.tower.normalise(pixels)[None])
-
-
-def _patch_under(point: tuple[int, int], result: SegmentationResult, grid: tuple[int, int]) -> tuple[int, int]:
-    (x, y), (height, width) = point, result.image.shape[:2]
-    if not (0 <= x < width and 0 <= y < height):
-        raise InputError("--point", f"{x},{y}", f"a place in an image of {width}x{height} pixels", "Choose another.")
-    return y * grid[0] // height, x * grid[1] // width
 
 
 def _point(text: str) -> tuple[int, int]:

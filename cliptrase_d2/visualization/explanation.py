@@ -16,6 +16,7 @@ from cliptrase_d2.visualization.stages import (
     in_rows,
     mark_patch,
     outline_patches,
+    without_colour,
 )
 
 _COLUMNS = 6  # of layers; further ones stand below
@@ -118,6 +119,7 @@ def clustering_picture(
         [H',W',3] uint8 RGB.
     """
     panel = fitted(image, side)
+    grey = without_colour(panel)
     before = _numbered_like(before, after)
     rows = []
     for when, outlined, (clusters, masks) in (
@@ -125,11 +127,11 @@ def clustering_picture(
         ("after", np.zeros_like(global_patches), after),
     ):
         found, noise = _counted(_count(clusters), "cluster"), 100 * (clusters < 0).mean()
-        patches = outline_patches(cluster_picture(panel, clusters), outlined)
+        patches = outline_patches(cluster_picture(grey, clusters), outlined)
         rows.append(
             [
                 with_caption(patches, f"{when} denoising: {found}, {noise:.0f} % noise"),
-                with_caption(cluster_picture(panel, masks), f"{when} denoising: {_counted(_count(masks), 'mask')}"),
+                with_caption(cluster_picture(grey, masks), f"{when} denoising: {_counted(_count(masks), 'mask')}"),
             ]
         )
     caption = f"image, {_counted(int(global_patches.sum()), 'global patch', 'global patches')}"

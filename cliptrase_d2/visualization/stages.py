@@ -27,8 +27,12 @@ def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     values = cv2.resize(values, image.shape[1::-1], interpolation=cv2.INTER_LINEAR) / max(values.max(), 1e-12)
     steps = np.rint(255 * values).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(steps, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(grey, 1 - _HEAT, colours, _HEAT, 0)
+    return cv2.addWeighted(without_colour(image), 1 - _HEAT, colours, _HEAT, 0)
+
+
+def without_colour(image: np.ndarray) -> np.ndarray:
+    """An image in grey, [H,W,3] uint8 RGB of three equal channels: colours over it are those that they are."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def cluster_picture(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:

@@ -61,8 +61,8 @@ def explain(
 ) -> Explanation:
     """Look at an image from one of its patches.
 
-    Of all blocks but the one that is clustered only the patch's own rows are kept, so the memory is that of
-    segmenting the image.
+    Of all blocks but the one that is clustered only the patch's own rows are kept, so that a few matrices of N×N are
+    alive at once, and not L.
 
     Args:
         segmenter: its model is CLIPtrase, sees the image as a whole, and makes masks of its own clusters.

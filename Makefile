@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help venv test lint format eval results picture clean
+.PHONY: help venv test lint format docs eval results picture clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
@@ -34,14 +34,20 @@ format: $(READY) ## rewrite the code in the project's style
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
+docs: $(READY) ## build the guides into docs/_build/html; a warning is an error
+	@$(RUN) -c 'import sphinx' || { echo "make docs: the guides need Python 3.11 or newer, as Sphinx does" >&2; exit 1; }
+	$(RUN) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(RUN) -m pytest -q tests/docs/test_built_pages.py
+
 eval: $(READY) ## compare CLIPtrase and plain CLIP on the emoji scenes
 	$(RUN) train_net.py --eval-only --config-file configs/emoji_scenes.yaml
 
 results: $(READY) ## evaluate what RESULTS.md lists, and write it
 	$(RUN) tools/make_results_table.py
 
-picture: $(READY) ## draw the first picture of the README
+picture: $(READY) ## draw the pictures of the README and the guides
 	$(RUN) tools/make_picture.py --output docs/pictures/emoji_scene.jpg
+	$(RUN) docs/make_pictures.py
 
 clean: ## remove .venv and all caches; results in output/ stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

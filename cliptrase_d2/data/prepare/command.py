@@ -72,7 +72,7 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
         prepare: does the work.
         keys: benchmarks that read the result.
     """
-    options = _parse(description)
+    options = parse_arguments(description)
     try:
         benchmarks = [known_benchmarks()[key] for key in keys]
         for folder in {PurePosixPath(benchmark.labels).parts[0] for benchmark in benchmarks}:  # not of other scripts
@@ -99,7 +99,8 @@ def _say(benchmark: Benchmark, root: Path) -> None:
         print(f"{command} --eval-only --config-file configs/cliptrase/{benchmark.key}_224.yaml")
 
 
-def _parse(description: str | None) -> Options:
+def parse_arguments(description: str | None = None) -> Options:
+    """Command line; the description is the docstring of the script."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = benchmark_root()
     parser.add_argument(

@@ -1,0 +1,74 @@
+"""Draw the pictures of the guides, but for the diagram, into docs/pictures: `make picture`.
+
+The model is the embedded one. What is shown enlarged was segmented enlarged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cliptrase_d2.data.emoji_scenes.names import CLASSES
+from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.demo.predictor import Segmenter
+from cliptrase_d2.visualization.legend import with_caption
+from cliptrase_d2.visualization.picture import evaluation_picture
+from cliptrase_d2.visualization.stages import side_by_side
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENES = ROOT / "datasets" / "emoji_scenes"
+PICTURES = ROOT / "docs" / "pictures"
+SCENE = "seen_033"
+WORDS = ["bee", "blue circle;blue ball", "night sky", "gravel", "grass"]
+GRID, GRID_SIDE = (2, 6), 150
+
+
+def enlarged(side: int) -> np.ndarray:
+    """The scene at another size, [H,W,3] uint8 RGB."""
+    scene = Image.fromarray(read_image(SCENES / "images" / f"{SCENE}.webp"))
+    return np.array(scene.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def background(segmenter: Segmenter) -> np.ndarray:
+    """Two classes without, and with, a word for the rest."""
+    scene, things, rest = enlarged(320), WORDS[:2], WORDS[2:]
+    results = {"two classes": segmenter(scene, things), "and a background": segmenter(scene, things, rest)}
+    return side_by_side([with_caption(result.overlay(), caption) for caption, result in results.items()])
+
+
+def truth_and_prediction(segmenter: Segmenter) -> np.ndarray:
+    """A scene as an evaluation draws it."""
+    truth = read_label(SCENES / "annotations" / f"{SCENE}.png")
+    result = segmenter(SCENES / "images" / f"{SCENE}.webp", CLASSES)
+    return evaluation_picture(result.image, result.label_map, truth, CLASSES, ignore_label=255)
+
+
+def scenes() -> np.ndarray:
+    """Some of them, in rows."""
+    files = sorted((SCENES / "images").glob("*.webp"))
+    rows, columns = GRID
+    chosen = files[:: len(files) // (rows * columns)][: rows * columns]
+    small = [np.array(Image.open(file).convert("RGB").resize((GRID_SIDE, GRID_SIDE))) for file in chosen]
+    gap = np.full((12, columns * (GRID_SIDE + 12) - 12, 3), 255, np.uint8)
+    bands = [side_by_side(small[first : first + columns]) for first in range(0, len(small), columns)]
+    return np.concatenate([part for band in bands for part in (gap, band)][1:])
+
+
+def main() -> None:
+    """Draw and write all of them."""
+    segmenter = Segmenter.from_config(ROOT / "configs" / "emoji_scenes.yaml")
+    pictures = {
+        "five_classes.jpg": segmenter(enlarged(448), WORDS).overlay(),
+        "background.jpg": background(segmenter),
+        "truth_and_prediction.jpg": truth_and_prediction(segmenter),
+        "emoji_scenes.jpg": scenes(),
+    }
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(PICTURES / name, quality=88)
+        print(f"docs/pictures/{name}: {picture.shape[1]}x{picture.shape[0]} pixels")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What the guides tell to type works: Python blocks run, commands have the arguments that they are given."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import yaml
+
+from cliptrase_d2.clip.attention import ATTENTIONS
+from cliptrase_d2.config import load_config
+from cliptrase_d2.data.benchmarks import BENCHMARKS
+from cliptrase_d2.data.custom import DATASET_KEYS
+from cliptrase_d2.demo.cli import main
+from cliptrase_d2.mask_sources import MASK_SOURCES
+from tests.docs.pages import PAGES, ROOT, Block, blocks, name_of
+
+COMMANDS = [
+    (block, line)
+    for page in PAGES
+    for block in blocks(page, "bash")
+    for line in block.text.replace("\\\n", " ").splitlines()
+    if not block.mark.startswith("not checked")
+]
+# Those that others brought, and `make`, whose targets test_repository.py looks up.
+NOT_OURS = (". ", "export ", "make ", "pip ", ".venv/bin/python -m pytest")
+
+
+class Parsed(Exception):  # noqa: N818  # no error
+    """Arguments that a parser was given, in place of what it would do with them."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.arguments = arguments
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder like a clone, into which examples may write; what they register is forgotten afterwards."""
+    for name in ("configs", "datasets", "docs", "tools", "train_net.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    with patch.dict(ATTENTIONS), patch.dict(MASK_SOURCES), patch.dict(BENCHMARKS):
+        yield tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
+def test_python_blocks_run_one_after_the_other(page: Path, workspace: Path) -> None:
+    names: dict[str, object] = {"__name__": "__page__"}
+    for block in blocks(page, "python"):
+        code = compile(block.text, block.place, "exec")
+        if not block.mark.startswith("not run"):
+            exec(code, names)
+
+
+@pytest.mark.parametrize(("block", "line"), COMMANDS, ids=lambda value: getattr(value, "place", None))
+def test_command_has_the_arguments_that_it_is_given(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [word for word in shlex.split(line, comments=True) if "=" not in word or not word.split("=")[0].isupper()]
+    if not words or " ".join(words).startswith(NOT_OURS):
+        return
+    monkeypatch.chdir(ROOT)
+    arguments = _read(words, monkeypatch)
+    options = list(getattr(arguments, "opts", None) or [])
+    assert load_config(getattr(arguments, "config_file", None) or None, options)  # each key exists, as does the file
+
+
+def _read(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """The words of a command as its own parser has them; a parser that refuses them exits."""
+    script = next((index for index, word in enumerate(words) if word.endswith(".py")), None)
+    parse = argparse.ArgumentParser.parse_args
+
+    def read(self: argparse.ArgumentParser, *given: object) -> argparse.Namespace:
+        raise Parsed(parse(self, *given))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", read)
+    monkeypatch.setattr(sys, "argv", words[script or 0 :])
+    if script is not None:
+        monkeypatch.syspath_prepend((ROOT / words[script]).parent)
+    with pytest.raises(Parsed) as found:
+        _start(words, script)
+    return found.value.arguments
+
+
+def _start(words: list[str], script: int | None) -> None:
+    """Run a command: the script at a place in its words, or else ``cliptrase``."""
+    if script is None:
+        assert words[0] == "cliptrase"
+        main(words[1:])
+    else:
+        runpy.run_path(os.fspath(ROOT / words[script]), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("block", "line"),
+    [(block, line) for block, line in COMMANDS if block.mark == "runs"],
+    ids=lambda value: getattr(value, "place", None),
+)
+def test_command_runs(block: Block, line: str, workspace: Path) -> None:
+    command, *words = shlex.split(line)
+    assert command == "cliptrase"
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert not end.value.code
+
+
+@pytest.mark.parametrize(
+    "block", [block for page in PAGES for block in blocks(page, "yaml")], ids=lambda block: block.place
+)
+def test_yaml_has_only_known_keys(block: Block, tmp_path: Path) -> None:
+    values = yaml.safe_load(block.text)
+    if not any(key.isupper() for key in values):
+        assert set(values) <= set(DATASET_KEYS)
+        return
+    if "_BASE_" in values:
+        values["_BASE_"] = str(ROOT / values["_BASE_"])
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert load_config(file)

@@ -1,0 +1,77 @@
+"""The references miss nothing: every key, every command, every name that the package offers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import cliptrase_d2
+from cliptrase_d2.config import add_cliptrase_config
+from cliptrase_d2.d2 import CfgNode, get_cfg
+from tests.docs.pages import ROOT
+
+pytest.importorskip("sphinx", reason="the guides need the extra [docs]")
+sys.path.append(str(ROOT / "docs" / "_extensions"))
+
+from configuration_keys import defining_functions, read_keys
+from included_links import relinked
+
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def _keys(cfg: CfgNode, prefix: str = "") -> set[str]:
+    keys: set[str] = set()
+    for name, value in cfg.items():
+        keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
+    return keys
+
+
+def test_every_key_of_the_project_is_in_the_reference_with_its_comment() -> None:
+    cfg = get_cfg()
+    standard = _keys(cfg)
+    add_cliptrase_config(cfg)
+    groups = [group for function in defining_functions() for group in read_keys(function)]
+    names = [name for group in groups for name in group.names]
+    assert set(names) == _keys(cfg) - standard
+    assert len(names) == len(set(names))
+    assert all(group.comment for group in groups)
+
+
+def test_keys_that_share_a_comment_share_an_entry() -> None:
+    group = next(group for group in read_keys("_add_method") if "MODEL.CLIPTRASE.EPS" in group.names)
+    assert group.names == ("MODEL.CLIPTRASE.EPS", "MODEL.CLIPTRASE.MIN_SAMPLES")
+    assert group.comment.startswith("DBSCAN's radius")
+
+
+def test_every_function_that_defines_keys_has_a_section() -> None:
+    page = (REFERENCE / "configuration.md").read_text(encoding="utf-8")
+    assert not [name for name in defining_functions() if f"configuration-keys:: {name}\n" not in page]
+
+
+def test_every_tool_is_on_the_page_of_tools() -> None:
+    page = (REFERENCE / "tools.md").read_text(encoding="utf-8")
+    tools = [path for path in (ROOT / "tools").glob("*.py") if path.name != "__init__.py"]
+    assert tools
+    assert not [path.name for path in tools if f":prog: tools/{path.name}\n" not in page]
+
+
+def test_every_name_of_the_package_is_in_the_python_reference() -> None:
+    page = (REFERENCE / "python.md").read_text(encoding="utf-8")
+    names = set(cliptrase_d2.__all__) - {"__version__"}
+    assert not [name for name in names if f":: cliptrase_d2.{name}\n" not in page]
+
+
+def test_links_of_an_included_file_are_made_those_of_the_page(tmp_path: Path) -> None:
+    text = "[a](prepare.py), [b](../docs/page.md#part), [c](https://example.org), [d](#here)"
+    expected = "[a](../data/prepare.py), [b](page.md#part), [c](https://example.org), [d](#here)"
+    assert relinked(text, tmp_path / "data", tmp_path / "docs") == expected
+
+
+def test_the_notebook_is_stored_without_what_it_printed() -> None:
+    cells = json.loads((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    assert not [cell["id"] for cell in code if cell["outputs"] or cell["execution_count"] is not None]

@@ -12,7 +12,9 @@ from PIL import Image
 
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
 from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.demo.explanation import explain
 from cliptrase_d2.demo.predictor import Segmenter
+from cliptrase_d2.visualization.explanation import Grouping, clustering_picture, correlation_picture
 from cliptrase_d2.visualization.legend import with_caption
 from cliptrase_d2.visualization.picture import evaluation_picture
 from cliptrase_d2.visualization.stages import side_by_side
@@ -20,7 +22,7 @@ from cliptrase_d2.visualization.stages import side_by_side
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = ROOT / "datasets" / "emoji_scenes"
 PICTURES = ROOT / "docs" / "pictures"
-SCENE = "seen_033"
+SCENE, POINT = "seen_033", (133, 100)
 WORDS = ["bee", "blue circle;blue ball", "night sky", "gravel", "grass"]
 GRID, GRID_SIDE = (2, 6), 150
 
@@ -45,6 +47,17 @@ def truth_and_prediction(segmenter: Segmenter) -> np.ndarray:
     return evaluation_picture(result.image, result.label_map, truth, CLASSES, ignore_label=255)
 
 
+def explanations(segmenter: Segmenter) -> dict[str, np.ndarray]:
+    """What ``cliptrase explain`` draws of a patch on the body of a bee."""
+    found = explain(segmenter, SCENES / "images" / f"{SCENE}.webp", POINT)
+    correlation = correlation_picture(
+        found.image, found.patch, found.attention, found.recovered, found.global_patches, clustered=found.block
+    )
+    before, after = Grouping(found.clusters_before, found.masks_before), Grouping(found.clusters, found.masks)
+    clusters = clustering_picture(found.image, found.global_patches[found.block], before, after)
+    return {"correlation.jpg": correlation, "clusters.jpg": clusters}
+
+
 def scenes() -> np.ndarray:
     """Some of them, in rows."""
     files = sorted((SCENES / "images").glob("*.webp"))
@@ -64,6 +77,7 @@ def main() -> None:
         "background.jpg": background(segmenter),
         "truth_and_prediction.jpg": truth_and_prediction(segmenter),
         "emoji_scenes.jpg": scenes(),
+        **explanations(segmenter),
     }
     for name, picture in pictures.items():
         Image.fromarray(picture).save(PICTURES / name, quality=88)

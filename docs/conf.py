@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"cliptrase_d2\.(clip\.(visual|text|split_tower)|losses|side_adapter)\..*"),
     ("py:.*", r".*\._\w+"),
 ]
-smartquotes = False
+smartquotes_action = "D"  # dashes, and quotes as they are
 
 myst_enable_extensions = ["alert", "dollarmath"]
 myst_heading_anchors = 4

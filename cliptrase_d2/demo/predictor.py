@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from cliptrase_d2.config import load_config
-from cliptrase_d2.data.images import read_image, upright_rgb
 from cliptrase_d2.data.protocol import Protocol
+from cliptrase_d2.demo.pixels import ImageLike, rgb_pixels, several_images
+from cliptrase_d2.demo.read_ahead import in_batches, read_ahead
 from cliptrase_d2.demo.result import SegmentationResult
 from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.device import resolve_device
@@ -29,11 +33,17 @@ _DEFAULTS = (
     *("INPUT.MAX_SIZE_TEST", "1344"),
     *("MODEL.CLIPTRASE.RESOLUTION_FREE", "True"),
 )
-_ALLOWED_IMAGES = "a path, a PIL image, or a uint8 array [H,W] or [H,W,3|4] of grey, RGB or RGBA"
 
 
 class Segmenter:
-    """Segments one image at a time into classes that are named with it.
+    """Segments images into classes that are named with them.
+
+    >>> segmenter = Segmenter.from_config("configs/emoji_scenes.yaml")
+    >>> result = segmenter("datasets/emoji_scenes/images/seen_010.webp", ["soccer ball", "red book", "water"])
+    >>> result.label_map.shape
+    (224, 224)
+    >>> max(result.shares(), key=result.shares().get)
+    'water'
 
     Args:
         model: in evaluation mode, where it is to run.
@@ -69,65 +79,138 @@ class Segmenter:
             max_size=cfg.INPUT.MAX_SIZE_TEST,
         )
 
-    def __call__(
-        self,
-        image: str | os.PathLike[str] | Image.Image | np.ndarray,
-        classes: Sequence[str],
-        background: Sequence[str] = (),
-    ) -> SegmentationResult:
+    def __repr__(self) -> str:
+        shown = f"{self.protocol.name} at {self.protocol.short_side} pixels"
+        return f"Segmenter({type(self.model).__name__}, {shown}, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs; images may lie anywhere."""
+        return self.model.device
+
+    def __call__(self, image: ImageLike, classes: Sequence[str], background: Sequence[str] = ()) -> SegmentationResult:
         """Segment one image.
 
         Args:
-            image: a path, a PIL image, or uint8 grey [H,W], RGB [H,W,3] or RGBA [H,W,4]. Alpha is dropped;
-                an EXIF orientation is applied.
+            image: a path, a PIL image, a uint8 array, grey [H,W], RGB [H,W,3] or RGBA [H,W,4], or a uint8 tensor
+                with the channels first, [1,H,W], [3,H,W] or [4,H,W]. Alpha is dropped; an EXIF orientation is applied.
             classes: names to look for, "a;b" are synonyms of one class.
             background: prompts of a last class "background"; none for no such class.
         Raises:
             InputError: an image or a vocabulary that cannot be used.
         """
         vocabulary = Vocabulary.parse(classes, background, where="classes")
-        part, _ = self.shown(image)
-        output = self.model([{**self.protocol.model_input(part), "vocabulary": vocabulary}])[0]
-        return SegmentationResult(
-            image=np.array(part),
-            label_map=output["label_map"].cpu().numpy(),
-            classes=vocabulary.classes,
-            masks=output["pred_masks"].float().cpu().numpy(),
-            mask_logits=output["pred_logits"].float().cpu().numpy(),
-        )
+        return self._segment([self._view(image, "image")], vocabulary)[0]
 
-    def shown(self, image: str | os.PathLike[str] | Image.Image | np.ndarray) -> tuple[Image.Image, tuple[int, int]]:
+    def batch(
+        self, images: Iterable[ImageLike], classes: Sequence[str], background: Sequence[str] = ()
+    ) -> list[SegmentationResult]:
+        """Segment several images at once; each result is that of a single call, but for the rounding of floats.
+
+        Those that the model sees at one size go through it together, so memory grows with their number: for more
+        than some dozens see `stream`.
+
+        Args:
+            images: each as in a single call, of any sizes.
+            classes, background: as in a single call, for all of them.
+        Returns:
+            The results, in the order of the images.
+        Raises:
+            InputError: an image, called ``images[3]`` if it has no path, or a vocabulary that cannot be used.
+        """
+        vocabulary = Vocabulary.parse(classes, background, where="classes")
+        views = [self._numbered_view(numbered) for numbered in enumerate(several_images(images))]
+        return self._segment(views, vocabulary)
+
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        classes: Sequence[str],
+        background: Sequence[str] = (),
+        *,
+        batch_size: int = 1,
+    ) -> Generator[SegmentationResult, None, None]:
+        """Segment any number of images one after the other, the next being read while the last is segmented.
+
+        >>> segmenter = Segmenter.from_config("configs/emoji_scenes.yaml")
+        >>> files = [f"datasets/emoji_scenes/images/seen_00{index}.webp" for index in range(3)]
+        >>> for result in segmenter.stream(files, ["grass", "sand", "water"]):
+        ...     print(result.label_map.shape)
+        (224, 224)
+        (224, 224)
+        (224, 224)
+
+        Nothing happens before the first result is asked for, and images are taken at most twice ``batch_size`` ahead
+        of their results, in a thread of their own. It ends with the iterator, which ``close()`` ends early.
+
+        Args:
+            images: each as in a single call; a generator of endless frames, too.
+            classes, background: as in a single call, for all of them.
+            batch_size: images that are segmented together, 1 or more; no result comes before all of them are there.
+        Yields:
+            The results, in the order of the images. The error of an image, or of the iterable, comes in its place,
+            after the results of all images before it, and ends the iterator.
+        Raises:
+            InputError: a vocabulary or a batch size that cannot be used; while iterating, an image.
+        """
+        vocabulary = Vocabulary.parse(classes, background, where="classes")
+        if batch_size < 1:
+            raise InputError("batch_size", batch_size, "1 or more", "Use 1 for one image after the other.")
+        return self._stream(several_images(images), vocabulary, batch_size)
+
+    def shown(self, image: ImageLike, where: str = "image") -> tuple[Image.Image, tuple[int, int]]:
         """The part of an image that its result describes, and the (height, width) of the whole; both upright.
 
         Args:
             image: whatever `__call__` takes.
+            where: what the message of an error should call it; a path is called by its name.
         Raises:
             InputError: an image that cannot be used.
         """
-        whole = Image.fromarray(_rgb(image))
-        where = image if isinstance(image, str | os.PathLike) else "image"
+        where = os.fspath(image) if isinstance(image, str | os.PathLike) else where
+        whole = Image.fromarray(rgb_pixels(image, where))
         return self.protocol.crop(whole, Image.Resampling.BICUBIC, where), (whole.height, whole.width)
 
+    def _stream(
+        self, images: Iterable[ImageLike], vocabulary: Vocabulary, batch_size: int
+    ) -> Generator[SegmentationResult, None, None]:
+        with closing(read_ahead(enumerate(images), self._numbered_view, batch_size)) as views:
+            for batch in in_batches(views, batch_size):
+                yield from self._segment(batch, vocabulary)
 
-def _rgb(image: object) -> np.ndarray:
-    """[H,W,3] uint8 of whatever a user calls an image."""
-    if isinstance(image, str | os.PathLike):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        return upright_rgb(image, "image")
-    if not isinstance(image, np.ndarray):
-        fix = "Give tensor.permute(1, 2, 0).numpy()." if hasattr(image, "permute") else "Convert it."
-        raise InputError("image", f"a {type(image).__name__}", _ALLOWED_IMAGES, fix)
-    if image.dtype != np.uint8:
-        fix = "Scale it to 0..255 and convert it: (array * 255).round().astype('uint8') for values of 0..1."
-        raise InputError("image", f"an array of {image.dtype}{_range(image)}", _ALLOWED_IMAGES, fix)
-    if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
-        fix = "Bring the channels last, and give one image at a time."
-        raise InputError("image", f"an array of shape {list(image.shape)}", _ALLOWED_IMAGES, fix)
-    return image[..., :3] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    def _numbered_view(self, numbered: tuple[int, ImageLike]) -> _View:
+        index, image = numbered
+        return self._view(image, f"images[{index}]")
+
+    def _view(self, image: ImageLike, where: str) -> _View:
+        part, _ = self.shown(image, where)
+        return _View(np.array(part), self.protocol.model_input(part))
+
+    def _segment(self, views: Sequence[_View], vocabulary: Vocabulary) -> list[SegmentationResult]:
+        """Those of one size together, for SAN pads images of several sizes to one, which their results would show."""
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for index, view in enumerate(views):
+            sizes.setdefault(tuple(view.model_input["image"].shape), []).append(index)
+        results: dict[int, SegmentationResult] = {}
+        for members in sizes.values():
+            outputs = self.model([{**views[index].model_input, "vocabulary": vocabulary} for index in members])
+            for index, output in zip(members, outputs, strict=True):
+                results[index] = _result(views[index].pixels, output, vocabulary)
+        return [results[index] for index in range(len(views))]
 
 
-def _range(array: np.ndarray) -> str:
-    """Smallest and largest value, where there are such."""
-    number = array.size and array.dtype.kind in "iuf"
-    return f" from {array.min():g} to {array.max():g}" if number else ""
+class _View(NamedTuple):
+    """What the result describes, [H,W,3] uint8 RGB, and what the model takes."""
+
+    pixels: np.ndarray
+    model_input: dict[str, Any]
+
+
+def _result(pixels: np.ndarray, output: dict[str, Tensor], vocabulary: Vocabulary) -> SegmentationResult:
+    return SegmentationResult(
+        image=pixels,
+        label_map=output["label_map"].cpu().numpy(),
+        classes=vocabulary.classes,
+        masks=output["pred_masks"].float().cpu().numpy(),
+        mask_logits=output["pred_logits"].float().cpu().numpy(),
+    )

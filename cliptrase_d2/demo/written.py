@@ -88,15 +88,16 @@ class Writer:
         labels.mkdir(exist_ok=True)
         target = self.folder / f"{path.stem}_overlay.mp4"
         video: cv2.VideoWriter | None = None
-        frames = tqdm(read_frames(path, every), total=-(-known.frames // every) or None, desc=path.name, unit="frame")
+        results = segmenter.stream(read_frames(path, every), classes, background)
+        bar = tqdm(results, total=-(-known.frames // every) or None, desc=path.name, unit="frame")
         try:
-            for index, frame in enumerate(frames):
-                result = segmenter(frame, classes, background)
+            for index, result in enumerate(bar):
                 picture = result.overlay(legend=False)
                 video = video or _open(target, picture.shape[1], picture.shape[0], known.rate / every)
                 video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
                 result.save_labels(labels / f"{index * every:06}.png")
         finally:
+            results.close()
             if video is not None:
                 video.release()
 

@@ -1,0 +1,101 @@
+"""What may be called an image, and what may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cliptrase_d2.demo.pixels import ImageLike, rgb_pixels, several_images
+from cliptrase_d2.errors import InputError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+CHANNELS_FIRST = torch.from_numpy(PIXELS).permute(2, 0, 1)
+ORIENTATION, TURN_RIGHT = 0x0112, 6
+
+
+@pytest.mark.parametrize("grey", [PIXELS[..., 0], CHANNELS_FIRST[:1]], ids=["array", "tensor"])
+def test_grey_is_rgb_of_equal_channels(grey: ImageLike) -> None:
+    np.testing.assert_array_equal(rgb_pixels(grey, "image"), np.stack([PIXELS[..., 0]] * 3, axis=2))
+
+
+def test_alpha_is_dropped() -> None:
+    transparent = np.concatenate([PIXELS, np.zeros((50, 70, 1), np.uint8)], axis=2)
+    tensor = torch.from_numpy(transparent).permute(2, 0, 1)
+    for image in (transparent, Image.fromarray(transparent), tensor):
+        np.testing.assert_array_equal(rgb_pixels(image, "image"), PIXELS)
+
+
+def test_a_tensor_has_its_channels_first() -> None:
+    np.testing.assert_array_equal(rgb_pixels(CHANNELS_FIRST, "image"), PIXELS)
+
+
+def test_a_tensor_of_three_rows_is_not_taken_for_one_of_three_channels() -> None:
+    tensor = torch.arange(9 * 5, dtype=torch.uint8).view(3, 3, 5)
+    assert rgb_pixels(tensor, "image")[2, 4].tolist() == [14, 29, 44]  # the last of each channel of 15
+
+
+def test_an_open_image_is_turned_by_its_exif_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = TURN_RIGHT
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(rgb_pixels(image, "image"), np.rot90(PIXELS, -1))
+
+
+def test_an_array_that_lies_in_memory_another_way_is_read_right() -> None:
+    np.testing.assert_array_equal(rgb_pixels(PIXELS[::-1, ::2], "image"), PIXELS[::-1, ::2])
+
+
+@pytest.mark.parametrize(
+    ("image", "came"),
+    [
+        (PIXELS / 255.0, "an array of float64 from 0 to 1"),
+        (PIXELS.astype(np.int64), "an array of int64 from 0 to 255"),
+        (PIXELS > 127, "an array of bool"),
+        (PIXELS.transpose(2, 0, 1), "shape [3, 50, 70]"),
+        (PIXELS[None], "shape [1, 50, 70, 3]"),
+        (PIXELS[..., :2], "shape [50, 70, 2]"),
+        (PIXELS[:0], "shape [0, 70, 3]"),
+        (CHANNELS_FIRST / 255, "a tensor of float32 from 0 to 1"),
+        (CHANNELS_FIRST.bfloat16(), "a tensor of bfloat16 from 0 to 255"),
+        (torch.from_numpy(PIXELS), "a tensor of shape [50, 70, 3]"),
+        (CHANNELS_FIRST[None], "a tensor of shape [1, 3, 50, 70]"),
+        (CHANNELS_FIRST[0], "a tensor of shape [50, 70]"),
+        (None, "a NoneType"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_reason(image: ImageLike, came: str) -> None:
+    with pytest.raises(InputError) as caught:
+        rgb_pixels(image, "images[3]")
+    assert str(caught.value).startswith(f"images[3]: {came}" if came.startswith("a") else "images[3]: a")
+    assert came in str(caught.value)
+    assert "uint8 array [H,W]" in str(caught.value)
+
+
+def test_a_float_image_is_told_how_to_become_one() -> None:
+    with pytest.raises(InputError, match=r"\(array \* 255\)"):
+        rgb_pixels(PIXELS / np.float32(255), "image")
+    with pytest.raises(InputError, match=r"\(tensor \* 255\)"):
+        rgb_pixels(CHANNELS_FIRST / 255, "image")
+
+
+def test_a_truncated_open_image_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "whole.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(InputError, match="truncated"):
+        rgb_pixels(image, "image")
+
+
+@pytest.mark.parametrize("one", ["a.png", Path("a.png"), Image.new("RGB", (2, 2)), PIXELS, CHANNELS_FIRST])
+def test_one_image_is_not_taken_for_several(one: ImageLike) -> None:
+    with pytest.raises(InputError, match=r"^images: a single .* Put it in a list"):
+        several_images(one)  # type: ignore[arg-type]  # which is what happens
+
+
+@pytest.mark.parametrize("several", [[], ["a.png"], (name for name in ("a", "b")), PIXELS[None], CHANNELS_FIRST[None]])
+def test_several_images_are(several: list[ImageLike]) -> None:
+    assert several_images(several) is several

@@ -42,7 +42,7 @@ if TYPE_CHECKING or SIDE == "standin":
     )
     from cliptrase_d2.d2.standin.setup import create_ddp_model, default_argument_parser, default_setup
     from cliptrase_d2.d2.standin.solver import LRMultiplier, WarmupParamScheduler, build_lr_scheduler
-    from cliptrase_d2.d2.standin.structures import ImageList, ShapeSpec
+    from cliptrase_d2.d2.standin.structures import Boxes, ImageList, Instances, ShapeSpec
     from cliptrase_d2.d2.standin.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 
     _VERSION = ""
@@ -67,7 +67,7 @@ else:
         from detectron2.layers import ShapeSpec
         from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, build_model
         from detectron2.solver import LRMultiplier, WarmupParamScheduler, build_lr_scheduler
-        from detectron2.structures import ImageList
+        from detectron2.structures import Boxes, ImageList, Instances
         from detectron2.utils import comm
         from detectron2.utils.events import (
             CommonMetricPrinter,
@@ -87,6 +87,7 @@ __all__ = [
     "SEM_SEG_HEADS_REGISTRY",
     "SIDE",
     "AMPTrainer",
+    "Boxes",
     "CfgNode",
     "CommonMetricPrinter",
     "DatasetCatalog",
@@ -96,6 +97,7 @@ __all__ = [
     "EventWriter",
     "HookBase",
     "ImageList",
+    "Instances",
     "JSONWriter",
     "LRMultiplier",
     "MetadataCatalog",

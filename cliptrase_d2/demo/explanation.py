@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cliptrase_d2.demo.pixels import ImageLike
 from cliptrase_d2.demo.predictor import Segmenter
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources import CorrelationSource
@@ -56,9 +56,7 @@ class Explanation:
 
 
 @torch.inference_mode()
-def explain(
-    segmenter: Segmenter, image: str | os.PathLike[str] | Image.Image | np.ndarray, point: tuple[int, int]
-) -> Explanation:
+def explain(segmenter: Segmenter, image: ImageLike, point: tuple[int, int]) -> Explanation:
     """Look at an image from one of its patches.
 
     Of all blocks but the one that is clustered only the patch's own rows are kept, so that a few matrices of N×N are

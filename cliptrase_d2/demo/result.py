@@ -8,17 +8,34 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from cliptrase_d2.d2 import Instances
+from cliptrase_d2.demo.conversions import CocoSegment, coco_segments, instances_of
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.visualization.overlay import overlay, palette
 from cliptrase_d2.visualization.picture import class_shares, labelled_picture
 
 _SHOWN = 5  # classes in the short form
 _SUFFIXES = ".png, .jpg, .webp or another suffix that Pillow writes"
+_MOST_IN_8_BITS = 255  # classes: label files mostly mean "ignored" by 255
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SegmentationResult:
     """One image, segmented.
+
+    >>> image, words = np.zeros((2, 4, 3), np.uint8), ("sky", "road")
+    >>> result = SegmentationResult(
+    ...     image=image,
+    ...     label_map=np.array([[0, 0, 0, 0], [0, 0, 1, 1]]),
+    ...     classes=words,
+    ...     masks=np.ones((1, 2, 4), np.float32),
+    ...     mask_logits=np.zeros((1, 2), np.float32),
+    ... )
+    >>> result
+    SegmentationResult(4x2 pixels, 1 masks: sky 75.0%, road 25.0%)
+    >>> road = result.to_coco()[1]
+    >>> road["area"], road["bbox"], road["score"]
+    (2, [2.0, 1.0, 2.0, 1.0], 0.5)
 
     Attributes:
         image: [H,W,3] uint8 RGB, what the label map describes: upright, and with the protocol
@@ -58,6 +75,42 @@ class SegmentationResult:
             return labelled_picture(self.image, self.label_map, self.classes)
         return overlay(self.image, self.label_map, palette(len(self.classes)))
 
+    def to_pil(self) -> Image.Image:
+        """The class indices as an image: of mode "P" in the colours of the overlay, "I;16" above 255 classes.
+
+        Either way ``numpy.array`` of it, or of the PNG that it is saved as and Pillow reads, is the label map.
+        """
+        if len(self.classes) > _MOST_IN_8_BITS:
+            return Image.fromarray(self.label_map.astype(np.uint16))
+        image = Image.fromarray(self.label_map.astype(np.uint8))
+        image.putpalette(palette(len(self.classes)).tobytes())
+        return image
+
+    def to_coco(self, image_id: int | str | None = None) -> list[CocoSegment]:
+        """Every class that occurs, as an annotation of COCO; ``json.dumps`` takes it, and so does pycocotools.
+
+        Args:
+            image_id: of this image in your data set; None leaves it out.
+        Returns:
+            For each class, in their order, ``category_id``, its index, and ``category_name``; ``segmentation``, a
+            compressed RLE; ``area`` in pixels; ``bbox``: left, top, width, height; and ``score``, 0 to 1: how sure the
+            masks are of the class, the softmax of their logits, averaged over its pixels, of which each counts for the
+            strongest mask there. An image without masks has no scores.
+        """
+        segments = coco_segments(self.label_map, self.classes, self.masks, self.mask_logits)
+        return segments if image_id is None else [{**segment, "image_id": image_id} for segment in segments]
+
+    def to_instances(self) -> Instances:
+        """The mask proposals as Detectron2's ``Instances``; where that is not installed, its stand-in's.
+
+        Returns:
+            On the CPU ``pred_masks`` [Q',H,W] bool, every pixel in the mask that is strongest there, those without
+            pixels left out; ``pred_classes`` [Q'] int64; ``scores`` [Q'], the softmax of their logits, 0 to 1;
+            and ``pred_boxes``: left, top, right, bottom. A refinement does not show in them.
+        """
+        height, width = self.label_map.shape
+        return instances_of((height, width), self.masks, self.mask_logits)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the overlay with its legend; the suffix decides the format.
 
@@ -74,7 +127,7 @@ class SegmentationResult:
         """
         if not os.fspath(path).lower().endswith(".png"):
             raise InputError(path, "a file for class indices", "the suffix .png, which keeps them exactly", "Use .png.")
-        depth = np.uint8 if len(self.classes) <= 255 else np.uint16
+        depth = np.uint8 if len(self.classes) <= _MOST_IN_8_BITS else np.uint16
         write_picture(self.label_map.astype(depth), path, ".png")
 
 

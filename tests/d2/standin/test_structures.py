@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cliptrase_d2.d2.standin.structures import ImageList, ShapeSpec
+from cliptrase_d2.d2.standin.structures import Boxes, ImageList, Instances, ShapeSpec
 
 
 def test_images_are_padded_below_and_to_the_right() -> None:
@@ -42,3 +42,31 @@ def test_no_images_are_refused() -> None:
 
 def test_a_shape_need_not_be_known_in_full() -> None:
     assert ShapeSpec(channels=3) == ShapeSpec(3, None, None, None)
+
+
+def test_instances_are_their_fields() -> None:
+    instances = Instances((4, 6), scores=torch.tensor([0.2, 0.9, 0.5]))
+    instances.pred_boxes = Boxes(torch.arange(12).view(3, 4))
+    assert (len(instances), instances.image_size) == (3, (4, 6))
+    assert instances.has("pred_boxes")
+    assert not instances.has("pred_masks")
+    assert instances.get("scores") is instances.scores is instances.get_fields()["scores"]
+    assert instances.to("cpu").pred_boxes.tensor.tolist() == instances.pred_boxes.tensor.tolist()
+
+
+def test_some_instances_have_some_of_every_field() -> None:
+    instances = Instances((4, 6), scores=torch.tensor([0.2, 0.9]), pred_boxes=Boxes(torch.arange(8).view(2, 4)))
+    sure = instances[instances.scores > 0.5]
+    assert len(sure) == 1
+    assert sure.pred_boxes.tensor.tolist() == [[4.0, 5.0, 6.0, 7.0]]
+    assert len(instances[:0]) == 0
+
+
+def test_fields_of_another_length_or_name_are_refused() -> None:
+    instances = Instances((4, 6), scores=torch.zeros(2))
+    with pytest.raises(AssertionError, match="3 entries, for 2"):
+        instances.pred_classes = torch.zeros(3)
+    with pytest.raises(AttributeError, match="no field 'labels', but scores"):
+        _ = instances.labels
+    with pytest.raises(NotImplementedError):
+        len(Instances((4, 6)))

@@ -154,7 +154,9 @@ def gaussian_neighbourhood(grid: tuple[int, int], deviation: float) -> Tensor:
         deviation: σ, in patches.
     """
     rows, columns = (_gaussian_of_differences(side, deviation) for side in grid)  # [h,h], [w,w]
-    return F.pad(torch.kron(rows, columns), (1, 0, 1, 0))  # [N+1,N+1]
+    # Not torch.kron: exported to ONNX, it keeps the grid of the trace.
+    patches = (rows[:, None, :, None] * columns[:, None]).flatten(2).flatten(0, 1)  # [h,w,h,w] to [N,N]
+    return F.pad(patches, (1, 0, 1, 0))  # [N+1,N+1]
 
 
 def _gaussian_of_differences(side: int, deviation: float) -> Tensor:

@@ -180,7 +180,8 @@ def embed(visual: VisionTransformer, images: Tensor, position: Tensor) -> Tensor
         [B,N+1,E]
     """
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # [B,N,E]
-    class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)  # [B,1,E]
+    # Not len(), which would tie an exported tower to the batch that it was traced with.
+    class_token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)  # [B,1,E]
     return visual.ln_pre(torch.cat([class_token, patches], dim=1) + position.to(patches.dtype))
 
 

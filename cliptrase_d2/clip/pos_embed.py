@@ -9,6 +9,7 @@ from torch import Tensor
 from cliptrase_d2.errors import InputError
 
 RESIZE_MODES = ("scale_factor", "output_size")
+_CUBIC = -0.75  # the free parameter of PyTorch's cubic kernel
 
 
 def resize_position_embedding(
@@ -45,3 +46,44 @@ def resize_position_embedding(
     patches = F.interpolate(patches, mode="bicubic", align_corners=False, **target)  # [1,E,h,w]
     assert patches.shape[2:] == (height, width), f"resized to {tuple(patches.shape[2:])}, not to {(height, width)}"
     return torch.cat([class_row, patches.flatten(2)[0].T])  # [1+N,E]
+
+
+def position_embedding_by_products(
+    embedding: Tensor, trained_grid: tuple[int, int], grid: tuple[int, int], mode: str
+) -> Tensor:
+    """`resize_position_embedding` as matrix products, for an exported tower that learns the grid only when it runs.
+
+    Nothing in it depends on whether the grid is the trained one, or on a factor that tracing would write down.
+
+    Args:
+        embedding: [1+h0·w0,E], as there.
+        trained_grid: (h0, w0).
+        grid: (h, w), numbers or the symbols that stand for them in a trace.
+        mode: as there.
+    Returns:
+        [1+h·w,E] float32, the same but for rounding.
+    """
+    extra: float | Tensor = 0.0
+    patches = embedding[1:].float().reshape(*trained_grid, -1)  # [h0,w0,E]
+    counts = [torch.full((), side, dtype=torch.float32, device=patches.device) for side in grid]
+    if mode == "scale_factor":
+        is_trained = (counts[0] == trained_grid[0]) & (counts[1] == trained_grid[1])
+        extra = torch.where(is_trained, 0.0, 0.1)  # at the trained grid the embedding stays as it is
+    rows, columns = (
+        _bicubic_weights(side, trained, trained / (count + extra))
+        for side, trained, count in zip(grid, trained_grid, counts, strict=True)
+    )  # [h,h0], [w,w0]
+    resized = torch.einsum("hy,wx,yxe->hwe", rows, columns, patches)
+    return torch.cat([embedding[:1].float(), resized.flatten(0, 1)])
+
+
+def _bicubic_weights(count: int, trained: int, step: Tensor) -> Tensor:
+    """[n,n0]: what each of n places, ``step`` apart, takes of n0 values; PyTorch's kernel, the border values go on."""
+    place = (torch.arange(count, device=step.device) + 0.5) * step - 0.5  # [n]
+    taps = place.floor()[:, None] + torch.arange(-1, 3, device=step.device)  # [n,4]
+    far = (place[:, None] - taps).abs()  # 0 to 2
+    near_weight = ((_CUBIC + 2) * far - (_CUBIC + 3)) * far.square() + 1
+    far_weight = _CUBIC * (((far - 5) * far + 8) * far - 4)
+    weight = torch.where(far <= 1, near_weight, far_weight)  # [n,4]
+    is_hit = taps.clamp(0, trained - 1)[..., None] == torch.arange(trained, device=step.device)  # [n,4,n0]
+    return (weight[..., None] * is_hit).sum(1)

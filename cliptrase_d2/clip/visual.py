@@ -77,12 +77,13 @@ class VisualTower(nn.Module):
         """What `normalise` was given, but for float32's rounding; RGB in 0 to 255, where resizing may have left it."""
         return (images * self.pixel_std + self.pixel_mean).clamp(0, 255)
 
-    def forward(self, images: Tensor, regions: Tensor | None = None) -> VisualTokens:
+    def forward(self, images: Tensor, regions: Tensor | None = None, position: Tensor | None = None) -> VisualTokens:
         """Encode a batch.
 
         Args:
             images: [B,3,H,W] float, normalised; H and W are multiples of the patch size, any aspect.
             regions: [B,N] int64, the true region of every patch, for an oracle.
+            position: [N+1,E], the position embedding of this grid where the caller has it; None to resize the trained.
         Returns:
             Tokens in the joint space, float32; q, k, v as the block computes them.
         Raises:
@@ -90,7 +91,7 @@ class VisualTower(nn.Module):
         """
         grid = self._grid(images)
         self._check_regions(regions)
-        x = clip.embed(self.visual, images, self._position(grid))  # [B,N+1,E]
+        x = clip.embed(self.visual, images, self.position(grid) if position is None else position)  # [B,N+1,E]
         blocks = clip.blocks(self.visual)
         first_read = max(0, len(blocks) - self.attention.blocks)
         dense = x
@@ -130,13 +131,14 @@ class VisualTower(nn.Module):
         Raises:
             InputError: H or W is no multiple of the patch size.
         """
-        x = clip.embed(self.visual, images, self._position(self._grid(images)))  # [B,N+1,E]
+        x = clip.embed(self.visual, images, self.position(self._grid(images)))  # [B,N+1,E]
         for block in clip.blocks(self.visual):
             q, k, v = clip.project_qkv(block, x)
             yield q, k, v
             x = clip.finish_block(block, x, F.scaled_dot_product_attention(q, k, v))
 
-    def _position(self, grid: tuple[int, int]) -> Tensor:
+    def position(self, grid: tuple[int, int]) -> Tensor:
+        """The position embedding of a grid (h, w), [N+1,E]."""
         # Resized anew for every batch: under half a percent of the tower's time, and never stale.
         embedding, trained = clip.position_embedding(self.visual), clip.trained_grid(self.visual)
         return resize_position_embedding(embedding, trained, grid, self.position_resize)

@@ -135,3 +135,13 @@ def test_every_attention_names_its_source() -> None:
 def test_unknown_attention_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'kk'.*qk, v, qq_kk, qq_kk_vv"):
         attention_named("kk")
+
+
+def test_the_neighbourhood_of_an_exported_tower_follows_its_grid() -> None:
+    class Neighbourhood(torch.nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return gaussian_neighbourhood((image.shape[0], image.shape[1]), 5.0)
+
+    sides = {0: torch.export.Dim("h"), 1: torch.export.Dim("w")}
+    exported = torch.export.export(Neighbourhood(), (torch.zeros(4, 4),), dynamic_shapes={"image": sides}).module()
+    torch.testing.assert_close(exported(torch.zeros(2, 3)), gaussian_neighbourhood((2, 3), 5.0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cliptrase_d2.clip.pos_embed import resize_position_embedding
+from cliptrase_d2.clip.pos_embed import RESIZE_MODES, position_embedding_by_products, resize_position_embedding
 from cliptrase_d2.errors import InputError
 
 
@@ -64,6 +64,16 @@ def test_every_grid_comes_out_as_asked() -> None:
     embedding = torch.randn(1 + 14 * 14, 1)
     for side in range(1, 130):
         assert len(resize_position_embedding(embedding, (14, 14), (side, 5), "scale_factor")) == 1 + 5 * side
+
+
+@pytest.mark.parametrize("grid", [(21, 21), (7, 30), (4, 5), (1, 1), (40, 12), (14, 12), (12, 14)])
+@pytest.mark.parametrize("mode", RESIZE_MODES)
+def test_matrix_products_resize_the_same(grid: tuple[int, int], mode: str) -> None:
+    embedding = torch.randn(1 + 14 * 12, 3, generator=torch.Generator().manual_seed(0))
+    resized = position_embedding_by_products(embedding, (14, 12), grid, mode)
+    torch.testing.assert_close(
+        resized, resize_position_embedding(embedding, (14, 12), grid, mode), atol=2e-5, rtol=1e-5
+    )
 
 
 def test_unknown_mode_lists_the_known_ones() -> None:

@@ -1,0 +1,6 @@
+"""The image tower as a file that runs without this package: ONNX, or PyTorch's own format of exported programs."""
+
+from cliptrase_d2.export.tower import ExportableTower
+from cliptrase_d2.export.write import Report, export_tower
+
+__all__ = ["ExportableTower", "Report", "export_tower"]

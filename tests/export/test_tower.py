@@ -1,0 +1,63 @@
+"""The module that is exported is the model's own tower, method and scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cliptrase_d2.errors import InputError
+from cliptrase_d2.export.tower import ExportableTower
+from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.training_free.method import Method
+from tests.meta_arch.tiny_san import tiny_san
+from tests.meta_arch.tiny_segmenter import scene, telling_words, tiny_segmenter
+
+IMAGES = torch.stack([scene(0), scene(1)])  # [2,3,96,128], of 6×8 patches where 4×4 were trained
+
+
+@pytest.fixture(scope="module")
+def model() -> CLIPtrase:
+    return tiny_segmenter(method=Method(suppress_global_patches=False), attention="qq_kk")
+
+
+@pytest.mark.parametrize("grid", [(6, 8), None], ids=["one grid", "any grid"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_it_gives_what_the_model_works_with(model: CLIPtrase, grid: tuple[int, int] | None, dtype: torch.dtype) -> None:
+    text = telling_words(model, IMAGES[0])
+    found = ExportableTower(model, grid)(IMAGES.to(dtype), text.features)
+    seen = model.see(model.tower.normalise(IMAGES))
+    for name in ("patches", "class_token", "correlation"):
+        torch.testing.assert_close(found[name], getattr(seen, name), atol=1e-5, rtol=1e-4)
+    for index in (0, 1):
+        expected = model.method.word_logits(seen, index, text, model.clip.logit_scale.exp())  # [R,h,w]
+        torch.testing.assert_close(found["logits"][index].T.reshape(-1, 6, 8), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_any_grid_is_the_trained_one_too(model: CLIPtrase) -> None:
+    images, words = ExportableTower(model, None).random_inputs(1, 2, (64, 64), torch.uint8)
+    anywhere, here = (ExportableTower(model, grid)(images, words) for grid in (None, (4, 4)))
+    for name in anywhere:
+        assert torch.equal(anywhere[name], here[name])
+
+
+def test_the_models_own_precision_and_weights_stay(model: CLIPtrase) -> None:
+    half = tiny_segmenter(precision="bf16")
+    tower = ExportableTower(half, (4, 4))
+    images, words = tower.random_inputs(1, 2, (64, 64), torch.uint8)
+    tower.tower.visual.proj.data.zero_()
+    assert half.tower.visual.proj.any()
+    assert tower(images, words)["patches"].dtype == torch.float32
+    assert half.precision == torch.bfloat16
+
+
+def test_the_trained_grid_is_that_of_the_position_embedding(model: CLIPtrase) -> None:
+    assert ExportableTower(model, None).trained_grid == (4, 4)
+
+
+def test_what_has_no_such_tower_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"MODEL\.META_ARCHITECTURE: 'SAN'"):
+        ExportableTower(tiny_san(tmp_path), None)
+    with pytest.raises(InputError, match="an oracle, which asks for labels"):
+        ExportableTower(tiny_segmenter(attention="cosine_oracle"), None)

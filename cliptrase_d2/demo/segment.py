@@ -11,8 +11,10 @@ video the overlays as a video, and a PNG for every frame. --config-file takes a 
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 
+from cliptrase_d2.demo.class_arguments import add_class_arguments, named_classes
 from cliptrase_d2.demo.model_arguments import add_model_arguments, segmenter_of
 
 
@@ -20,10 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``cliptrase segment``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, videos, folders of them, or patterns")
-    words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument("--classes", help='classes with commas between them; "cat;kitten" are synonyms of one')
-    words.add_argument("--classes-file", type=Path, metavar="FILE", help="text file, one class per line")
-    parser.add_argument("--background", default="", metavar="WORDS", help='words of a last class "background"')
+    add_class_arguments(parser, required=True)
     parser.add_argument("--output", type=Path, default=Path("output/segment"), help="folder (default output/segment)")
     add_model_arguments(parser, protocols=("whole", "slide", "center_crop"))
     parser.add_argument("--attention", help="of CLIP's last block: qq_kk_vv (default), qq_kk, v, qk, clearclip, ...")
@@ -36,31 +35,26 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment everything; 0 if it could be."""
     from tqdm import tqdm
 
-    from cliptrase_d2.data.custom import read_class_file
     from cliptrase_d2.demo.inputs import find_inputs, is_video
     from cliptrase_d2.demo.written import Writer
     from cliptrase_d2.errors import InputError
-    from cliptrase_d2.vocabulary import Vocabulary
 
     if arguments.every < 1:
         raise InputError("--every", arguments.every, "1 or more", "Use 1 for every frame.")
     files = find_inputs(arguments.images)
-    if arguments.classes_file:
-        classes, where = read_class_file(arguments.classes_file), str(arguments.classes_file)
-    else:
-        classes, where = tuple(arguments.classes.split(",")), "--classes"
-    background = arguments.background.split(",") if arguments.background else []
-    Vocabulary.parse(classes, background, where)  # before the model is loaded, which takes its time
+    classes, background = named_classes(arguments)
     writer = Writer(arguments.output, masks=arguments.masks, json=arguments.json)
     writer.refuse_collisions(files)
     attention = ["MODEL.CLIPTRASE.ATTENTION", arguments.attention] if arguments.attention else []
     segmenter = segmenter_of(arguments, attention)
-    for file in tqdm(files, unit="file", disable=len(files) == 1):
-        if is_video(file):
-            writer.write_video(file, segmenter, classes, background, arguments.every)
-        else:
-            result = segmenter(file, classes, background)
-            writer.write(file.stem, result)
-            tqdm.write(f"{file}: {result}")
+    images = (file for file in files if not is_video(file))
+    with closing(segmenter.stream(images, classes, background)) as results:
+        for file in tqdm(files, unit="file", disable=len(files) == 1):
+            if is_video(file):
+                writer.write_video(file, segmenter, classes, background, arguments.every)
+            else:
+                result = next(results)
+                writer.write(file.stem, result)
+                tqdm.write(f"{file}: {result}")
     print(f"Written to {arguments.output}/")
     return 0

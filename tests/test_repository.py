@@ -31,7 +31,8 @@ FORBIDDEN = {
     "d2": EVERY_ROOM - {"d2"},
     "data": MODEL_ROOMS | {"engine", "demo"},
     "evaluation": MODEL_ROOMS | {"engine", "demo"},
-    "meta_arch": {"evaluation", "engine", "demo"},
+    "meta_arch": {"evaluation", "engine", "demo", "export"},
+    "export": {"config", "data", "evaluation", "engine", "demo", "d2"},
 }
 # These take a whole config; everywhere else it ends at from_config and the functions that it shares with the engine.
 CONFIG_READERS = {"config", "d2", "engine", "demo"}

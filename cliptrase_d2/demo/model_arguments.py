@@ -13,12 +13,14 @@ if TYPE_CHECKING:  # what loads PyTorch waits until the command runs, so that he
 DEFAULT_MODEL = "ViT-B-16"
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, *, protocols: Sequence[str]) -> None:
-    """--model, --pretrained, --config-file, --protocol, one of those given, and --opts."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, protocols: Sequence[str] = ()) -> None:
+    """--model, --pretrained, --config-file, --opts and, where there are protocols, --protocol, one of these."""
     parser.add_argument("--model", help="'emoji', part of this package, or a ViT of open_clip (default ViT-B-16)")
     parser.add_argument("--pretrained", metavar="TAG|FILE", help="its weights (default: OpenAI's, or the first tag)")
     parser.add_argument("--config-file", metavar="FILE", help="a configuration in place of --model")
-    parser.add_argument("--protocol", choices=protocols, help="how an image is shown to it")
+    parser.set_defaults(protocol=None)
+    if protocols:
+        parser.add_argument("--protocol", choices=protocols, help="how an image is shown to it")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="changes of the configuration")
 
 

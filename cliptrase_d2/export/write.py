@@ -13,6 +13,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from cliptrase_d2 import __version__
+from cliptrase_d2.clip.attention import ATTENTIONS
 from cliptrase_d2.clip.open_clip_modules import pixel_statistics
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.export.formats import Runner, format_of
@@ -147,7 +148,8 @@ def _refuse(differences: Mapping[tuple[int, ...], Differences], tolerance: float
 def _metadata(tower: ExportableTower, size: tuple[int, int], any_size: bool) -> dict[str, str]:
     """All that a user of the file must know, as text."""
     mean, std = pixel_statistics(tower.tower.visual)
-    method, side = tower.method, tower.patch_size
+    method, side, attention = tower.method, tower.patch_size, tower.tower.attention
+    names = [name for name, known in ATTENTIONS.items() if known is attention]
     return {
         "description": "CLIPtrase: images and text features to patches, class token, correlation and logits",
         "images": "RGB, 0 to 255; mean and std are taken off in here",
@@ -155,6 +157,7 @@ def _metadata(tower: ExportableTower, size: tuple[int, int], any_size: bool) -> 
         "patch_size": str(side),
         "pixel_mean": " ".join(f"{value:.8g}" for value in mean),
         "pixel_std": " ".join(f"{value:.8g}" for value in std),
+        "attention": names[0] if names else attention.source,
         "correlation_layer": str(tower.tower.correlation_layer),
         "correlation": f"{method.correlation}, heads {method.heads}",
         "suppress_global_patches": str(method.suppress_global_patches),

@@ -74,6 +74,26 @@ def test_images_are_padded_alike(theirs: SimpleNamespace, ours: SimpleNamespace)
         assert first.image_sizes == second.image_sizes
 
 
+def test_instances_keep_and_choose_alike(theirs: SimpleNamespace, ours: SimpleNamespace) -> None:
+    def found(structures: Any) -> list[Any]:
+        instances = structures.Instances((4, 6), scores=torch.tensor([0.2, 0.9, 0.5]))
+        instances.pred_boxes = structures.Boxes(torch.arange(12).view(3, 4))
+        failures = []
+        for attempt in (
+            lambda: instances.set("pred_classes", torch.zeros(2)),
+            lambda: instances.labels,
+            lambda: len(structures.Instances((4, 6))),
+        ):
+            with pytest.raises((AssertionError, AttributeError, NotImplementedError)) as caught:
+                attempt()
+            failures.append(caught.type)
+        sure = instances[instances.scores > 0.4].to("cpu")
+        fields = {name: getattr(value, "tensor", value).tolist() for name, value in sure.get_fields().items()}
+        return [fields, len(sure), sure.image_size, sure.has("scores"), sure.has("labels"), failures]
+
+    assert found(theirs.images) == found(ours.images)
+
+
 def test_catalogs_fail_alike(theirs: SimpleNamespace, ours: SimpleNamespace) -> None:
     def failures(catalog: Any) -> list[str]:
         datasets, metadata = type(catalog.DatasetCatalog)(), type(catalog.MetadataCatalog)()

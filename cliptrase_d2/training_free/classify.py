@@ -102,3 +102,26 @@ def mean(
     mask_logits = word_means.new_full((masks, classes), -torch.inf)
     mask_logits = mask_logits.scatter_reduce(1, class_index.expand(masks, -1), word_means, "amax")  # [Q,C]
     return Classification(mask_logits.argmax(1)[assignment], mask_logits)
+
+
+def class_confidence(labels: Tensor, logits: Tensor, class_index: Tensor, classes: int) -> Tensor:
+    """How sure CLIP itself is of each class where it was chosen: the mean of its probability over the class's pixels.
+
+    The probabilities are the softmax of a patch's logits over the classes, upsampled bilinearly. Masks take no part in
+    them, so they compare across methods with masks and without.
+
+    Args:
+        labels: [H,W] int64, the class 0 to C-1 that each pixel was given.
+        logits: [R,h,w] on the grid.
+        class_index: [R] int64, the class of each word; a class is as good as its best word.
+        classes: C.
+    Returns:
+        [C] float32 in [0,1]; 0 for a class without pixels.
+    """
+    words, *grid = logits.shape
+    index = class_index[:, None].expand(-1, grid[0] * grid[1])
+    best = logits.new_full((classes, grid[0] * grid[1]), -torch.inf)
+    best = best.scatter_reduce(0, index, logits.reshape(words, -1), "amax")  # [C,N]
+    weights = region_weights(labels, classes, (grid[0], grid[1]))  # [C,N]
+    pixels = weights.sum(1).clamp_min(1)
+    return ((weights * best.double().softmax(0)).sum(1) / pixels).float()

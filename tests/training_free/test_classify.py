@@ -180,3 +180,28 @@ def test_847_classes() -> None:
     found = classify.vote(labels, assignment, 3, 847)
     assert torch.equal(found.label_map, reference.vote(labels, assignment))
     assert math.isclose(found.mask_logits.exp().sum().item(), 3, abs_tol=1e-4)
+
+
+def test_confidence_is_the_mean_probability_over_a_classs_pixels() -> None:
+    # Two patches beside each other: ln 3 against 0 is 3/4 to 1/4, ln 1 against 0 a half each.
+    logits = torch.tensor([[[math.log(3), 0.0]], [[0.0, 0.0]]])  # [2,1,2]
+    index, one_each = torch.tensor([0, 1]), torch.tensor([[0, 1]])
+    torch.testing.assert_close(classify.class_confidence(one_each, logits, index, 2), torch.tensor([0.75, 0.5]))
+    both = torch.tensor([[0, 0]])  # the mean of 3/4 and 1/2; the other class has no pixel
+    torch.testing.assert_close(classify.class_confidence(both, logits, index, 2), torch.tensor([0.625, 0.0]))
+
+
+def test_confidence_of_a_class_is_that_of_its_best_word() -> None:
+    logits = torch.tensor([0.0, math.log(3), 0.0])[:, None, None]  # two words, then one: 3/4 to 1/4
+    found = classify.class_confidence(torch.zeros(2, 2, dtype=torch.int64), logits, torch.tensor([0, 0, 1]), 2)
+    assert found[0].item() == pytest.approx(0.75)
+
+
+def test_confidence_is_the_mean_of_upsampled_probabilities() -> None:
+    logits, index = torch.randn(5, 3, 4), torch.tensor([0, 0, 1, 2, 3])
+    labels = torch.randint(0, 3, (11, 17))
+    best = torch.stack([logits[index == c].amax(0) for c in range(4)])  # [4,3,4]
+    upsampled = reference.upsample(best.softmax(0), (11, 17))
+    expected = [upsampled[c][labels == c].mean() for c in range(3)]
+    found = classify.class_confidence(labels, logits, index, 4)
+    torch.testing.assert_close(found, torch.tensor([*expected, 0.0]), atol=1e-5, rtol=1e-5)

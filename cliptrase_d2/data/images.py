@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,21 @@ def _rgb(image: Image.Image, where: object) -> np.ndarray:
         return np.array(image.convert("RGB"))
     except ValueError as error:
         raise _no_colours(where, f"the colour mode {image.mode}") from error
+
+
+def read_size(path: str | Path, formats: Sequence[str] | None = None) -> tuple[int, int]:
+    """(width, height) of an image file as they are stored; no pixel is decoded.
+
+    Args:
+        path: of the file.
+        formats: Pillow's names of those that are tried; None for all that it knows.
+    Raises:
+        InputError: a file that is missing or in none of the formats, or of more pixels than Pillow opens.
+    """
+    with _explained(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is the caller who asks for the size
+        with Image.open(path, formats=formats) as image:
+            return image.size
 
 
 def read_label(path: str | Path) -> np.ndarray:

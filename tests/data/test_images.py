@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.data.images import read_image, read_label, read_size
 from cliptrase_d2.errors import InputError
 
 ORIENTATION = 0x0112  # EXIF tag
@@ -117,13 +117,13 @@ def test_image_of_32_bits(tmp_path: Path) -> None:
         read_image(path)
 
 
-@pytest.mark.parametrize("read", [read_image, read_label])
+@pytest.mark.parametrize("read", [read_image, read_label, read_size])
 def test_missing_file(tmp_path: Path, read: object) -> None:
     with pytest.raises(InputError, match=r"none\.png: no such file"):
         read(tmp_path / "none.png")  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("read", [read_image, read_label])
+@pytest.mark.parametrize("read", [read_image, read_label, read_size])
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n"])
 def test_broken_file(tmp_path: Path, read: object, content: bytes) -> None:
     path = tmp_path / "broken.png"
@@ -174,6 +174,19 @@ def test_image_of_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(InputError, match=r"too many pixels. Allowed: 200 at most"):
         read_image(path)
+
+
+def test_size_is_read_without_the_pixels(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.new("L", (3000, 100)))
+    path.write_bytes(path.read_bytes()[:60])  # the header and a little more
+    assert read_size(path) == (3000, 100)
+
+
+def test_size_is_read_of_the_formats_that_are_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", Image.new("L", (3, 2)))
+    assert read_size(path, ["TIFF"]) == (3, 2)
+    with pytest.raises(InputError, match="unreadable"):
+        read_size(path, ["PNG"])
 
 
 def test_folder_in_place_of_an_image(tmp_path: Path) -> None:

@@ -67,16 +67,12 @@ def model_title(arguments: argparse.Namespace) -> str:
 
 def _options(arguments: argparse.Namespace) -> list[str]:
     """KEY VALUE pairs of the arguments but --opts."""
-    from cliptrase_d2.clip import embedded
-    from cliptrase_d2.demo.weights import EMBEDDED, tag_of
+    from cliptrase_d2.demo.weights import model_options
 
     options: list[str] = []
     model = arguments.model or ("" if arguments.config_file else DEFAULT_MODEL)
-    if model in (EMBEDDED, embedded.NAME):
-        options += ["MODEL.CLIP.NAME", embedded.NAME, "MODEL.CLIP.PRETRAINED", embedded.TAG]
-        options += ["INPUT.MIN_SIZE_TEST", "112", "INPUT.MAX_SIZE_TEST", "448"]
-    elif model:
-        options += ["MODEL.CLIP.NAME", model, "MODEL.CLIP.PRETRAINED", arguments.pretrained or tag_of(model)]
+    if model:
+        options += model_options(model, arguments.pretrained)
     elif arguments.pretrained:
         options += ["MODEL.CLIP.PRETRAINED", arguments.pretrained]
     if arguments.protocol:

@@ -26,6 +26,21 @@ def tag_of(name: str) -> str:
     return next((tag for tag in _FAVOURITES if tag in tags), tags[0])
 
 
+def model_options(name: str, pretrained: str | None = None) -> list[str]:
+    """KEY, VALUE, … of the configuration for a model as users name it.
+
+    Args:
+        name: "emoji", or a ViT of open_clip.
+        pretrained: tag or file of its weights; None for those of ``tag_of``.
+    Raises:
+        InputError: open_clip has no weights for a model of this name.
+    """
+    if name in (EMBEDDED, embedded.NAME):
+        sizes = ["INPUT.MIN_SIZE_TEST", "112", "INPUT.MAX_SIZE_TEST", "448"]
+        return ["MODEL.CLIP.NAME", embedded.NAME, "MODEL.CLIP.PRETRAINED", embedded.TAG, *sizes]
+    return ["MODEL.CLIP.NAME", name, "MODEL.CLIP.PRETRAINED", pretrained or tag_of(name)]
+
+
 def cached_weights(name: str, tag: str) -> Path | None:
     """Where open_clip would find the weights without a download: Hugging Face's cache, or that of OpenAI's files."""
     from huggingface_hub import try_to_load_from_cache

@@ -120,7 +120,7 @@ def clustering_picture(
     """
     panel = fitted(image, side)
     grey = without_colour(panel)
-    before = _numbered_like(before, after)
+    before = numbered_like(before, after)
     rows = []
     for when, outlined, (clusters, masks) in (
         ("before", global_patches, before),
@@ -139,6 +139,24 @@ def clustering_picture(
     return _beside(first, (note, *_CLUSTERING_NOTES), panel, rows)
 
 
+def numbered_like(grouping: Grouping, other: Grouping) -> Grouping:
+    """The grouping with the numbers of another's clusters, each that of one it shares patches with, for their colours.
+
+    The pairs are those that share most patches in all. A cluster without a partner gets a number beyond the other's.
+    """
+    count, wanted = (int(labels.max()) + 1 for labels in (grouping.clusters, other.clusters))
+    both = (grouping.clusters >= 0) & (other.clusters >= 0)
+    shared = np.zeros((count, wanted), np.int64)
+    np.add.at(shared, (grouping.clusters[both], other.clusters[both]), 1)
+    ours, theirs = linear_sum_assignment(shared, maximize=True)
+    is_pair = shared[ours, theirs] > 0
+    numbers = np.full(count + 1, -1)  # the last one stays, for noise
+    numbers[ours[is_pair]] = theirs[is_pair]
+    alone = np.flatnonzero(numbers[:-1] < 0)
+    numbers[alone] = wanted + np.arange(len(alone))
+    return Grouping(numbers[grouping.clusters], numbers[grouping.masks])
+
+
 def _beside(
     first: np.ndarray, notes: Sequence[str], panel: np.ndarray, rows: Sequence[Sequence[np.ndarray]]
 ) -> np.ndarray:
@@ -154,21 +172,3 @@ def _counted(number: int, one: str, more: str = "") -> str:
 
 def _count(labels: np.ndarray) -> int:
     return len(np.unique(labels[labels >= 0]))
-
-
-def _numbered_like(grouping: Grouping, other: Grouping) -> Grouping:
-    """The grouping with the numbers of another's clusters, each that of one it shares patches with.
-
-    The pairs are those that share most patches in all. A cluster without a partner gets a number beyond the other's.
-    """
-    count, wanted = (int(labels.max()) + 1 for labels in (grouping.clusters, other.clusters))
-    both = (grouping.clusters >= 0) & (other.clusters >= 0)
-    shared = np.zeros((count, wanted), np.int64)
-    np.add.at(shared, (grouping.clusters[both], other.clusters[both]), 1)
-    ours, theirs = linear_sum_assignment(shared, maximize=True)
-    is_pair = shared[ours, theirs] > 0
-    numbers = np.full(count + 1, -1)  # the last one stays, for noise
-    numbers[ours[is_pair]] = theirs[is_pair]
-    alone = np.flatnonzero(numbers[:-1] < 0)
-    numbers[alone] = wanted + np.arange(len(alone))
-    return Grouping(numbers[grouping.clusters], numbers[grouping.masks])

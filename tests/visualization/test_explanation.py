@@ -126,9 +126,9 @@ def test_clusters_that_share_patches_have_one_colour(captions: list[str]) -> Non
 
 
 def test_a_cluster_without_a_partner_has_a_colour_of_its_own() -> None:
-    numbered = explanation._numbered_like(grouping([[0, 0, 1, 2], [0, 0, 1, -1]]), grouping([[0, 0, -1, -1]] * 2))
+    numbered = explanation.numbered_like(grouping([[0, 0, 1, 2], [0, 0, 1, -1]]), grouping([[0, 0, -1, -1]] * 2))
     assert numbered.clusters.tolist() == [[0, 0, 1, 2], [0, 0, 1, -1]]
-    numbered = explanation._numbered_like(grouping([[0, 0, 1, 1], [0, 2, 1, -1]]), grouping([[-1, 0, 1, 1]] * 2))
+    numbered = explanation.numbered_like(grouping([[0, 0, 1, 1], [0, 2, 1, -1]]), grouping([[-1, 0, 1, 1]] * 2))
     # The second shares four patches with cluster 1; the first and the third one each with cluster 0.
     assert sorted(np.unique(numbered.clusters)) == [-1, 0, 1, 2]
     assert numbered.clusters[0, 2] == 1

@@ -62,7 +62,7 @@ def test_python_blocks_run_one_after_the_other(page: Path, workspace: Path) -> N
 @pytest.mark.parametrize(("block", "line"), COMMANDS, ids=lambda value: getattr(value, "place", None))
 def test_command_has_the_arguments_that_it_is_given(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [word for word in shlex.split(line, comments=True) if "=" not in word or not word.split("=")[0].isupper()]
-    if not words or " ".join(words).startswith(NOT_OURS):
+    if not words or f"{' '.join(words)} ".startswith(NOT_OURS):
         return
     monkeypatch.chdir(ROOT)
     arguments = _read(words, monkeypatch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def _rgb(image: Image.Image, where: object) -> np.ndarray:
         raise _no_colours(where, f"the colour mode {image.mode}") from error
 
 
-def read_size(path: str | Path, formats: Sequence[str] | None = None) -> tuple[int, int]:
+def read_size(path: str | Path, formats: tuple[str, ...] | None = None) -> tuple[int, int]:
     """(width, height) of an image file as they are stored; no pixel is decoded.
 
     Args:

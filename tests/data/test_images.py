@@ -184,9 +184,9 @@ def test_size_is_read_without_the_pixels(tmp_path: Path) -> None:
 
 def test_size_is_read_of_the_formats_that_are_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", Image.new("L", (3, 2)))
-    assert read_size(path, ["TIFF"]) == (3, 2)
+    assert read_size(path, ("TIFF",)) == (3, 2)
     with pytest.raises(InputError, match="unreadable"):
-        read_size(path, ["PNG"])
+        read_size(path, ("PNG",))
 
 
 def test_folder_in_place_of_an_image(tmp_path: Path) -> None:

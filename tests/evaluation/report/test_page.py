@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +19,7 @@ from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from cliptrase_d2.evaluation.report.evaluations import Source
 from cliptrase_d2.evaluation.report.page import RunFacts, write_page
+from tests.browser import BROWSER, HEADLESS, NO_BROWSER
 
 CLASSES = ["sky", "<b>tree</b>", "a&b", "road"]
 CONTEXT = {
@@ -28,7 +28,6 @@ CONTEXT = {
     "versions": {"python": "3.12"},
 }
 FACTS = RunFacts("MODEL:\n  CLIP: <script>\n", False, {"Model": "ViT-B-16"})
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Structure(HTMLParser):
@@ -169,7 +168,6 @@ PROBE = """<script>addEventListener("load", () => {
   state.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   state.headings = document.querySelectorAll("h2").length;
 });</script>"""
-HEADLESS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 
 def browse(folder: Path, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -182,7 +180,7 @@ def browse(folder: Path, file: Path, *options: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 @pytest.mark.parametrize("width", [375, 1280])
 def test_browser_shows_it_without_overflow(tmp_path: Path, width: int) -> None:
     text, structure = page(tmp_path, evaluated(tmp_path, "clip"), evaluated(tmp_path, "cliptrase"))
@@ -198,7 +196,7 @@ def test_browser_shows_it_without_overflow(tmp_path: Path, width: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 def test_browser_has_nothing_to_complain_of(tmp_path: Path) -> None:
     page(tmp_path, evaluated(tmp_path, "clip"))
     done = browse(tmp_path, tmp_path / "report.html")

@@ -121,7 +121,7 @@ def test_two_processes_count_what_one_counts(tmp_path: Path, monkeypatch: pytest
 
 def test_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = call(monkeypatch, *tiny_options(tmp_path))
-    assert message.startswith("error: train_net.py: training CLIPtrase, which has nothing to train")
+    assert message.startswith("error: MODEL.META_ARCHITECTURE: training CLIPtrase, which has nothing to train")
     assert "--eval-only" in message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 
@@ -58,6 +59,12 @@ class SegmentationResult:
         found = ", ".join(f"{name} {shares[name]:.1%}" for name in list(shares)[:_SHOWN])
         found += f" and {len(shares) - _SHOWN} more" if len(shares) > _SHOWN else ""
         return f"SegmentationResult({width}x{height} pixels, {len(self.masks)} masks: {found})"
+
+    def _repr_png_(self) -> bytes:
+        """What notebooks show: the overlay with its legend."""
+        picture = io.BytesIO()
+        Image.fromarray(self.overlay()).save(picture, "PNG")
+        return picture.getvalue()
 
     def shares(self) -> dict[str, float]:
         """Share of the pixels, 0 to 1, of every class that occurs, the largest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,10 @@ def test_repr_is_short() -> None:
     assert repr(THREE) == "SegmentationResult(60x40 pixels, 2 masks: road 66.7%, sky 33.3%)"
     many = result(np.arange(847)[None], tuple(f"class {index}" for index in range(847)))
     assert repr(many).endswith("class 4 0.1% and 842 more)")
+
+
+def test_a_notebook_shows_the_overlay() -> None:
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(THREE._repr_png_()))), THREE.overlay())
 
 
 def test_save_writes_the_overlay(tmp_path: Path) -> None:

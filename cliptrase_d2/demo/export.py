@@ -4,10 +4,11 @@
     cliptrase export --output tower.onnx --any-size --classes "sky, tree, person;man;woman"
     cliptrase export --output tower.pt2 --model emoji --attention v
 
-A .onnx is ONNX, for onnxruntime and others, a .pt2 an exported program of PyTorch. It takes images [B,3,H,W], RGB in 0
-to 255, and words [R,D], the text features, and gives float32: patches [B,N,D] and class_token [B,D] in the joint space,
-correlation [B,N,N], which is what CLIPtrase clusters, and logits [B,N,R], the patches against the words. Clustering
-stays outside. With --classes the text features are written beside it, as <name>_words.npz.
+A .onnx is ONNX, for onnxruntime and others; a .pt2 is an exported program of PyTorch (torch.export.load reads pickles:
+load none that you do not trust). Either takes images [B,3,H,W], RGB in 0 to 255, and words [R,D], the text features,
+and gives float32: patches [B,N,D] and class_token [B,D] in the joint space, correlation [B,N,N], which is what
+CLIPtrase clusters, and logits [B,N,R], the patches against the words. Clustering stays outside. With --classes the text
+features are written beside it, as <name>_words.npz.
 """
 
 from __future__ import annotations

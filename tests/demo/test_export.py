@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from onnxruntime import InferenceSession
+import torch
 from PIL import Image
 
 from cliptrase_d2.demo.cli import main
 from cliptrase_d2.demo.predictor import Segmenter
+from cliptrase_d2.export.formats import METADATA
 from tests.command_line import ROOT
 
 SCENE = ROOT / "datasets" / "emoji_scenes" / "images" / "seen_010.webp"
@@ -25,7 +28,7 @@ def run(*words: str) -> object:
 
 
 def test_file_and_words_name_patches_without_this_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "emoji.onnx"
+    file = tmp_path / "emoji.pt2"
     words = ("--model", "emoji", "--classes", "soccer ball, red book, water", "--opts", "MODEL.DEVICE", "cpu")
     assert run("--output", str(file), *words) == 0
     printed = capsys.readouterr()
@@ -35,12 +38,13 @@ def test_file_and_words_name_patches_without_this_package(tmp_path: Path, capsys
     assert said[4].startswith("[1,3,112,112]")
     assert said[-1] == f"{tmp_path / 'emoji_words.npz'}: the text features of 3 classes, in 3 words"
 
-    session = InferenceSession(file, providers=["CPUExecutionProvider"])
-    assert session.get_modelmeta().custom_metadata_map["model"] == "emoji-clip, emoji_scenes"
+    extra = {METADATA: ""}
+    module: Any = torch.export.load(file, extra_files=extra).module()
+    assert json.loads(extra[METADATA])["model"] == "emoji-clip, emoji_scenes"
     image = Image.open(SCENE).convert("RGB").resize((112, 112), Image.Resampling.BICUBIC)
-    pixels = np.array(image).transpose(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1)[None])
     with np.load(tmp_path / "emoji_words.npz") as stored:
-        (logits,) = session.run(["logits"], {"images": pixels, "words": stored["words"]})
+        logits = module(pixels, torch.from_numpy(stored["words"]))["logits"].numpy()
         assert tuple(stored["classes"]) == CLASSES
         named = stored["class_index"][logits[0].argmax(-1)].reshape(14, 14)
 

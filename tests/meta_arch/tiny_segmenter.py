@@ -18,15 +18,17 @@ from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.vocabulary import Vocabulary
-from tests.clip.tiny import register_tiny, tiny_clip
+from tests.clip.tiny import TINY_CONFIG, register_tiny, tiny_clip
 from tests.drawn_scenes import draw_scene
 
 VOCABULARY = Vocabulary.parse(["sky;blue", "grass", "brick wall", "circle", "star"], ["wall", "floor"])
 
 
-def tiny_segmenter(*, attention: str = "qq_kk_vv", method: Method | None = None, **arguments: Any) -> CLIPtrase:
+def tiny_segmenter(
+    *, attention: str = "qq_kk_vv", method: Method | None = None, layers: int = 3, **arguments: Any
+) -> CLIPtrase:
     """The architecture around the tiny model, in evaluation mode; `arguments` are those of its `__init__`."""
-    clip = tiny_clip()
+    clip = tiny_clip(vision_cfg={**TINY_CONFIG["vision_cfg"], "layers": layers})
     return CLIPtrase(
         clip=clip,
         tower=VisualTower(visual=clip.visual, attention=attention),

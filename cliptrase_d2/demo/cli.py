@@ -27,7 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "segment": Command("cliptrase_d2.demo.segment", "images and videos into the classes that you name"),
     "explain": Command("cliptrase_d2.demo.explain", "pictures of what one patch of an image looks at, and of clusters"),
-    "export": Command("cliptrase_d2.demo.export", "the image tower as a file, ONNX or PyTorch's, that is checked"),
+    "export": Command("cliptrase_d2.demo.export", "the image tower as an ONNX or PyTorch file, its numbers checked"),
     "web": Command("cliptrase_d2.demo.web.command", "a page in the browser: drop a photo, type words, compare methods"),
     "doctor": Command("cliptrase_d2.demo.doctor", "what is installed, which weights and benchmarks are there"),
     "warm-start": Command("cliptrase_d2.demo.warm_start", "queries of a SAN from CLIPtrase's masks, as a checkpoint"),

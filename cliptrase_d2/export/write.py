@@ -149,7 +149,7 @@ def _metadata(tower: ExportableTower, size: tuple[int, int], any_size: bool) -> 
     """All that a user of the file must know, as text."""
     mean, std = pixel_statistics(tower.tower.visual)
     method, side, attention = tower.method, tower.patch_size, tower.tower.attention
-    names = [name for name, known in ATTENTIONS.items() if known is attention]
+    names = [name for name, known in ATTENTIONS.items() if known == attention]
     return {
         "description": "CLIPtrase: images and text features to patches, class token, correlation and logits",
         "images": "RGB, 0 to 255; mean and std are taken off in here",

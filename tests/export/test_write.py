@@ -76,7 +76,7 @@ def test_a_pt2_file_says_what_it_is_and_runs(model: CLIPtrase, pt2: Report) -> N
 def test_an_onnx_file_says_what_it_is(onnx: Report) -> None:
     session = InferenceSession(onnx.files[0], providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map == onnx.metadata
-    assert onnx.metadata["model"] == "tiny"
+    assert (onnx.metadata["model"], onnx.metadata["attention"]) == ("tiny", "qq_kk_vv")
     assert onnx.metadata["image_size"] == "any, in multiples of 16"
     assert onnx.metadata["patch_size"] == "16"
     assert onnx.metadata["pixel_mean"] == "0.48145466 0.4578275 0.40821073"  # OpenAI's

@@ -153,7 +153,9 @@ class Method:
         if self.refinement == "none":
             return None
         size = (label_map.shape[0], label_map.shape[1])
-        colours = F.interpolate(image[None].to(label_map.device).float(), size, mode="bilinear", align_corners=False, antialias=True)[0]
+        colours = F.interpolate(
+            image[None].to(label_map.device).float(), size, mode="bilinear", align_corners=False, antialias=True
+        )[0]
         return pamr(label_map, colours, self.refinement_steps)
 
 

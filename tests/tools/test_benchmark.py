@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.clip.tiny import register_tiny
 from cliptrase_d2.engine import profiling
+from tests.clip.tiny import register_tiny
 from tools import benchmark
 
 

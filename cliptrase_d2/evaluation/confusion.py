@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,6 +51,25 @@ def confusion_matrix(
     pairs = torch.where(counted, truth * num_classes + prediction, num_classes**2)  # the last one is not counted
     counts = torch.bincount(pairs.flatten(), minlength=num_classes**2 + 1)
     return counts[:-1].view(num_classes, num_classes)
+
+
+def confusion_of_images(
+    truths: Sequence[Tensor],
+    predictions: Sequence[Tensor],
+    num_classes: int,
+    ignore_label: int,
+    where: Sequence[object],
+) -> Tensor:
+    """The sum of the matrices of images, one at least, of any sizes; ``where`` has the file of each.
+
+    They are counted in one go, and again one by one only where that does not work, to say with which it does not.
+    """
+    if all(truth.shape == prediction.shape for truth, prediction in zip(truths, predictions, strict=True)):
+        truth, prediction = (torch.cat([labels.flatten() for labels in of]) for of in (truths, predictions))
+        with suppress(InputError):
+            return confusion_matrix(truth, prediction, num_classes, ignore_label)
+    each = zip(truths, predictions, where, strict=True)
+    return torch.stack([confusion_matrix(*pair, num_classes, ignore_label, file) for *pair, file in each]).sum(0)
 
 
 def _size(labels: Tensor) -> str:

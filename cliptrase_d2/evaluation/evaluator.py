@@ -16,7 +16,7 @@ from torch import Tensor
 from cliptrase_d2.d2 import DatasetEvaluator, comm
 from cliptrase_d2.data.register import dataset_groups, dataset_labels
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.evaluation.confusion import confusion_matrix
+from cliptrase_d2.evaluation.confusion import confusion_of_images
 from cliptrase_d2.evaluation.counts import Counts, total
 from cliptrase_d2.evaluation.metrics import MEANS, group_metric_names, group_metrics, segmentation_metrics
 from cliptrase_d2.evaluation.report.artefacts import write_confusion, write_gallery_entry
@@ -103,15 +103,18 @@ class SegmentationEvaluator(DatasetEvaluator):
         Raises:
             InputError: a class index outside the classes.
         """
-        for given, result in zip(inputs, outputs, strict=True):
+        pairs = list(zip(inputs, outputs, strict=True))
+        labelled = [
+            (given["sem_seg"], result["label_map"], given["file_name"]) for given, result in pairs if "sem_seg" in given
+        ]
+        if labelled:
+            truths, label_maps, files = zip(*labelled, strict=True)
+            confusion = confusion_of_images(truths, label_maps, len(self.classes), self.ignore_label, files)
+            self.counts.confusion += confusion.cpu()
+            nothing = (bool((truth == self.ignore_label).all()) for truth in truths)
+            self.counts.without_valid_label += [file for file, empty in zip(files, nothing, strict=True) if empty]
+        for given, result in pairs:
             file_name, label_map = given["file_name"], result["label_map"]
-            if "sem_seg" in given:
-                confusion = confusion_matrix(
-                    given["sem_seg"], label_map, len(self.classes), self.ignore_label, where=file_name
-                )
-                self.counts.confusion += confusion.cpu()
-                if bool((given["sem_seg"] == self.ignore_label).all()):
-                    self.counts.without_valid_label.append(file_name)
             if self.save_predictions:
                 self.save(file_name, label_map)
             if file_name in self.overlays:

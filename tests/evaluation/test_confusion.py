@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.evaluation.confusion import confusion_matrix
+from cliptrase_d2.evaluation.confusion import confusion_matrix, confusion_of_images
 
 
 def test_rows_are_truth_and_columns_prediction() -> None:
@@ -51,3 +51,19 @@ def test_prediction_outside_the_classes(value: int) -> None:
 def test_different_sizes() -> None:
     with pytest.raises(InputError, match="a prediction of 3x2 for labels of 2x3"):
         confusion_matrix(torch.zeros(3, 2), torch.zeros(2, 3), 2, 255)
+
+
+def test_images_of_any_sizes_are_summed() -> None:
+    truths = [torch.randint(4, size) for size in ((3, 5), (7, 2), (1, 1))]
+    predictions = [torch.randint(4, truth.shape) for truth in truths]
+    truths[0][0, 0] = 255
+    each = [confusion_matrix(truth, found, 4, 255) for truth, found in zip(truths, predictions, strict=True)]
+    assert torch.equal(confusion_of_images(truths, predictions, 4, 255, "abc"), sum(each))
+
+
+def test_the_faulty_one_of_several_images_is_named() -> None:
+    truths, predictions = [torch.zeros(2, 2), torch.full((2, 2), 9)], [torch.zeros(2, 2), torch.zeros(2, 2)]
+    with pytest.raises(InputError, match=r"b\.png: the label 9"):
+        confusion_of_images(truths, predictions, 3, 255, ["a.png", "b.png"])
+    with pytest.raises(InputError, match=r"b\.png: a prediction of 2x2 for labels of 3x2"):
+        confusion_of_images([truths[0], torch.zeros(2, 3)], predictions, 3, 255, ["a.png", "b.png"])

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from open_clip import CLIP
 from PIL import Image
 from tabulate import tabulate
-from torch import nn
 
 from cliptrase_d2.clip.open_clip_modules import joint_width
 from cliptrase_d2.config import load_config
@@ -103,7 +103,7 @@ def configuration(args: argparse.Namespace, folder: Path, size: int, batch: int,
 
 
 @torch.inference_mode()
-def plain_loop(cfg: CfgNode, model: CLIPtrase, plain: nn.Module, dataset: str) -> float:
+def plain_loop(cfg: CfgNode, model: CLIPtrase, plain: CLIP, dataset: str) -> float:
     """Seconds for the same files through the same reader and `encode_image` in fp32, and nothing else."""
     mapper = EvaluationMapper.for_dataset(
         dataset,

@@ -124,6 +124,14 @@ blocks, so that GEM reads beside all of them, not beside the last seven of twelv
 """
 
 
+SPEED = ROOT / "docs" / "speed"
+SPEED_INTRODUCTION = """\
+Not measured anew by `make results`: what `tools/benchmark.py --output` wrote to `docs/speed/` on the machines that are
+named. ViT-B/16 with random weights and 20 imposed masks; tower: the image tower's part of the whole; MB: the most
+memory above model and inputs. [Speed and memory](docs/performance.md) says what to make of it.
+"""
+
+
 def parse_arguments() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,6 +188,7 @@ def document(found: Mapping[str, Reports], studies: Mapping[str, str]) -> str:
     for name, text in studies.items():
         study = STUDIES[name]
         parts += [f"\n## {study.title}\n", f"    {shell(['python', *study.words])}\n", f"{study.finding}\n", text]
+    parts += [f"\n## Speed and memory\n\n{SPEED_INTRODUCTION}", *speed_rows(sorted(SPEED.glob("*.json")))]
     return "\n".join(parts) + "\n"
 
 
@@ -191,6 +200,37 @@ def markdown_rows(reports: Reports) -> Iterator[str]:
     for run in sorted(reports, key=lambda run: datasets.index(run.dataset)):
         numbers = ["-" if reports[run][name] is None else f"{reports[run][name]:.1f}" for name in METRICS]
         yield "| " + " | ".join([run.dataset, run.system, *numbers]) + " |"
+
+
+def speed_rows(files: Sequence[Path]) -> Iterator[str]:
+    """A Markdown table of what `tools/benchmark.py --output` wrote, a file after the other."""
+    columns = (
+        "device",
+        "precision",
+        "batch",
+        "pixels",
+        "classes",
+        "images/s",
+        "whole / encode_image",
+        "tower, %",
+        "MB",
+    )
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---|---" + "|---:" * (len(columns) - 2) + "|"
+    for file in files:
+        report = json.loads(file.read_text(encoding="utf-8"))
+        settings = report["settings"]
+        for row in report["rows"]:
+            times, memory = row["milliseconds_per_image"], row["peak_megabytes"]["whole"]
+            cells = [report["device"], settings["precision"], settings["batch"], f"{row['size']}²", row["classes"]]
+            numbers = [
+                row["images_per_second"],
+                row["whole_over_encode_image"],
+                100 * times["image tower"] / times["whole"],
+            ]
+            formats = zip(numbers, (".1f", ".2f", ".0f"), strict=True)
+            cells += [*(format(number, of) for number, of in formats), "-" if memory is None else f"{memory:.0f}"]
+            yield "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _systems(found: Mapping[str, Reports]) -> list[str]:

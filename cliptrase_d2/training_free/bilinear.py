@@ -153,9 +153,10 @@ def _first_candidates(points: Tensor, cell_row: Tensor) -> _Candidates:
     # Who only ever ties with the holder of the bar loses to it if its index is larger.
     labels = torch.arange(classes, device=points.device)
     line, column, label = ((greatest > bar) | ((greatest == bar) & (labels <= holder))).nonzero(as_tuple=True)
-    corners = [corner[line, column + step, label] for corner in (upper, lower) for step in (0, 1)]
+    corners = torch.stack(
+        [corner[line, column + step, label] for corner in (upper, lower) for step in (0, 1)], dim=1
+    )  # [K,4]
     cells = torch.arange(len(cell_row) * (width + 1), device=points.device)
-    corners = torch.stack(corners, dim=1)  # [K,4]
     piece = line * (width + 1) + column
     return _Candidates(cells // (width + 1), cells % (width + 1), piece, label, corners, corners)
 

@@ -125,7 +125,9 @@ def test_each_system_scores_as_it_does_alone_with_words_encoded_once(
 ) -> None:
     encoded: list[tuple[str, ...]] = []
     encode = TextEncoder._encode
-    monkeypatch.setattr(TextEncoder, "_encode", lambda self, words: encoded.append(words) or encode(self, words))
+    monkeypatch.setattr(
+        TextEncoder, "_encode", lambda self, words, *rest: encoded.append(words) or encode(self, words, *rest)
+    )
     cfg = tiny_config(tmp_path, "TEST.SYSTEMS", str(tuple(SYSTEMS)), "DATASETS.TEST", f"('{dataset}',)")
     runs = planned_runs(cfg)
     results = evaluate_runs(runs, resume=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -20,6 +21,7 @@ from tools.make_results_table import (
     FILE,
     METRICS,
     ROOT,
+    SPEED,
     STUDIES,
     TABLES,
     Table,
@@ -27,6 +29,7 @@ from tools.make_results_table import (
     differences,
     document,
     shell,
+    speed_rows,
     weights_hash,
 )
 
@@ -80,6 +83,24 @@ def test_every_table_has_its_command_and_the_page_its_origin() -> None:
     assert weights_hash() in text
 
 
+def test_what_the_benchmark_wrote_becomes_rows(tmp_path: Path) -> None:
+    row = {"size": 336, "classes": 171, "images_per_second": 359.4, "whole_over_encode_image": 1.393}
+    row |= {"milliseconds_per_image": {"whole": 2.0, "image tower": 1.5}, "peak_megabytes": {"whole": 1577.4}}
+    file = tmp_path / "speed.json"
+    settings = {"precision": "fp32", "batch": "32"}
+    other = row | {"peak_megabytes": {"whole": None}}
+    file.write_text(json.dumps({"device": "A card", "settings": settings, "rows": [row, other]}))
+    head, _, first, second = speed_rows([file])
+    assert head.count("|") == first.count("|")
+    assert first == "| A card | fp32 | 32 | 336² | 171 | 359 | 1.39 | 75 | 1577 |"
+    assert second.endswith("| 75 | - |")
+
+
+def test_the_speed_of_the_page_is_that_of_the_files() -> None:
+    page = FILE.read_text(encoding="utf-8")
+    assert "\n".join(speed_rows(sorted(SPEED.glob("*.json")))) in page
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_command_can_run(name: str) -> None:
     register_builtin()
@@ -110,7 +131,7 @@ def test_a_number_or_a_name_that_differs_is_told(old: str, new: str) -> None:
 
 
 def test_a_row_more_or_less_is_told() -> None:
-    written = document(FOUND, {})
+    written = document(FOUND, {}).partition("\n## Speed and memory")[0]
     fewer = written.rsplit("| b |", 1)[0]
     assert [row.partition(" (was")[0][:3] for row in differences(fewer, written)] == ["| b"]
     assert [row[:6] for row in differences(written, fewer)] == ["no row"]

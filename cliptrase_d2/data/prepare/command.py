@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from cliptrase_d2.data.benchmarks import Benchmark, benchmark_root
 from cliptrase_d2.data.prepare.archives import Archive, Pick, check_md5, unpack
 from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
 from cliptrase_d2.whole_files import remove_unfinished
 
 _GO_ON = "The same command goes on from here."
@@ -80,6 +80,8 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
         prepare(options)
         for benchmark in benchmarks:
             _say(benchmark, options.root)
+    except WriteError as error:
+        sys.exit(f"error: {error} {_GO_ON}")
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.multiprocessing import ProcessExitedException
 
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import Interrupted
 
 TIMEOUT = timedelta(minutes=30)
 INTERRUPTED = 130  # the exit code that shells give for Ctrl-C
@@ -58,7 +59,9 @@ def run_and_leave(comm_name: str, local_size: int, main_func: Callable[..., Any]
         main_func(*args)
     except InputError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted) and dist.get_rank() == 0:
+            print(f"interrupted. {stop}.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     finally:
         for value in vars(sys.modules[comm_name]).values():

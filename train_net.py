@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.interruption import clean_end
+from cliptrase_d2.interruption import INTERRUPTED, clean_end
 from cliptrase_d2.whole_files import disk_faults_named, require_writable
 
 try:
@@ -39,6 +39,9 @@ try:
     from cliptrase_d2.evaluation.summary import Results, Run, group_table, headline_table, place_of_results
 except InputError as error:  # a Detectron2 that was asked for and is not there, or fails
     sys.exit(f"error: {error}")
+except KeyboardInterrupt:  # the imports take seconds
+    print("interrupted.", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 logger = logging.getLogger("cliptrase_d2")
 

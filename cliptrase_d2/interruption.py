@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells give for Ctrl-C
+
 
 class Interrupted(KeyboardInterrupt):
     """An interruption whose message says how far the work has come."""

@@ -11,7 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
 from cliptrase_d2.interruption import INTERRUPTED, clean_end
 from cliptrase_d2.whole_files import disk_faults_named, require_writable
 
@@ -123,8 +123,9 @@ def run() -> None:
     """The command line: as many processes as it asks for, and one clean line where its input is at fault."""
     arguments = parse_arguments()
     from_where = "what is done" if arguments.eval_only else "the last checkpoint"
+    way_on = f"The same command with --resume goes on from {from_where}."
     try:
-        with clean_end(f"The same command with --resume goes on from {from_where}."):
+        with clean_end(way_on):
             launch(
                 main,
                 arguments.num_gpus,
@@ -133,6 +134,8 @@ def run() -> None:
                 dist_url=arguments.dist_url,
                 args=(arguments,),
             )
+    except WriteError as error:
+        sys.exit(f"error: {error} {way_on}")
     except (InputError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
 

@@ -196,6 +196,7 @@ class Segmenter:
                 raise outputs
             for index, output in zip(members, outputs, strict=True):
                 results[index] = _result(views[index].pixels, output, vocabulary)
+            del outputs, output  # else they take room until the next ones are there
         return [results[index] for index in range(len(views))]
 
 

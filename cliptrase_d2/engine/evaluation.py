@@ -224,6 +224,7 @@ def _run(
                 bad += [BadRecord(inputs[member]["file_name"], outputs) for member in members]
             else:
                 evaluator.process([inputs[member] for member in members], outputs)
+            del outputs  # else they take room until the next ones are there
         for record in bad:
             evaluator.skip(record.file_name, record.error)
         if writer:

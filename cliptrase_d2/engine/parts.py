@@ -34,7 +34,7 @@ class InParts:
         self._too_many: float = math.inf  # pixels
 
     def __call__(self, inputs: Sequence[Inputs]) -> Iterator[tuple[list[int], Outputs | InputError]]:
-        """Yield parts of the batch as they are done.
+        """Yield parts of the batch as they are done; whoever keeps no outputs has those of one part in memory.
 
         Args:
             inputs: with ``image`` [3,H,W], and ``file_name`` for the message.
@@ -53,9 +53,8 @@ class InParts:
                 return
             self._say(len(members))
             self._too_many = pixels
-        for member in members:
-            outputs = self._outputs([inputs[member]])
-            yield [member], _does_not_fit(inputs[member]) if outputs is None else outputs
+        for member in members:  # no variable keeps the outputs of one while the next is done
+            yield [member], self._outputs([inputs[member]]) or _does_not_fit(inputs[member])
 
     def _outputs(self, inputs: list[Inputs]) -> Outputs | None:
         """None where the memory is too small."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -67,6 +68,25 @@ def test_images_of_other_sizes_go_by_themselves() -> None:
     model = SmallMemory(10_000)
     assert outputs(InParts(model), images(10, 20, 10)) == {0: 0, 1: 1200, 2: 600}
     assert model.asked == [2, 1]
+
+
+@pytest.mark.parametrize("pixels", [100, 200, 10_000])
+def test_outputs_of_one_part_are_gone_when_the_next_is_made(pixels: int) -> None:
+    made: list[weakref.ref[Tensor]] = []
+
+    class Watching(SmallMemory):
+        def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+            assert all(output() is None for output in made)
+            outputs = super().forward(batched_inputs)
+            made.extend(weakref.ref(output["sum"]) for output in outputs)
+            return outputs
+
+    in_parts = InParts(Watching(pixels))
+    for inputs in (images(10, 10, 5), images(10, 10)):
+        for _, outputs in in_parts(inputs):
+            assert not isinstance(outputs, InputError)
+            del outputs
+    assert len(made) == 5
 
 
 def test_an_image_that_does_not_fit_is_named_and_the_others_come() -> None:

@@ -12,40 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections import defaultdict
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import open_clip
 import torch
 from tabulate import tabulate
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.clip.open_clip_modules import joint_width
 from cliptrase_d2.config import load_config
 from cliptrase_d2.engine.build import build_cliptrase
+from cliptrase_d2.engine.profiling import STAGES, Clock, blocks, peak_megabytes, random_text, timed
 from cliptrase_d2.engine.provenance import versions
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.meta_arch.precision import PRECISIONS
-from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.training_free.refinement import REFINEMENTS
 from cliptrase_d2.vocabulary import Vocabulary
-
-STAGES = ("image tower", "correlation", "clustering", "proposals", "classification", "refinement")
-STAGE_OF = {  # which of them a step of the method belongs to
-    "correlate": "correlation",
-    "cluster": "clustering",
-    "propose": "proposals",
-    "word_logits": "classification",
-    "classify": "classification",
-    "refine": "refinement",
-}
-Result = TypeVar("Result")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,53 +50,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Clock:
-    """Adds up the seconds of named stages, waiting for the device before and after each."""
-
-    def __init__(self, device: str):
-        self.device = device
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    def __call__(self, stage: str, job: Callable[..., Result], *args: Any) -> Result:
-        self.add(stage, -1)
-        result = job(*args)
-        self.add(stage, 1)
-        return result
-
-    def add(self, stage: str, sign: int) -> None:
-        """Count the time of now into a stage: -1 at its beginning, 1 at its end."""
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        self.seconds[stage] += sign * time.perf_counter()
-
-    def take(self) -> dict[str, float]:
-        """The seconds since the last call."""
-        seconds, self.seconds = self.seconds, defaultdict(float)
-        return seconds
-
-
-class TimedMethod:
-    """A method whose stages run under a clock; clusters may be replaced before they go on.
-
-    Args:
-        method: whose stages run.
-        clock: that times them.
-        clusters: [B,N] in place of those that are found; None to go on with what is found.
-    """
-
-    def __init__(self, method: Method, clock: Clock, clusters: Tensor | None):
-        self.method, self.clock, self.clusters = method, clock, clusters
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in STAGE_OF:  # a setting
-            return getattr(self.method, name)
-        job = partial(self.clock, STAGE_OF[name], getattr(self.method, name))
-        if name != "cluster" or self.clusters is None:
-            return job
-        clusters = self.clusters
-        return lambda *args: (job(*args), clusters)[1]
-
-
 def build(args: argparse.Namespace) -> CLIPtrase:
     """The model as a configuration would build it."""
     options = {
@@ -125,27 +63,12 @@ def build(args: argparse.Namespace) -> CLIPtrase:
     return build_cliptrase(load_config(None, [part for pair in options.items() for part in pair]))
 
 
-def random_text(classes: int, width: int, device: str) -> tuple[Vocabulary, TextFeatures]:
-    """Random unit vectors in the place of words: encoding text is no part of an image's time."""
-    names = tuple(f"class {index}" for index in range(classes))
-    features = normalize(torch.randn(classes, width, generator=torch.Generator().manual_seed(1)), dim=-1)
-    return Vocabulary.parse(names), TextFeatures(features.to(device), torch.arange(classes, device=device), names)
-
-
-def blocks(batch: int, side: int, count: int) -> Tensor:
-    """[B,N] labels of about `count` rectangles on a grid of side×side patches."""
-    rows = max(1, int(count**0.5))
-    columns = -(-count // rows)
-    line = torch.arange(side)
-    labels = (line * rows // side)[:, None] * columns + (line * columns // side)[None, :]  # [side,side]
-    return labels.flatten().unique(return_inverse=True)[1].expand(batch, -1)
-
-
 def measure(model: CLIPtrase, args: argparse.Namespace, size: int, classes: int) -> dict[str, Any]:
     """Time the model and `encode_image` in turn, so that a slow moment of the machine hits both."""
     images = torch.randint(0, 256, (args.batch, 3, size, size), generator=torch.Generator().manual_seed(0))
     normalised = model.tower.normalise(images.to(args.device))
-    vocabulary, text = random_text(classes, model.clip.text_projection.shape[1], args.device)
+    vocabulary = Vocabulary.parse([f"class {index}" for index in range(classes)])
+    text = random_text(vocabulary, joint_width(model.clip), args.device)
     # As the loader hands them over: what is done to them before the tower is part of an image's time.
     inputs = [{"image": image.to(torch.uint8), "vocabulary": vocabulary} for image in images]
     precision = PRECISIONS[args.precision]
@@ -158,15 +81,10 @@ def measure(model: CLIPtrase, args: argparse.Namespace, size: int, classes: int)
             return plain.encode_image(normalised)
 
     clock = Clock(args.device)
-    clusters = None if args.pretrained else blocks(args.batch, size // model.tower.patch_size, args.masks)
-    method = model.method
-    model.method = TimedMethod(method, clock, None if clusters is None else clusters.to(args.device))  # type: ignore[assignment]
+    side = size // model.tower.patch_size
+    clusters = None if args.pretrained else partial(blocks, side=side, count=args.masks)
     model.text_encoder = lambda _: text  # type: ignore[assignment]
-    hooks = [
-        model.tower.register_forward_pre_hook(lambda *_: clock.add("image tower", -1)),
-        model.tower.register_forward_hook(lambda *_: clock.add("image tower", 1)),
-    ]
-    with torch.inference_mode():
+    with torch.inference_mode(), timed(model, clock, clusters):
         rounds = []
         for _ in range(args.repeats + 1):
             clock("encode_image", encode_image)
@@ -174,9 +92,6 @@ def measure(model: CLIPtrase, args: argparse.Namespace, size: int, classes: int)
             rounds.append(clock.take())
         peak = {"encode_image": peak_megabytes(args.device, encode_image)}
         peak["whole"] = peak_megabytes(args.device, lambda: model(inputs))
-    model.method = method
-    for hook in hooks:
-        hook.remove()
     return summary(rounds[1:], args.batch) | {"size": size, "classes": classes, "peak_megabytes": peak}
 
 
@@ -188,27 +103,6 @@ def summary(rounds: list[dict[str, float]], batch: int) -> dict[str, Any]:
         "images_per_second": 1000 / milliseconds["whole"],
         "whole_over_encode_image": statistics.median(r["whole"] / r["encode_image"] for r in rounds),
     }
-
-
-def peak_megabytes(device: str, job: Callable[[], object]) -> float | None:
-    """Most memory that a job holds beyond what is held before it; None where the system does not tell."""
-    if device.startswith("cuda"):
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        job()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    process = Path("/proc/self")
-    if not (process / "clear_refs").exists():  # Linux alone keeps a high-water mark that can be set back
-        return None
-    (process / "clear_refs").write_text("5")
-    before = _resident("VmRSS")
-    job()
-    return (_resident("VmHWM") - before) / 2**10
-
-
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

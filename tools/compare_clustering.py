@@ -120,7 +120,7 @@ def encode(cfg: CfgNode, model: CLIPtrase, dataset: str, side: int) -> list[Seen
             raise InputError(dataset, "no labels", "labels, to score with", "Name a data set that has them.")
         text = model.text_features(inputs)
         scene = model.see(model.tower.normalise(inputs["image"].to(model.device))[None])
-        logits = model.method.word_logits(scene, 0, text, model.clip.logit_scale.exp())
+        logits = model.method.word_logits(scene, text, model.clip.logit_scale.exp())
         seen.append(SeenImage(scene, logits, text, inputs["sem_seg"]))
     return seen
 
@@ -131,10 +131,10 @@ def score(method: Method, images: Iterable[SeenImage], ignore_label: int) -> Sco
     confusion, clusters, count = torch.zeros((), dtype=torch.int64), 0, 0
     for image in images:
         size = (image.truth.shape[0], image.truth.shape[1])
-        masks = method.propose(image.scene, 0, method.cluster(image.scene.correlation)[0], size)
-        labels = method.classify(masks, image.logits, image.text).label_map
+        masks = method.propose(image.scene, method.cluster(image.scene.correlation), size)
+        labels = method.classify(masks, image.logits, image.text)[0].label_map
         confusion = confusion + confusion_matrix(image.truth, labels, len(image.text.classes), ignore_label)
-        clusters, count, classes = clusters + len(masks), count + 1, image.text.classes
+        clusters, count, classes = clusters + len(masks[0]), count + 1, image.text.classes
     numbers = segmentation_metrics(confusion, classes)
     return Score(numbers["pAcc"], numbers["mIoU"], clusters / count)
 

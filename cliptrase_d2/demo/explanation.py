@@ -129,8 +129,8 @@ def _clusters(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clusters [h,w] of a correlation with the class token first, and their masks [H,W]."""
     rows = method.patch_rows(correlation)
-    labels = method.cluster(rows)[0]
-    masks = method.cluster_masks(rows[0], labels, grid, (part.height, part.width))
+    labels = method.cluster(rows)  # [1,N]
+    masks = method.masks_of(rows, labels, grid, (part.height, part.width))[0]
     assignment = masks.assignment if len(masks) else torch.full_like(masks.assignment, NOISE)
     return labels.view(grid).cpu().numpy(), assignment.cpu().numpy()
 

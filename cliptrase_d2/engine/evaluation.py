@@ -217,7 +217,9 @@ def _run(
     position = 0
     for batch in loader:
         inputs, bad = split_batch(batch)
-        for members, outputs in in_parts(inputs):
+        # Masks at output size cost time and memory, and only the pictures show them.
+        asked = [{**given, "output_masks": given["file_name"] in evaluator.overlays} for given in inputs]
+        for members, outputs in in_parts(asked):
             if isinstance(outputs, InputError):
                 if loader.on_error == "stop":
                     raise outputs

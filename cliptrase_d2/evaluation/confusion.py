@@ -25,19 +25,19 @@ def confusion_matrix(
         ignore_label: true label of pixels that do not count.
         where: file, for the message.
     Returns:
-        [C,C] int64 on the CPU, rows truth, columns prediction.
+        [C,C] int64 where the prediction is, rows truth, columns prediction.
     Raises:
         InputError: different sizes, or a label outside the classes.
     """
-    truth, prediction = torch.as_tensor(truth).cpu().long(), torch.as_tensor(prediction).cpu().long()
+    prediction = torch.as_tensor(prediction).long()
+    truth = torch.as_tensor(truth).to(prediction.device).long()
     if truth.shape != prediction.shape:
         raise InputError(
             where, f"a prediction of {_size(prediction)} for labels of {_size(truth)}", "equal sizes", "Resize one."
         )
     counted = truth != ignore_label
-    truth, prediction = truth[counted], prediction[counted]
     for labels, what in ((truth, "label"), (prediction, "predicted class")):
-        outside = (labels < 0) | (labels >= num_classes)
+        outside = counted & ((labels < 0) | (labels >= num_classes))
         if outside.any():
             raise InputError(
                 where,
@@ -45,7 +45,9 @@ def confusion_matrix(
                 f"0..{num_classes - 1} or the ignore label {ignore_label}",
                 "Check that class list, label_map and vocabulary agree.",
             )
-    return torch.bincount(truth * num_classes + prediction, minlength=num_classes**2).view(num_classes, num_classes)
+    pairs = torch.where(counted, truth * num_classes + prediction, num_classes**2)  # the last one is not counted
+    counts = torch.bincount(pairs.flatten(), minlength=num_classes**2 + 1)
+    return counts[:-1].view(num_classes, num_classes)
 
 
 def _size(labels: Tensor) -> str:

@@ -106,9 +106,10 @@ class SegmentationEvaluator(DatasetEvaluator):
         for given, result in zip(inputs, outputs, strict=True):
             file_name, label_map = given["file_name"], result["label_map"]
             if "sem_seg" in given:
-                self.counts.confusion += confusion_matrix(
+                confusion = confusion_matrix(
                     given["sem_seg"], label_map, len(self.classes), self.ignore_label, where=file_name
                 )
+                self.counts.confusion += confusion.cpu()
                 if bool((given["sem_seg"] == self.ignore_label).all()):
                     self.counts.without_valid_label.append(file_name)
             if self.save_predictions:

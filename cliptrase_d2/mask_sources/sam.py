@@ -64,7 +64,7 @@ class SamSource(MaskSource):
         labels = self.method.cluster(scene.correlation)  # [B,N]
         proposals = []
         for index, size in enumerate(sizes):
-            clusters = self.method.propose(scene, index, labels[index], size)
+            clusters = self.method.propose(scene.of([index]), labels[[index]], size)[0]
             if len(clusters):  # else there is nothing to ask
                 asked, prompts = self._prompts(scene, index, labels[index], clusters)
                 clusters = self._redrawn(images[index], clusters, asked, prompts)

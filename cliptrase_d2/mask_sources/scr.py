@@ -21,6 +21,8 @@ class CorrelationSource(MaskSource):
 
 
 def clustered_masks(method: Method, scene: PatchScene, sizes: Sequence[tuple[int, int]]) -> list[MaskProposals]:
-    """The clusters of the scene's correlation as masks, at the (H, W) of every image."""
+    """The clusters of the scene's correlation as masks, at the (H, W) of every image; those of one size together."""
     clusters = method.cluster(scene.correlation)  # [B,N]
-    return [method.propose(scene, index, clusters[index], size) for index, size in enumerate(sizes)]
+    if len(set(sizes)) == 1:
+        return method.propose(scene, clusters, sizes[0])
+    return [method.propose(scene.of([index]), clusters[[index]], size)[0] for index, size in enumerate(sizes)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from cliptrase_d2.meta_arch.settings import default_vocabulary, mask_source_of, 
 from cliptrase_d2.training_free.classify import Classification
 from cliptrase_d2.training_free.method import Method, PatchScene
 from cliptrase_d2.training_free.proposals import MaskProposals
-from cliptrase_d2.training_free.refinement import ClassShares
 from cliptrase_d2.training_free.regions import patch_regions
 from cliptrase_d2.training_free.windows import Windows, cut, stitch_correlation, stitch_patches
 from cliptrase_d2.vocabulary import Vocabulary
@@ -156,7 +155,7 @@ class CLIPtrase(nn.Module):
         Args:
             batched_inputs: for every image a dict with ``image`` [3,H,W], RGB in 0 to 255; optionally ``height``
                 and ``width`` of the result (else the image's) and ``vocabulary`` (else the model's); for an oracle
-                ``sem_seg`` [H,W], the true labels.
+                ``sem_seg`` [H,W], the true labels; ``output_masks`` False where nobody wants ``pred_masks``.
         Returns:
             For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C]; and
             ``sem_seg`` [C,H,W] if the model was told so, whose argmax is the label map. A refinement changes the
@@ -167,19 +166,19 @@ class CLIPtrase(nn.Module):
             InputError: no vocabulary from anywhere, or an oracle without true labels.
         """
         outputs: dict[int, dict[str, Tensor]] = {}
-        for members, images in self._batches(batched_inputs):
+        for members in self._alike(batched_inputs):
             inputs = [batched_inputs[member] for member in members]
+            text = self.text_features(inputs[0])
+            images = self._prepare(inputs)
             scene = self.see(images, self._regions(inputs, images))
-            proposals = self.mask_source(self.tower.pixels(images), scene, [_output_size(given) for given in inputs])
-            for index, (member, masks) in enumerate(zip(members, proposals, strict=True)):
-                text = self.text_features(batched_inputs[member])
-                logits = self.method.word_logits(scene, index, text, self.clip.logit_scale.exp())
-                named = self.method.classify(masks, logits, text)
-                refined = self.method.refine(named.label_map, batched_inputs[member]["image"].to(self.device))
-                outputs[member] = self._output(masks, named, logits, text, refined)
+            masks = self.mask_source(self.tower.pixels(images), scene, [_output_size(given) for given in inputs])
+            logits = self.method.word_logits(scene, text, self.clip.logit_scale.exp())
+            named = self.method.classify(masks, logits, text)
+            for index, member in enumerate(members):
+                outputs[member] = self._output(inputs[index], masks[index], named[index], logits[index], text)
                 if self.output_mask_features:
-                    features = self.method.pool(scene, index, masks)
-                    outputs[member] |= {"assignment": masks.assignment, "mask_features": features}
+                    features = self.method.pool(scene, index, masks[index])
+                    outputs[member] |= {"assignment": masks[index].assignment, "mask_features": features}
         return [outputs[member] for member in range(len(batched_inputs))]
 
     def see(self, images: Tensor, regions: Tensor | None = None) -> PatchScene:
@@ -245,38 +244,30 @@ class CLIPtrase(nn.Module):
             tokens = self.tower(images, regions)
         return PatchScene(tokens.patches, tokens.class_token, self.method.correlate(tokens), grid)
 
-    def _batches(self, batched_inputs: Sequence[dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Images of one size together, [B,3,H,W]: padding would show in the correlations."""
-        sizes: dict[tuple[int, int], list[int]] = {}
-        images = [self._prepare(inputs["image"]) for inputs in batched_inputs]
-        for member, image in enumerate(images):
-            sizes.setdefault((image.shape[1], image.shape[2]), []).append(member)
-        for members in sizes.values():
-            yield members, torch.stack([images[member] for member in members])
+    def _alike(self, batched_inputs: Sequence[dict[str, Any]]) -> list[list[int]]:
+        """Inputs that can go together, of one size, output size and vocabulary: padding would show in the results."""
+        alike: dict[Hashable, list[int]] = {}
+        for member, given in enumerate(batched_inputs):
+            key = given["image"].shape, _output_size(given), given.get("vocabulary")
+            alike.setdefault(key, []).append(member)
+        return list(alike.values())
 
-    def _prepare(self, image: Tensor) -> Tensor:
-        """[3,H,W] in 0 to 255 -> normalised, resized to the nearest whole patches if it does not fit."""
-        image = image.to(self.device)
-        image = self.tower.normalise(image)
+    def _prepare(self, inputs: Sequence[dict[str, Any]]) -> Tensor:
+        """Images of one size as [B,3,H,W], normalised, resized to the nearest whole patches if they do not fit."""
+        images = self.tower.normalise(torch.stack([given["image"].to(self.device) for given in inputs]))
         side = self.tower.patch_size
-        fitting = [max(1, round(length / side)) * side for length in image.shape[1:]]
-        if fitting == list(image.shape[1:]):
-            return image
-        return F.interpolate(image[None], fitting, mode="bicubic", align_corners=False, antialias=True)[0]
+        fitting = [max(1, round(length / side)) * side for length in images.shape[2:]]
+        if fitting == list(images.shape[2:]):
+            return images
+        return F.interpolate(images, fitting, mode="bicubic", align_corners=False, antialias=True)
 
     def _output(
-        self,
-        masks: MaskProposals,
-        named: Classification,
-        logits: Tensor,
-        text: TextFeatures,
-        refined: ClassShares | None,
+        self, given: dict[str, Any], masks: MaskProposals, named: Classification, logits: Tensor, text: TextFeatures
     ) -> dict[str, Tensor]:
-        output = {
-            "label_map": refined.label_map if refined else named.label_map,
-            "pred_masks": masks.soft_masks(),
-            "pred_logits": named.mask_logits,
-        }
+        refined = self.method.refine(named.label_map, given["image"].to(self.device))
+        output = {"label_map": refined.label_map if refined else named.label_map, "pred_logits": named.mask_logits}
+        if given.get("output_masks", True):
+            output["pred_masks"] = masks.soft_masks()
         if self.output_sem_seg:
             scores = refined.of_all(len(text.classes)) if refined else _class_scores(masks, named, logits, text)
             output["sem_seg"] = scores

@@ -66,10 +66,9 @@ class ImageQueries(nn.Module):
         scene = PatchScene(tokens.patches, tokens.class_token, self.method.correlate(tokens), tokens.grid)
         clusters = self.method.cluster(scene.correlation)  # [B,N]
         found = []
-        for index, labels in enumerate(clusters):
-            masks = self.method.propose(scene, index, labels, scene.grid)
+        for index, masks in enumerate(self.method.propose(scene, clusters, scene.grid)):
             pooled = self.method.pool(scene, index, masks)[: len(masks)]
-            patches = masks.assignment.flatten() == torch.arange(len(masks), device=labels.device)[:, None]  # [Q,N]
+            patches = masks.assignment.flatten() == torch.arange(len(masks), device=clusters.device)[:, None]  # [Q,N]
             order = patches.sum(1).argsort(descending=True, stable=True)
             found.append(ImageMasks(pooled[order], patches[order]))
         return found

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _CORNER_VALUES = 2**24  # bound on the scores that are compared at once (64 MiB in float32)
@@ -45,7 +44,7 @@ class _Candidates:
     """The classes that may win in each of n pieces, ordered by piece and class.
 
     Attributes:
-        row, column: [n] where the pieces lie.
+        row, column: [n] where the pieces lie, rows being counted on from image to image.
         piece: [K] the piece that a candidate stands in.
         label: [K] its class.
         corners: [K,4] its scores at the piece's corners: top left, top right, low left, low right.
@@ -69,12 +68,13 @@ def upsampled_argmax(scores: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         [B,H,W] int64, 0 to C-1.
     """
-    grid = (scores.shape[2], scores.shape[3])
+    _, classes, *grid = scores.shape
     parts = 1
     while max(length / (points * parts) for length, points in zip(size, grid, strict=True)) > _LEAF_PIXELS:
         parts *= 2
     rows, columns = (_axis(points, length, scores.device, parts) for points, length in zip(grid, size, strict=True))
-    return torch.stack([_image_argmax(image.float(), rows, columns) for image in scores])
+    images = max(1, _CORNER_VALUES // (classes * grid[0] * grid[1]))
+    return torch.cat([_argmax(some.float(), rows, columns) for some in scores.split(images)])
 
 
 def region_weights(region: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
@@ -115,45 +115,49 @@ def _axis(grid: int, size: int, device: torch.device, parts: int = 1) -> _Axis:
     return _Axis(parts, piece.to(device), slot.to(device), far.to(device))
 
 
-def _image_argmax(scores: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    classes, height, width = scores.shape
-    # The border repeats, so that the cells outside the grid have corners too.
-    points = F.pad(scores[None], (1, 1, 1, 1), mode="replicate")[0]
-    points = points.permute(1, 2, 0).contiguous()  # [h+2,w+2,C]
-    winner = torch.empty(
-        len(rows.far),
-        len(columns.far),
-        rows.far.shape[1],
-        columns.far.shape[1],
-        dtype=torch.int64,
-        device=scores.device,
-    )  # [pieces,pieces,slots,slots]
-    band = max(1, _CORNER_VALUES // (classes * (width + 2)))  # grid rows at a time
-    for top in range(0, height + 1, band):
-        candidates = _first_candidates(points[top : top + band + 1])
+def _argmax(scores: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """[B,C,h,w] -> [B,H,W] int64."""
+    images, classes, height, width = scores.shape
+    points = scores.permute(0, 2, 3, 1).contiguous()  # [B,h,w,C]
+    pieces = len(rows.far)  # of one image, from top to bottom
+    slots = rows.far.shape[1], columns.far.shape[1]
+    winner = torch.empty(images * pieces, len(columns.far), *slots, dtype=torch.int64, device=scores.device)
+    cell_rows = images * (height + 1)
+    band = max(1, _CORNER_VALUES // (classes * (width + 2)))  # of them at a time
+    for top in range(0, cell_rows, band):
+        candidates = _first_candidates(points, torch.arange(top, min(top + band, cell_rows), device=scores.device))
         for _ in range(rows.parts.bit_length() - 1):
             candidates = _quarter(candidates)
-        far_y = rows.far[top * rows.parts :][candidates.row]  # [n,Sy]
-        winner[top * rows.parts :][candidates.row, candidates.column] = _winners(
-            candidates, far_y, columns.far[candidates.column]
-        )
-    return winner[rows.piece[:, None], columns.piece[None, :], rows.slot[:, None], columns.slot[None, :]]  # [H,W]
+        row, column = candidates.row + top * rows.parts, candidates.column
+        winner[row, column] = _winners(candidates, rows.far[row % pieces], columns.far[column])
+    winner = winner.unflatten(0, (images, pieces))  # [B,pieces,pieces,slots,slots]
+    return winner[:, rows.piece[:, None], columns.piece[None, :], rows.slot[:, None], columns.slot[None, :]]
 
 
-def _first_candidates(points: Tensor) -> _Candidates:
-    """Candidates in the cells of a band of the grid, [h+1,w+1,C] -> those of h·w cells."""
-    height, width = points.shape[0] - 1, points.shape[1] - 1
-    least = torch.minimum(points[:-1], points[1:])
-    least = torch.minimum(least[:, :-1], least[:, 1:])  # [h,w,C]
-    greatest = torch.maximum(points[:-1], points[1:])
+def _first_candidates(points: Tensor, cell_row: Tensor) -> _Candidates:
+    """Candidates in some rows of cells.
+
+    Args:
+        points: [B,h,w,C].
+        cell_row: [m], of the B·(h+1) rows of cells; the candidates' rows are counted from the first of them on.
+    """
+    _, height, width, classes = points.shape
+    image, row = cell_row // (height + 1), cell_row % (height + 1)
+    across = torch.arange(-1, width + 1, device=points.device).clamp(0, width - 1)
+    # The border repeats, so that the cells outside the grid have corners too.
+    upper, lower = (points[image, (row + step).clamp(0, height - 1)][:, across] for step in (-1, 0))  # [m,w+2,C]
+    least, greatest = torch.minimum(upper, lower), torch.maximum(upper, lower)
+    least = torch.minimum(least[:, :-1], least[:, 1:])  # [m,w+1,C]
     greatest = torch.maximum(greatest[:, :-1], greatest[:, 1:])
     bar, holder = least.max(2, keepdim=True)
     # Who only ever ties with the holder of the bar loses to it if its index is larger.
-    labels = torch.arange(points.shape[2], device=points.device)
-    row, column, label = ((greatest > bar) | ((greatest == bar) & (labels <= holder))).nonzero(as_tuple=True)
-    corners = torch.stack([points[row + y, column + x, label] for y in (0, 1) for x in (0, 1)], dim=1)  # [K,4]
-    cells = torch.arange(height * width, device=points.device)
-    return _Candidates(cells // width, cells % width, row * width + column, label, corners, corners)
+    labels = torch.arange(classes, device=points.device)
+    line, column, label = ((greatest > bar) | ((greatest == bar) & (labels <= holder))).nonzero(as_tuple=True)
+    corners = [corner[line, column + step, label] for corner in (upper, lower) for step in (0, 1)]
+    cells = torch.arange(len(cell_row) * (width + 1), device=points.device)
+    corners = torch.stack(corners, dim=1)  # [K,4]
+    piece = line * (width + 1) + column
+    return _Candidates(cells // (width + 1), cells % (width + 1), piece, label, corners, corners)
 
 
 def _quarter(given: _Candidates) -> _Candidates:
@@ -185,23 +189,15 @@ def _winners(candidates: _Candidates, far_y: Tensor, far_x: Tensor) -> Tensor:
         candidates: of n pieces, at least one each.
         far_y: [n,Sy] and far_x [n,Sx], weights of the second grid row and column.
     """
-    count = torch.bincount(candidates.piece, minlength=len(far_y))  # [n]
-    order = count.argsort(descending=True)  # so that the pieces with a k-th candidate are always the first ones
-    first = (count.cumsum(0) - count)[order]  # [n], place of each piece's first candidate
-    weight_y, weight_x = far_y[order][:, :, None], far_x[order][:, None, :]  # [n,Sy,1], [n,1,Sx]
-    winner = candidates.label[first][:, None, None].repeat(1, far_y.shape[1], far_x.shape[1])  # [n,Sy,Sx]
-    most = int(count[order[0]])
-    contested = (count > torch.arange(1, max(2, most), device=count.device)[:, None]).sum(1).tolist()
-    pieces = contested[0]  # a lone candidate needs no value
-    best = _interpolate(candidates.cell_corners[first[:pieces]], weight_y[:pieces], weight_x[:pieces])
-    for k, pieces in enumerate(contested, start=1):
-        place = first[:pieces] + k
-        value = _interpolate(candidates.cell_corners[place], weight_y[:pieces], weight_x[:pieces])
-        better = value > best[:pieces]
-        torch.maximum(best[:pieces], value, out=best[:pieces])
-        label = candidates.label[place][:, None, None]
-        torch.where(better, label, winner[:pieces], out=winner[:pieces])
-    return torch.empty_like(winner).index_copy_(0, order, winner)
+    piece = candidates.piece
+    weight_y, weight_x = far_y[piece][:, :, None], far_x[piece][:, None, :]  # [K,Sy,1], [K,1,Sx]
+    value = _interpolate(candidates.cell_corners, weight_y, weight_x)  # [K,Sy,Sx]
+    slots = value.shape[1:]
+    place = piece[:, None, None].expand_as(value)
+    best = value.new_full((len(far_y), *slots), -torch.inf).scatter_reduce_(0, place, value, "amax")
+    nobody = torch.iinfo(torch.int64).max
+    label = torch.where(value == best[piece], candidates.label[:, None, None], nobody)
+    return label.new_full((len(far_y), *slots), nobody).scatter_reduce_(0, place, label, "amin")
 
 
 def _interpolate(corners: Tensor, far_y: Tensor, far_x: Tensor) -> Tensor:

@@ -3,17 +3,21 @@
 A median by sorting looks at one window after another. Here one comparison serves all windows at once, so the
 filter is batched tensor work on any device: columns are sorted once and shared by the windows that overlap
 them, sorting the rows of sorted columns then rules out every entry that too many others bound from one side,
-and a pruned sorting network picks the median of the rest.
+and of a sorting network of the rest only those comparisons are made that can change which one is in the middle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
+from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
 
-_PLANE_VALUES = 2**16  # windows at a time: about thirty planes of them stay in a processor's cache
+# Windows at a time. About thirty planes of them stay in a processor's cache; elsewhere a plane must be worth a launch.
+_PLANE_VALUES_CPU, _PLANE_VALUES = 2**16, 2**22
+_LARGEST_TRIED = 9  # side up to which all arrangements are tried, once: 50,000 zeros and ones, then many more
 
 Comparator = tuple[int, int, bool, bool]  # wires a < b, and whether the minimum (a) and the maximum (b) are used
 
@@ -32,7 +36,8 @@ def median_filter(maps: Tensor, size: int) -> Tensor:
     _, height, width = maps.shape
     rows, columns = (_symmetric(length, size // 2, maps.device) for length in (height, width))
     padded = maps[:, rows][:, :, columns]  # [Q,H+size-1,W+size-1]
-    chunk = max(1, _PLANE_VALUES // (height * width))
+    values = _PLANE_VALUES_CPU if maps.device.type == "cpu" else _PLANE_VALUES
+    chunk = max(1, values // (height * width))
     return torch.cat([_filter(part, size, height, width) for part in padded.split(chunk)])
 
 
@@ -43,15 +48,21 @@ def _symmetric(length: int, margin: int, device: torch.device) -> Tensor:
 
 def _filter(padded: Tensor, size: int, height: int, width: int) -> Tensor:
     columns = _run([padded[:, i : i + height] for i in range(size)], _network(size, frozenset(range(size))))
+    rows = [
+        _run([column[:, :, j : j + width] for j in range(size)], _network(size, frozenset(_open_ranks(size, i))))
+        for i, column in enumerate(columns)
+    ]
+    entries, network = _selection(size)
+    return _run([rows[i][j] for i, j in entries], network)[len(entries) // 2]
+
+
+def _open_ranks(size: int, i: int) -> list[int]:
+    """Where the median can be in row i of a window whose columns and rows are sorted.
+
+    Entry (i,j) has (i+1)(j+1) entries up to it and (size-i)(size-j) from it on.
+    """
     rank = (size * size + 1) // 2
-    undecided: list[Tensor] = []
-    for i, column in enumerate(columns):
-        # Sorted both ways, entry (i,j) has (i+1)(j+1) entries up to it and (size-i)(size-j) from it on.
-        open_ranks = [j for j in range(size) if (i + 1) * (j + 1) <= rank and (size - i) * (size - j) <= rank]
-        row = _run([column[:, :, j : j + width] for j in range(size)], _network(size, frozenset(open_ranks)))
-        undecided += [row[j] for j in open_ranks]
-    middle = len(undecided) // 2  # as many are ruled out below as above, so the median stays in the middle
-    return _run(undecided, _network(len(undecided), frozenset([middle])))[middle]
+    return [j for j in range(size) if (i + 1) * (j + 1) <= rank and (size - i) * (size - j) <= rank]
 
 
 def _run(wires: list[Tensor], network: tuple[Comparator, ...]) -> list[Tensor]:
@@ -64,9 +75,43 @@ def _run(wires: list[Tensor], network: tuple[Comparator, ...]) -> list[Tensor]:
     return wires
 
 
+@lru_cache(maxsize=8)
+def _selection(size: int) -> tuple[list[tuple[int, int]], tuple[Comparator, ...]]:
+    """The entries (i,j) of a window, sorted both ways, that may be its median, and what brings that to their middle.
+
+    As many entries are ruled out below as above, so the median is in the middle of the rest. By the 0-1 principle a
+    network finds it if it does so for zeros and ones, and minima and maxima being monotone, if it does so where the
+    zeros just are, or just are not, the majority. A comparator that never swaps then does nothing.
+    """
+    entries = sorted(((i, j) for i in range(size) for j in _open_ranks(size, i)), key=sum)
+    comparators, middle = _batcher(len(entries)), len(entries) // 2
+    if size > _LARGEST_TRIED:
+        return entries, _needed(comparators, {middle})
+    majority = (size * size + 1) // 2
+    windows = torch.tensor(
+        [
+            [j >= zeros[i] for i, j in entries]
+            for zeros in combinations_with_replacement(range(size, -1, -1), size)  # of each row; sorted, as columns are
+            if sum(zeros) in (majority - 1, majority)
+        ]
+    )
+    wires, swapping = list(windows.unbind(1)), []
+    for a, b in comparators:
+        low, high = wires[a] & wires[b], wires[a] | wires[b]
+        if not torch.equal(low, wires[a]):
+            wires[a], wires[b] = low, high
+            swapping.append((a, b))
+    return entries, _needed(swapping, {middle})
+
+
 @lru_cache(maxsize=64)
 def _network(wires: int, wanted: frozenset[int]) -> tuple[Comparator, ...]:
-    """Batcher's odd-even merge sort (AFIPS 1968) without the comparators that no wanted output depends on."""
+    """What sorts as many wires as far as some of them are wanted."""
+    return _needed(_batcher(wires), wanted)
+
+
+def _batcher(wires: int) -> list[tuple[int, int]]:
+    """Batcher's odd-even merge sort (AFIPS 1968)."""
     comparators = []
     block = 1
     while block < wires:
@@ -78,6 +123,11 @@ def _network(wires: int, wanted: frozenset[int]) -> tuple[Comparator, ...]:
                         comparators.append((low, low + step))
             step //= 2
         block *= 2
+    return comparators
+
+
+def _needed(comparators: list[tuple[int, int]], wanted: Collection[int]) -> tuple[Comparator, ...]:
+    """A network without the comparators, and halves of them, that no wanted output depends on."""
     needed, kept = set(wanted), []
     for a, b in reversed(comparators):
         if a in needed or b in needed:

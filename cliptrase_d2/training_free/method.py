@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,10 @@ class PatchScene:
     class_token: Tensor
     correlation: Tensor
     grid: tuple[int, int]
+
+    def of(self, images: list[int]) -> PatchScene:
+        """The same of some of the images."""
+        return PatchScene(self.patches[images], self.class_token[images], self.correlation[images], self.grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +108,14 @@ class Method:
             return dbscan(correlation, *resolution_free(correlation.shape[1]))
         return dbscan(correlation, self.eps, self.min_samples)
 
-    def propose(self, scene: PatchScene, index: int, labels: Tensor, size: tuple[int, int]) -> MaskProposals:
-        """Masks of image `index`, whose patches are in clusters `labels` [N], at `size` (H, W)."""
-        return self.cluster_masks(scene.correlation[index], labels, scene.grid, size)
+    def propose(self, scene: PatchScene, labels: Tensor, size: tuple[int, int]) -> list[MaskProposals]:
+        """Masks of images whose patches are in clusters `labels` [B,N], at `size` (H, W)."""
+        return self.masks_of(scene.correlation, labels, scene.grid, size)
 
-    def cluster_masks(
+    def masks_of(
         self, correlation: Tensor, labels: Tensor, grid: tuple[int, int], size: tuple[int, int]
-    ) -> MaskProposals:
-        """The same from the correlation rows [N,N] of one image, on a grid (h, w) with h·w = N."""
+    ) -> list[MaskProposals]:
+        """The same from correlation rows [B,N,N] on a grid (h, w) with h·w = N."""
         upsample, filter_size = self.mask_upsample, self.median_filter
         return propose_masks(correlation, labels, grid, size, upsample=upsample, filter_size=filter_size)
 
@@ -123,20 +128,25 @@ class Method:
         weights = region_weights(masks.assignment, max(1, len(masks)), scene.grid)  # [Q,N]
         return mask_average_pooling(weights.float(), scene.patches[index])
 
-    def word_logits(self, scene: PatchScene, index: int, text: TextFeatures, scale: Tensor) -> Tensor:
-        """Logits of every word on the grid for image `index`, [R,h,w]."""
-        image = slice(index, index + 1)
-        class_token = scene.class_token[image] if self.cls_logit_weight else None
-        logits = classify.patch_logits(scene.patches[image], text.features, scale, class_token)  # [1,N,R]
-        return logits[0].T.reshape(-1, *scene.grid)  # [R,h,w]
+    def word_logits(self, scene: PatchScene, text: TextFeatures, scale: Tensor) -> Tensor:
+        """Logits of every word on the grid, [B,R,h,w]."""
+        class_token = scene.class_token if self.cls_logit_weight else None
+        logits = classify.patch_logits(scene.patches, text.features, scale, class_token)  # [B,N,R]
+        return logits.unflatten(1, scene.grid).permute(0, 3, 1, 2)  # [B,R,h,w]
 
-    def classify(self, masks: MaskProposals, logits: Tensor, text: TextFeatures) -> classify.Classification:
-        """Name the masks of one image from the logits of its words, [R,h,w]."""
-        size = (masks.assignment.shape[0], masks.assignment.shape[1])
-        labels = classify.pixel_labels(logits[None], text.class_index, size)[0]
-        if self.classification == "vote":
-            return classify.vote(labels, masks.assignment, len(masks), len(text.classes))
-        return classify.mean(labels, masks.assignment, len(masks), logits, text.class_index, len(text.classes))
+    def classify(
+        self, masks: Sequence[MaskProposals], logits: Tensor, text: TextFeatures
+    ) -> list[classify.Classification]:
+        """Name the masks of images, assigned at one size, from the logits of their words, [B,R,h,w]."""
+        size = (masks[0].assignment.shape[0], masks[0].assignment.shape[1])
+        labels = classify.pixel_labels(logits, text.class_index, size)  # [B,H,W]
+        classes, vote = len(text.classes), self.classification == "vote"
+        return [
+            classify.vote(pixels, of.assignment, len(of), classes)
+            if vote
+            else classify.mean(pixels, of.assignment, len(of), scores, text.class_index, classes)
+            for of, pixels, scores in zip(masks, labels, logits, strict=True)
+        ]
 
     def refine(self, label_map: Tensor, image: Tensor) -> ClassShares | None:
         """The label map [H,W] by the colours of its image, [3,H',W'] of any size; None where it shall stay."""

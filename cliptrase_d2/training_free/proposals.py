@@ -38,19 +38,21 @@ class MaskProposals:
         return F.interpolate(self.coarse[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:
+def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> list[Tensor]:
     """Mean correlation row of every cluster, laid out on the grid.
 
     Args:
-        correlation: [N,N], one row per patch.
-        labels: [N] int64, clusters 0 to Q-1, -1 for noise.
+        correlation: [B,N,N], one row per patch.
+        labels: [B,N] int64, clusters 0 to Q-1 of each image, -1 for noise.
         grid: (h, w) with h·w = N.
     Returns:
-        [Q,h,w]; Q is 0 where everything is noise.
+        For every image [Q,h,w]; Q is 0 where everything is noise.
     """
-    count = int(labels.max()) + 1
-    member = (labels[None] == torch.arange(count, device=labels.device)[:, None]).to(correlation.dtype)  # [Q,N]
-    return (member @ correlation / member.sum(1, keepdim=True)).view(count, *grid)  # [Q,h,w]
+    counts = (labels.amax(1) + 1).tolist()
+    cluster = torch.arange(max(counts), device=labels.device)
+    member = (labels[:, None] == cluster[:, None]).to(correlation.dtype)  # [B,Q,N], Q the most of any image
+    maps = torch.bmm(member, correlation) / member.sum(2, keepdim=True)
+    return [of[:count].unflatten(1, grid) for of, count in zip(maps, counts, strict=True)]  # each [Q,h,w]
 
 
 def propose_masks(
@@ -61,21 +63,27 @@ def propose_masks(
     *,
     upsample: int = 4,
     filter_size: int = 7,
-) -> MaskProposals:
-    """Turn the clusters of one image into masks that cover every pixel once, noise patches too.
+) -> list[MaskProposals]:
+    """Turn the clusters of images into masks that cover every pixel once, noise patches too.
 
     Args:
-        correlation: [N,N], one row per patch.
-        labels: [N] int64, -1 for noise.
+        correlation: [B,N,N], one row per patch.
+        labels: [B,N] int64, -1 for noise.
         grid: (h, w) with h·w = N.
         size: (H, W) of the output.
         upsample: factor of the first, bilinear enlargement.
         filter_size: odd side of the median filter; 1 for none.
     """
     maps = cluster_maps(correlation, labels, grid)
-    if not len(maps):
-        nowhere = torch.zeros(size, dtype=torch.int64, device=labels.device)
-        return MaskProposals(maps, nowhere)
-    enlarged = F.interpolate(maps[None], scale_factor=upsample, mode="bilinear", align_corners=False)[0]
-    smooth = median_filter(enlarged, filter_size)
-    return MaskProposals(smooth, upsampled_argmax(smooth[None], size)[0])
+    counts = [len(of) for of in maps]
+    coarse = correlation.new_zeros(0, upsample * grid[0], upsample * grid[1])
+    if any(counts):
+        enlarged = F.interpolate(torch.cat(maps)[None], scale_factor=upsample, mode="bilinear", align_corners=False)[0]
+        coarse = median_filter(enlarged, filter_size)  # [ΣQ,h',w']
+    masks = coarse.split(counts)
+    # Images with fewer masks are filled up with some that are nowhere the strongest, and finite to be interpolated.
+    lowest = torch.finfo(coarse.dtype).min / 8
+    filled = coarse.new_full((len(masks), max(1, *counts), *coarse.shape[1:]), lowest)  # [B,Q,h',w']
+    for image, of in zip(filled, masks, strict=True):
+        image[: len(of)] = of
+    return [MaskProposals(of, where) for of, where in zip(masks, upsampled_argmax(filled, size), strict=True)]

@@ -45,12 +45,12 @@ def test_an_onnx_file_segments_as_the_model_does(model: CLIPtrase, onnx: Report)
     outputs = session.run(None, {"images": image[None].numpy(), "words": text.features.numpy()})
     named = dict(zip([output.name for output in session.get_outputs()], map(torch.from_numpy, outputs), strict=True))
     seen = PatchScene(named["patches"], named["class_token"], named["correlation"], (6, 8))
-    (masks,) = model.mask_source(image[None].float(), seen, [(96, 128)])
-    found = model.method.classify(masks, named["logits"][0].T.reshape(-1, 6, 8), text)
+    masks = model.mask_source(image[None].float(), seen, [(96, 128)])
+    (found,) = model.method.classify(masks, named["logits"].mT.unflatten(2, (6, 8)), text)
     model.text_encoder = lambda _: text
     model._texts.clear()
     (expected,) = model([{"image": image}])
-    assert len(masks) == len(expected["pred_masks"]) > 1
+    assert len(masks[0]) == len(expected["pred_masks"]) > 1
     assert torch.equal(found.label_map, expected["label_map"])
 
 

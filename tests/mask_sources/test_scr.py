@@ -18,10 +18,10 @@ def one_by_one(model: CLIPtrase, inputs: dict[str, Any]) -> tuple[Tensor, Tensor
     """The stages without a source, for one image; label map, soft masks, mask logits."""
     seen = model.see(model.tower.normalise(inputs["image"])[None])
     text, size = model.text_features(inputs), (inputs["height"], inputs["width"])
-    logits = model.method.word_logits(seen, 0, text, model.clip.logit_scale.exp())
-    masks = model.method.propose(seen, 0, model.method.cluster(seen.correlation)[0], size)
-    named = model.method.classify(masks, logits, text)
-    return named.label_map, masks.soft_masks(), named.mask_logits
+    logits = model.method.word_logits(seen, text, model.clip.logit_scale.exp())
+    masks = model.method.propose(seen, model.method.cluster(seen.correlation), size)
+    (named,) = model.method.classify(masks, logits, text)
+    return named.label_map, masks[0].soft_masks(), named.mask_logits
 
 
 @pytest.mark.parametrize("method", [{}, {"eps": 0.5}, {"clustering": "hdbscan"}, {"clustering": "none"}], ids=str)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cliptrase_d2.engine import profiling
 from tests.clip.tiny import register_tiny
 from tools import benchmark
 
@@ -29,10 +30,10 @@ def test_every_stage_has_its_time(args: argparse.Namespace, batch: int, precisio
     args.batch, args.precision = batch, precision
     row = benchmark.measure(benchmark.build(args), args, 96, 5)
     times = row["milliseconds_per_image"]
-    assert set(times) == {"encode_image", "whole", *benchmark.STAGES}
+    assert set(times) == {"encode_image", "whole", *profiling.STAGES}
     assert min(times.values()) > 0
     # Medians of two rounds are means, which add up; the whole has some work beside its stages.
-    assert sum(times[stage] for stage in benchmark.STAGES) <= times["whole"]
+    assert sum(times[stage] for stage in profiling.STAGES) <= times["whole"]
     assert row["images_per_second"] == pytest.approx(1000 / times["whole"])
     assert row["whole_over_encode_image"] > 0
     assert (row["size"], row["classes"]) == (96, 5)
@@ -57,7 +58,7 @@ def test_the_imposed_masks_reach_the_result(args: argparse.Namespace) -> None:
 
 @pytest.mark.parametrize(("side", "count"), [(6, 4), (14, 20), (21, 20), (4, 1), (3, 9)])
 def test_blocks_are_rectangles_that_cover_the_grid(side: int, count: int) -> None:
-    labels = benchmark.blocks(2, side, count)
+    labels = profiling.blocks(2, side, count)
     assert labels.shape == (2, side * side)
     assert torch.equal(labels[0], labels[1])
     grid = labels[0].view(side, side)
@@ -70,11 +71,11 @@ def test_blocks_are_rectangles_that_cover_the_grid(side: int, count: int) -> Non
 
 
 def test_the_table_has_a_row_for_every_measurement(args: argparse.Namespace) -> None:
-    times = dict.fromkeys(("encode_image", *benchmark.STAGES, "whole"), 12.34)
+    times = dict.fromkeys(("encode_image", *profiling.STAGES, "whole"), 12.34)
     row = {"size": 96, "classes": 5, "milliseconds_per_image": times, "images_per_second": 81.04}
     row |= {"whole_over_encode_image": 1.0567, "peak_megabytes": {"whole": 12.6, "encode_image": None}}
     head, _, *body = benchmark.table([row, {**row, "size": 128}]).splitlines()
-    assert all(stage in head for stage in benchmark.STAGES)
+    assert all(stage in head for stage in profiling.STAGES)
     assert [line.split()[0] for line in body] == ["96", "128"]
     assert body[0].split()[1:3] == ["5", "12.3"]
     assert body[0].split()[-4:] == ["1.057", "81.04", "13", "-"]

@@ -61,7 +61,7 @@ def test_the_resolution_free_rule_nearly_meets_them(stages: Stages) -> None:
 def test_the_soft_masks_are_those_of_the_formula(stages: Stages) -> None:
     size = (stages.side, stages.side)
     grid, rows = stages.scene.grid, stages.scene.correlation[0]
-    found = propose_masks(rows, stages.labels, grid, size)
+    (found,) = propose_masks(rows[None], stages.labels[None], grid, size)
     enlarged = plain.upsample(plain.cluster_maps(rows, stages.labels, grid), (4 * grid[0], 4 * grid[1]))
     expected = plain.upsample(plain.median_filter(enlarged, 7), size)
     torch.testing.assert_close(found.soft_masks(), expected, atol=1e-6, rtol=1e-5)
@@ -71,7 +71,7 @@ def test_the_soft_masks_are_those_of_the_formula(stages: Stages) -> None:
 @pytest.mark.parametrize("run", ["plain", "voc20"])
 def test_the_label_map_is_met(stages: Stages, run: str) -> None:
     method = replace(METHODS[stages.side], cls_logit_weight=run == "voc20")
-    masks = method.propose(stages.scene, 0, method.cluster(stages.scene.correlation)[0], (stages.side, stages.side))
-    logits = method.word_logits(stages.scene, 0, stages.text, SCALE)
-    found = method.classify(masks, logits, stages.text).label_map
+    masks = method.propose(stages.scene, method.cluster(stages.scene.correlation), (stages.side, stages.side))
+    logits = method.word_logits(stages.scene, stages.text, SCALE)
+    found = method.classify(masks, logits, stages.text)[0].label_map
     assert (found == stages.label_map(run)).float().mean() >= 0.999

@@ -47,12 +47,8 @@ def text(class_index: list[int]) -> TextFeatures:
 def segment(method: Method, seen: VisualTokens, words: TextFeatures, size: tuple[int, int]) -> list[Tensor]:
     """The stages in order, as the meta-architecture calls them; label maps only."""
     scene = PatchScene(seen.patches, seen.class_token, method.correlate(seen), seen.grid)
-    label_maps = []
-    for index, labels in enumerate(method.cluster(scene.correlation)):
-        masks = method.propose(scene, index, labels, size)
-        logits = method.word_logits(scene, index, words, SCALE)
-        label_maps.append(method.classify(masks, logits, words).label_map)
-    return label_maps
+    masks = method.propose(scene, method.cluster(scene.correlation), size)
+    return [named.label_map for named in method.classify(masks, method.word_logits(scene, words, SCALE), words)]
 
 
 def test_a_mask_is_pooled_over_the_pixels_that_it_claims() -> None:
@@ -61,7 +57,7 @@ def test_a_mask_is_pooled_over_the_pixels_that_it_claims() -> None:
     method = Method(eps=1.0)
     scene = PatchScene(seen.patches, seen.class_token, method.correlate(seen), seen.grid)
     size = (GRID[0] * 8, GRID[1] * 8)
-    masks = method.propose(scene, 0, method.cluster(scene.correlation)[0], size)
+    masks = method.propose(scene, method.cluster(scene.correlation), size)[0]
     assert len(masks) > 1
     dense = F.interpolate(scene.patches[0].T.reshape(1, -1, *GRID), size, mode="bilinear", align_corners=False)[0]
     for mask, feature in enumerate(method.pool(scene, 0, masks)):
@@ -72,7 +68,7 @@ def test_an_image_without_masks_is_pooled_as_a_whole() -> None:
     seen = tokens(1, 0.3)
     method = Method(clustering="none")
     scene = PatchScene(seen.patches, seen.class_token, method.correlate(seen), seen.grid)
-    masks = method.propose(scene, 0, method.cluster(scene.correlation)[0], (GRID[0] * 8, GRID[1] * 8))
+    masks = method.propose(scene, method.cluster(scene.correlation), (GRID[0] * 8, GRID[1] * 8))[0]
     torch.testing.assert_close(method.pool(scene, 0, masks), scene.patches[0].mean(0, keepdim=True))
 
 
@@ -157,9 +153,8 @@ def test_the_clustering_follows_its_settings() -> None:
 def test_the_masks_follow_their_settings() -> None:
     seen = tokens()
     scene = PatchScene(seen.patches, seen.class_token, METHOD.correlate(seen), GRID)
-    masks = replace(METHOD, mask_upsample=2, median_filter=3).propose(
-        scene, 0, METHOD.cluster(scene.correlation)[0], (48, 64)
-    )
+    method = replace(METHOD, mask_upsample=2, median_filter=3)
+    masks = method.propose(scene, METHOD.cluster(scene.correlation), (48, 64))[0]
     assert masks.coarse.shape == (len(masks), 12, 16)
     assert masks.assignment.shape == (48, 64)
 

@@ -44,13 +44,13 @@ def label(model: Model, photo: np.ndarray, vocabulary: Vocabulary) -> Labelling:
     pixels: Tensor = protocol.model_input(Image.fromarray(photo))["image"].to(core.device)  # [3,H',W']
     images = core.tower.normalise(pixels)[None]
     scene = core.see(images)
-    masks = core.mask_source(core.tower.pixels(images), scene, [(photo.shape[0], photo.shape[1])])[0]
+    masks = core.mask_source(core.tower.pixels(images), scene, [(photo.shape[0], photo.shape[1])])
     words = model.read(vocabulary)
-    logits = core.method.word_logits(scene, 0, words.features, core.clip.logit_scale.exp())  # [R,h,w]
-    named = core.method.classify(masks, logits, words.features)
+    logits = core.method.word_logits(scene, words.features, core.clip.logit_scale.exp())  # [1,R,h,w]
+    named = core.method.classify(masks, logits, words.features)[0]
     refined = core.method.refine(named.label_map, pixels)
     labels = refined.label_map if refined else named.label_map
-    confidence = class_confidence(labels, logits, words.features.class_index, len(vocabulary.classes))
+    confidence = class_confidence(labels, logits[0], words.features.class_index, len(vocabulary.classes))
     return Labelling(
         label_map=labels.cpu().numpy(),
         classes=vocabulary.classes,

@@ -1,0 +1,211 @@
+"""How fast an evaluation is as a user runs it, against the plain loop of the same files through `encode_image`.
+
+    python tools/benchmark_evaluation.py --sizes 224 336 --batch 1 16 --classes 20 847
+
+Reading, resizing, image tower, method, metrics, progress and report: all that `train_net.py --eval-only` does once it
+has its model. Photographs and labels are drawn at random, as are the weights unless --pretrained names some; clustering
+is run and timed, but blocks of patches, --masks of them, are what goes on to be made into masks and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from tabulate import tabulate
+from torch import nn
+
+from cliptrase_d2.clip.open_clip_modules import joint_width
+from cliptrase_d2.config import load_config
+from cliptrase_d2.d2 import CfgNode, DatasetCatalog
+from cliptrase_d2.data.loader import build_evaluation_loader, list_records, split_batch
+from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.engine.build import build_cliptrase
+from cliptrase_d2.engine.evaluation import evaluate_dataset
+from cliptrase_d2.engine.profiling import STAGES, Clock, blocks, random_text, timed
+from cliptrase_d2.engine.provenance import versions
+from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+from cliptrase_d2.meta_arch import CLIPtrase
+from cliptrase_d2.meta_arch.precision import PRECISIONS
+
+PARTS = (*STAGES, "metrics", "rest")  # of an evaluation's time; the rest is mostly waiting for files
+_SHAPE = (375, 500)  # of a photograph of PASCAL VOC
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="ViT-B-16", help="an open_clip ViT")
+    parser.add_argument("--pretrained", default="", help="tag or file of its weights; none: random")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 336], help="sides of the squares that are seen")
+    parser.add_argument("--classes", type=int, nargs="+", default=[20, 847])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["fp32"], help="of the evaluation")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read files")
+    parser.add_argument("--images", type=int, default=32, help="photographs of one evaluation")
+    parser.add_argument("--masks", type=int, default=20, help="masks per image, with random weights")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
+    return parser.parse_args()
+
+
+def draw_dataset(folder: Path, images: int, classes: int) -> str:
+    """Photographs of soft random colours as JPEG, and labels in rectangles as PNG; their data set's name."""
+    generator = np.random.default_rng(0)
+    name = f"benchmark_{classes}"
+    for kind in ("images", "labels"):
+        (folder / name / kind).mkdir(parents=True)
+    for index in range(images):
+        soft = Image.fromarray(generator.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        photo = np.asarray(soft.resize(_SHAPE[::-1], Image.Resampling.BICUBIC)).astype(np.int16)
+        photo = (photo + generator.integers(-20, 20, photo.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(photo).save(folder / name / "images" / f"{index:05d}.jpg", quality=90)
+        labels = generator.integers(0, classes, (5, 5)).astype(np.uint16 if classes > 255 else np.uint8)
+        size = _SHAPE[0] // 5, _SHAPE[1] // 5
+        Image.fromarray(labels.repeat(size[0], 0).repeat(size[1], 1)).save(
+            folder / name / "labels" / f"{index:05d}.png"
+        )
+    names = [f"class {index}" for index in range(classes)]
+    ignored = 65535 if classes > 255 else 255
+    return register_dataset(
+        name, folder / name / "images", names, labels=folder / name / "labels", ignore_label=ignored
+    )
+
+
+def configuration(args: argparse.Namespace, folder: Path, size: int, batch: int, precision: str) -> CfgNode:
+    """What a user would write."""
+    options = {
+        "MODEL.CLIP.NAME": args.model,
+        "MODEL.CLIP.PRETRAINED": args.pretrained,
+        "MODEL.CLIP.PRECISION": precision,
+        "MODEL.CLIPTRASE.RESOLUTION_FREE": "True",
+        "MODEL.DEVICE": args.device,
+        "TEST.PROTOCOL": "center_crop",
+        "TEST.BATCH_SIZE": str(batch),
+        "INPUT.MIN_SIZE_TEST": str(size),
+        "DATALOADER.NUM_WORKERS": str(args.workers),
+        "OUTPUT_DIR": str(folder / "output"),
+    }
+    return load_config(None, [part for pair in options.items() for part in pair])
+
+
+@torch.inference_mode()
+def plain_loop(cfg: CfgNode, model: CLIPtrase, plain: nn.Module, dataset: str) -> float:
+    """Seconds for the same files through the same reader and `encode_image` in fp32, and nothing else."""
+    mapper = EvaluationMapper.for_dataset(
+        dataset,
+        protocol=cfg.TEST.PROTOCOL,
+        short_side=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        patch_size=model.patch_multiple,
+    )
+    start = time.perf_counter()
+    loader = build_evaluation_loader(
+        list_records(dataset, "stop"),
+        mapper,
+        batch_size=cfg.TEST.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        on_error="stop",
+    )
+    for batch in loader:
+        images = torch.stack([given["image"] for given in split_batch(batch)[0]])
+        plain.encode_image(model.tower.normalise(images.to(model.device))).cpu()
+    return time.perf_counter() - start
+
+
+def evaluation(cfg: CfgNode, model: CLIPtrase, dataset: str, clock: Clock) -> float:
+    """Seconds of a whole evaluation; the clock has those of its parts."""
+    process = SegmentationEvaluator.process
+    SegmentationEvaluator.process = lambda *given: clock("metrics", process, *given)  # type: ignore[method-assign]
+    start = time.perf_counter()
+    try:
+        evaluate_dataset(cfg, model, dataset, log_table=False)
+    finally:
+        SegmentationEvaluator.process = process  # type: ignore[method-assign]
+    return time.perf_counter() - start
+
+
+def measure(
+    args: argparse.Namespace, folder: Path, dataset: str, size: int, batch: int, precision: str
+) -> dict[str, Any]:
+    """The plain loop and the evaluation in turn, so that a slow moment of the machine hits both."""
+    cfg = configuration(args, folder, size, batch, precision)
+    model = build_cliptrase(cfg)
+    plain = open_clip.create_model(args.model, force_image_size=size).to(args.device).eval()
+    model.text_encoder = lambda words: random_text(words, joint_width(model.clip), args.device)  # type: ignore[assignment]
+    side = size // model.tower.patch_size
+    clock = Clock(args.device)
+    rounds = []
+    with timed(model, clock, None if args.pretrained else partial(blocks, side=side, count=args.masks)):
+        for _ in range(args.repeats + 1):
+            seconds = {"plain": plain_loop(cfg, model, plain, dataset)}
+            seconds["whole"] = evaluation(cfg, model, dataset, clock)
+            parts = clock.take()
+            rounds.append(seconds | parts | {"rest": seconds["whole"] - sum(parts.values())})
+    rounds = rounds[1:]  # the first one warms up
+    whole = statistics.median(r["whole"] for r in rounds)
+    return {
+        "size": size,
+        "batch": batch,
+        "classes": int(dataset.split("_")[1]),
+        "precision": precision,
+        "images_per_second": args.images / whole,
+        "of_plain": statistics.median(r["plain"] / r["whole"] for r in rounds),
+        "shares": {part: statistics.median(r.get(part, 0) / r["whole"] for r in rounds) for part in PARTS},
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Images per second, the ratio that counts, and where the time goes, in percent."""
+    headers = ["size", "batch", "classes", "precision", "images/s", "of plain", *PARTS]
+    body = []
+    for row in rows:
+        numbers = [f"{row['images_per_second']:.2f}", f"{row['of_plain']:.3f}"]
+        shares = [f"{100 * row['shares'][part]:.1f}" for part in PARTS]
+        body.append([row["size"], row["batch"], row["classes"], row["precision"], *numbers, *shares])
+    return tabulate(body, headers=headers, disable_numparse=True, stralign="right")
+
+
+def main() -> None:
+    """Measure every combination, print the table, write the JSON."""
+    args = parse_arguments()
+    logging.getLogger("cliptrase_d2").setLevel(logging.ERROR)
+    rows = []
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        for classes in args.classes:
+            dataset = draw_dataset(folder, args.images, classes)
+            rows += [
+                measure(args, folder, dataset, size, batch, precision)
+                for precision in args.precision
+                for size in args.sizes
+                for batch in args.batch
+            ]
+            DatasetCatalog.remove(dataset)
+    weights = args.pretrained or f"random weights, {args.masks} imposed masks"
+    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+    print(f"{args.model}, {weights}; {name}; {args.images} images, {args.workers} readers; median of {args.repeats}")
+    print("of plain: images per second, relative to encode_image in fp32; then percent of the evaluation's time")
+    print(table(rows))
+    if args.output:
+        settings = {key: str(value) for key, value in vars(args).items()}
+        report = {"device": name, "settings": settings, "versions": versions(), "rows": rows}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.parallel import in_parallel
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.visualization.overlay import palette
-from cliptrase_d2.whole_files import disk_faults_named, write_whole, write_whole_text
+from cliptrase_d2.whole_files import disk_faults_named, remove_unfinished, write_whole, write_whole_text
 
 NAME = "emoji_scenes"
 TRAINING_NAME = "emoji_scenes_train"
@@ -78,6 +78,7 @@ def write_scenes(
     with disk_faults_named(root):
         for folder in (root / _IMAGES, root / _LABELS):
             folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(folder)
         is_there = {scene: all(path.is_file() for path in _paths(root, scene)) for scene in wanted}
         for scene in {scene[0]: scene for scene in wanted if is_there[scene]}.values():  # one of each split
             _check_series(root, scene, size, seed)

@@ -70,7 +70,10 @@ def measure(model: CLIPtrase, args: argparse.Namespace, size: int, classes: int)
     vocabulary = Vocabulary.parse([f"class {index}" for index in range(classes)])
     text = random_text(vocabulary, joint_width(model.clip), args.device)
     # As the loader hands them over: what is done to them before the tower is part of an image's time.
-    inputs = [{"image": image.to(torch.uint8), "vocabulary": vocabulary} for image in images]
+    inputs = [
+        {"image": image.to(torch.uint8), "vocabulary": vocabulary, "output_masks": False}  # as in an evaluation
+        for image in images
+    ]
     precision = PRECISIONS[args.precision]
 
     # open_clip's own model at this size: as it is, encode_image takes images of the trained size alone.

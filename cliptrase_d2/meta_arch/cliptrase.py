@@ -264,7 +264,7 @@ class CLIPtrase(nn.Module):
     def _output(
         self, given: dict[str, Any], masks: MaskProposals, named: Classification, logits: Tensor, text: TextFeatures
     ) -> dict[str, Tensor]:
-        refined = self.method.refine(named.label_map, given["image"].to(self.device))
+        refined = self.method.refine(named.label_map, given["image"])
         output = {"label_map": refined.label_map if refined else named.label_map, "pred_logits": named.mask_logits}
         if given.get("output_masks", True):
             output["pred_masks"] = masks.soft_masks()

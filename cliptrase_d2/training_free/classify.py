@@ -5,6 +5,7 @@ Source: CLIPtrase supplement, A.3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,23 +62,28 @@ def pixel_labels(logits: Tensor, class_index: Tensor, size: tuple[int, int]) -> 
     return class_index[upsampled_argmax(logits, size)]
 
 
-def vote(labels: Tensor, assignment: Tensor, masks: int, classes: int) -> Classification:
+def vote(labels: Tensor, assignments: Sequence[Tensor], masks: Sequence[int], classes: int) -> list[Classification]:
     """Every mask takes its most frequent pixel label; among equals the smallest.
 
     Args:
-        labels: [H,W] int64 classes before voting.
-        assignment: [H,W] int64, the mask 0 to Q-1 of every pixel.
-        masks: Q; with no mask at all the pixel labels stand.
+        labels: [B,H,W] int64 classes before voting.
+        assignments: for every image [H,W] int64, the mask 0 to Q-1 of every pixel.
+        masks: Q of every image; with no mask at all its pixel labels stand.
         classes: C.
     """
-    if not masks:
-        return Classification(labels, torch.zeros((0, classes), device=labels.device))
-    ballots = torch.bincount((assignment * classes + labels).flatten(), minlength=masks * classes)
-    ballots = ballots.view(masks, classes)  # [Q,C]
+    polls = [max(1, count) for count in masks]  # an image without masks has one that nobody asks
+    first = torch.tensor([sum(polls[:index]) for index in range(len(polls))], device=labels.device)  # [B]
+    mask = torch.stack(list(assignments)) + first[:, None, None]  # [B,H,W], 0 to ΣQ-1
+    ballots = torch.bincount((mask * classes + labels).flatten(), minlength=sum(polls) * classes)
+    ballots = ballots.view(-1, classes)  # [ΣQ,C]
     share = ballots / ballots.sum(1, keepdim=True).clamp_min(1)
     # The floor keeps an unvoted class finite; a mask without pixels prefers no class.
-    logits = share.clamp_min(torch.finfo(share.dtype).tiny).log()
-    return Classification(ballots.argmax(1)[assignment], logits)
+    logits = share.clamp_min(torch.finfo(share.dtype).tiny).log().split(polls)
+    label_maps = ballots.argmax(1)[mask]  # [B,H,W]
+    return [
+        Classification(label_map if count else before, of[:count])
+        for count, label_map, before, of in zip(masks, label_maps, labels, logits, strict=True)
+    ]
 
 
 def mean(

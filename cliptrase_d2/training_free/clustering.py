@@ -69,7 +69,7 @@ def _hdbscan(rows: np.ndarray, min_cluster_size: int) -> np.ndarray:
 
 def _dbscan(features: Tensor, eps: float, min_samples: int) -> Tensor:
     points = features.shape[1]
-    near = _squared_distances(features) <= eps * eps  # [B,N,N]
+    near = _near(features, eps)  # [B,N,N]
     core = near.sum(-1) >= min_samples  # [B,N]
     reach = near & core[:, None, :]  # [B,N,N], point -> the core points near it
     root = _smallest_connected(reach & core[:, :, None], core)  # [B,N], N where no core
@@ -81,15 +81,22 @@ def _dbscan(features: Tensor, eps: float, min_samples: int) -> Tensor:
     return torch.where(cluster < points, cluster, NOISE)
 
 
-def _squared_distances(features: Tensor) -> Tensor:
-    """[B,N,F] -> [B,N,N] in float64, for a neighbour at the rim must not depend on rounding."""
+def _near(features: Tensor, eps: float) -> Tensor:
+    """Which points are within `eps` of each other, themselves included, [B,N,F] -> [B,N,N] bool.
+
+    In float64, for a neighbour at the rim must not depend on rounding; some rows at a time, for that takes memory.
+    """
     rows = features.double()
-    squares = rows.square().sum(-1)
+    squares = rows.square().sum(-1)  # [B,N]
+    some = max(1, _DISTANCE_BYTES // max(1, 8 * squares.numel()))
+    near = []
     with torch.autocast(features.device.type, enabled=False):
-        products = torch.bmm(rows, rows.transpose(1, 2))
-    distances = squares[:, :, None] + squares[:, None, :] - 2 * products
-    distances.diagonal(dim1=1, dim2=2).zero_()  # the rounding of long rows can exceed eps: no point is far from itself
-    return distances
+        for part, own in zip(rows.split(some, dim=1), squares.split(some, dim=1), strict=True):
+            distances = torch.baddbmm(squares[:, None, :], part, rows.mT, alpha=-2)  # [B,n,N]
+            near.append(distances.add_(own[:, :, None]) <= eps * eps)
+    found = torch.cat(near, dim=1)
+    found.diagonal(dim1=1, dim2=2).fill_(True)  # the rounding of long rows can exceed eps
+    return found
 
 
 def _smallest_connected(edges: Tensor, core: Tensor) -> Tensor:

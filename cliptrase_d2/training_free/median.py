@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 # Windows at a time. About thirty planes of them stay in a processor's cache; elsewhere a plane must be worth a launch.
-_PLANE_VALUES_CPU, _PLANE_VALUES = 2**16, 2**22
+_PLANE_VALUES_CPU, _PLANE_VALUES = 2**16, 2**23
 _LARGEST_TRIED = 9  # side up to which all arrangements are tried, once: 50,000 zeros and ones, then many more
 
 Comparator = tuple[int, int, bool, bool]  # wires a < b, and whether the minimum (a) and the maximum (b) are used

@@ -140,12 +140,12 @@ class Method:
         """Name the masks of images, assigned at one size, from the logits of their words, [B,R,h,w]."""
         size = (masks[0].assignment.shape[0], masks[0].assignment.shape[1])
         labels = classify.pixel_labels(logits, text.class_index, size)  # [B,H,W]
-        classes, vote = len(text.classes), self.classification == "vote"
+        counts, classes = [len(of) for of in masks], len(text.classes)
+        if self.classification == "vote":
+            return classify.vote(labels, [of.assignment for of in masks], counts, classes)
         return [
-            classify.vote(pixels, of.assignment, len(of), classes)
-            if vote
-            else classify.mean(pixels, of.assignment, len(of), scores, text.class_index, classes)
-            for of, pixels, scores in zip(masks, labels, logits, strict=True)
+            classify.mean(pixels, of.assignment, count, scores, text.class_index, classes)
+            for of, count, pixels, scores in zip(masks, counts, labels, logits, strict=True)
         ]
 
     def refine(self, label_map: Tensor, image: Tensor) -> ClassShares | None:
@@ -153,7 +153,9 @@ class Method:
         if self.refinement == "none":
             return None
         size = (label_map.shape[0], label_map.shape[1])
-        colours = F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False, antialias=True)[0]
+        colours = F.interpolate(
+            image[None].to(label_map.device).float(), size, mode="bilinear", align_corners=False, antialias=True
+        )[0]
         return pamr(label_map, colours, self.refinement_steps)
 
 

@@ -63,11 +63,11 @@ def stitch_correlation(correlation: Tensor, windows: Windows) -> Tensor:
     """Mean over the windows that saw both patches, 0 where none did, [B,K,N',N'] -> [B,N,N]."""
     patches = windows.grid[0] * windows.grid[1]
     index = windows.patch_index(correlation.device)  # [K,N']
-    pairs = (index[:, :, None] * patches + index[:, None, :]).flatten()  # [K·N'·N']
-    total = correlation.new_zeros(len(correlation), patches * patches)
-    total.index_add_(1, pairs, correlation.flatten(1))
-    seen = torch.bincount(pairs, minlength=patches * patches).clamp_min(1)
-    return (total / seen).view(-1, patches, patches)  # [B,N,N]
+    total = correlation.new_zeros(len(correlation), patches, patches)
+    for seen, patch in zip(correlation.unbind(1), index, strict=True):  # one after the other: N² numbers are enough
+        total[:, patch[:, None], patch] += seen  # [B,N',N']
+    inside = total.new_zeros(len(index), patches).scatter_(1, index, 1)  # [K,N]
+    return total.div_((inside.T @ inside).clamp_min_(1))  # [B,N,N], by how many windows saw both
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
 
 from cliptrase_d2.clip import text as text_module
 from cliptrase_d2.clip.prompts import fill
@@ -57,6 +58,40 @@ def test_chunks_hold_every_prompt_once_within_the_budget() -> None:
     assert sorted(torch.cat(chunks).tolist()) == list(range(7))
     for chunk in chunks:
         assert len(chunk) == 1 or len(chunk) * int(lengths[chunk].max()) <= 20
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_blocks_do_not_show(tokenizer: SimpleTokenizer, tmp_path: Path, cached: bool) -> None:
+    model, folder = tiny_clip(), tmp_path if cached else None
+    whole = TextEncoder(model, tokenizer, templates="vild")(VOCABULARY)
+    encoder = TextEncoder(model, tokenizer, templates="vild", words_per_block=2, cache_dir=folder)
+    for _ in range(2):  # encoded, then read where there is a cache
+        torch.testing.assert_close(encoder(VOCABULARY).features, whole.features)
+    assert len(list(tmp_path.iterdir())) == (-(-len(VOCABULARY.prompts) // 2) if cached else 0)
+
+
+def test_an_interrupted_vocabulary_goes_on_behind_its_last_block(
+    tokenizer: SimpleTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_clip()
+    encoder = TextEncoder(model, tokenizer, templates="vild", words_per_block=1, cache_dir=tmp_path)
+    encode, encoded = TextEncoder._encode, []
+
+    def interrupted_at_the_third(self: TextEncoder, words: list[str], *rest: object) -> Tensor:
+        if len(encoded) == 2:
+            raise KeyboardInterrupt
+        encoded.extend(words)
+        return encode(self, words, *rest)
+
+    monkeypatch.setattr(TextEncoder, "_encode", interrupted_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        encoder(VOCABULARY)
+    monkeypatch.setattr(
+        TextEncoder, "_encode", lambda self, words, *rest: encoded.extend(words) or encode(self, words, *rest)
+    )
+    found = encoder(VOCABULARY)
+    assert encoded == list(VOCABULARY.prompts)  # every word once
+    torch.testing.assert_close(found.features, TextEncoder(model, tokenizer, templates="vild")(VOCABULARY).features)
 
 
 def test_features_do_not_depend_on_autocast(tokenizer: SimpleTokenizer) -> None:

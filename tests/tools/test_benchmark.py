@@ -51,7 +51,7 @@ def test_measuring_leaves_the_model_as_it_was(args: argparse.Namespace) -> None:
 def test_the_imposed_masks_reach_the_result(args: argparse.Namespace) -> None:
     model = benchmark.build(args)
     seen = []
-    model.register_forward_hook(lambda module, given, outputs: seen.extend(len(out["pred_masks"]) for out in outputs))
+    model.register_forward_hook(lambda module, given, outputs: seen.extend(len(out["pred_logits"]) for out in outputs))
     benchmark.measure(model, args, 96, 5)
     assert set(seen) == {4}
 

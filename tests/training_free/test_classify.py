@@ -19,6 +19,11 @@ def unit(*shape: int) -> Tensor:
     return F.normalize(torch.randn(*shape), dim=-1)
 
 
+def vote(labels: Tensor, assignment: Tensor, masks: int, classes: int) -> classify.Classification:
+    """Of one image."""
+    return classify.vote(labels[None], [assignment], [masks], classes)[0]
+
+
 def test_patch_logits_are_scaled_similarities() -> None:
     patches, words = torch.randn(2, 5, 3), unit(4, 3)
     found = classify.patch_logits(patches, words, 100.0)
@@ -72,7 +77,7 @@ def test_background_prompts_are_one_class_before_the_vote() -> None:
     words = torch.tensor([[0, 0, 0, 1], [2, 2, 3, 4]])
     logits = F.one_hot(words, 5).permute(2, 0, 1).float()
     labels = classify.pixel_labels(logits[None], torch.tensor([0, 1, 2, 2, 2]), (2, 4))[0]
-    found = classify.vote(labels, torch.zeros(2, 4, dtype=torch.int64), masks=1, classes=3)
+    found = vote(labels, torch.zeros(2, 4, dtype=torch.int64), masks=1, classes=3)
     assert found.label_map.tolist() == [[2, 2, 2, 2], [2, 2, 2, 2]]
 
 
@@ -81,7 +86,7 @@ def test_vote_counts_ballots(masks: int, classes: int, seed: int) -> None:
     chance = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (6, 7), generator=chance)
     assignment = torch.randint(masks, (6, 7), generator=chance)
-    found = classify.vote(labels, assignment, masks, classes)
+    found = vote(labels, assignment, masks, classes)
     assert torch.equal(found.label_map, reference.vote(labels, assignment))
     assert found.mask_logits.shape == (masks, classes)
     assert found.mask_logits.isfinite().all()
@@ -89,21 +94,21 @@ def test_vote_counts_ballots(masks: int, classes: int, seed: int) -> None:
 
 def test_a_tied_vote_goes_to_the_smallest_label() -> None:
     labels = torch.tensor([[5, 5, 3, 3, 8]])
-    found = classify.vote(labels, torch.zeros_like(labels), masks=1, classes=9)
+    found = vote(labels, torch.zeros_like(labels), masks=1, classes=9)
     assert found.label_map.eq(3).all()
 
 
 def test_vote_logits_are_log_shares() -> None:
     labels = torch.tensor([[0, 0, 0, 2], [1, 1, 1, 1]])
     assignment = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]])
-    found = classify.vote(labels, assignment, masks=2, classes=3).mask_logits.softmax(1)
+    found = vote(labels, assignment, masks=2, classes=3).mask_logits.softmax(1)
     torch.testing.assert_close(found, torch.tensor([[0.75, 0.0, 0.25], [0.0, 1.0, 0.0]]))
 
 
 def test_a_mask_without_pixels_is_skipped_and_prefers_no_class() -> None:
     labels = torch.tensor([[1, 1, 0]])
     assignment = torch.tensor([[0, 0, 2]])  # nothing for mask 1
-    found = classify.vote(labels, assignment, masks=3, classes=2)
+    found = vote(labels, assignment, masks=3, classes=2)
     assert found.label_map.tolist() == [[1, 1, 0]]
     assert found.mask_logits.isfinite().all()
     assert found.mask_logits[1].unique().numel() == 1
@@ -111,9 +116,19 @@ def test_a_mask_without_pixels_is_skipped_and_prefers_no_class() -> None:
 
 def test_without_masks_the_vote_leaves_the_pixel_labels() -> None:
     labels = torch.randint(3, (4, 5))
-    found = classify.vote(labels, NO_MASKS, masks=0, classes=3)
+    found = vote(labels, NO_MASKS, masks=0, classes=3)
     assert torch.equal(found.label_map, labels)
     assert found.mask_logits.shape == (0, 3)
+
+
+def test_images_of_a_batch_vote_on_their_own() -> None:
+    labels, assignments, masks = torch.randint(4, (4, 6, 7)), torch.randint(3, (4, 6, 7)), [3, 0, 3, 5]
+    assignments[1] = 0
+    together = classify.vote(labels, list(assignments), masks, 4)
+    for index, found in enumerate(together):
+        alone = vote(labels[index], assignments[index], masks[index], 4)
+        assert torch.equal(found.label_map, alone.label_map)
+        assert torch.equal(found.mask_logits, alone.mask_logits)
 
 
 def test_without_masks_the_mean_leaves_the_pixel_labels() -> None:
@@ -158,7 +173,7 @@ def test_vote_and_mean_may_differ() -> None:
     index, one_mask = torch.arange(2), torch.zeros(1, 3, dtype=torch.int64)
     labels = classify.pixel_labels(logits[None], index, (1, 3))[0]
     assert labels.tolist() == [[0, 0, 1]]
-    assert classify.vote(labels, one_mask, 1, 2).label_map.tolist() == [[0, 0, 0]]
+    assert vote(labels, one_mask, 1, 2).label_map.tolist() == [[0, 0, 0]]
     found = classify.mean(labels, one_mask, 1, logits, index, 2)
     assert found.label_map.tolist() == [[1, 1, 1]]
     torch.testing.assert_close(found.mask_logits, torch.tensor([[2 / 3, 3.6]]))
@@ -168,7 +183,7 @@ def test_one_class_is_everywhere() -> None:
     logits, index = torch.randn(1, 3, 3), torch.zeros(1, dtype=torch.int64)
     labels = classify.pixel_labels(logits[None], index, (6, 6))[0]
     assignment = torch.randint(2, (6, 6))
-    for found in (classify.vote(labels, assignment, 2, 1), classify.mean(labels, assignment, 2, logits, index, 1)):
+    for found in (vote(labels, assignment, 2, 1), classify.mean(labels, assignment, 2, logits, index, 1)):
         assert found.label_map.eq(0).all()
         assert found.mask_logits.shape == (2, 1)
 
@@ -177,7 +192,7 @@ def test_847_classes() -> None:
     logits, index = torch.randn(847, 5, 7), torch.arange(847)
     labels = classify.pixel_labels(logits[None], index, (40, 56))[0]
     assignment = torch.randint(3, (40, 56))
-    found = classify.vote(labels, assignment, 3, 847)
+    found = vote(labels, assignment, 3, 847)
     assert torch.equal(found.label_map, reference.vote(labels, assignment))
     assert math.isclose(found.mask_logits.exp().sum().item(), 3, abs_tol=1e-4)
 

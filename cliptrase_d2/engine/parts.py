@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import nn
 from cliptrase_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
-_OUT_OF_MAIN_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # PyTorch has no class of error for it
+# Main memory, Apple's GPUs and CUDA's libraries have no class of error for it.
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|_STATUS_ALLOC_FAILED")
 Inputs = Mapping[str, Any]
 Outputs = list[dict[str, Any]]
 
@@ -61,7 +63,7 @@ class InParts:
         try:
             return self.model(inputs)
         except RuntimeError as error:
-            if not (isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MAIN_MEMORY in str(error)):
+            if not (isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error))):
                 raise
         # Out here, for as long as the error is known it holds on to what the model had.
         torch.cuda.empty_cache()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -100,11 +101,32 @@ def test_an_image_that_does_not_fit_is_named_and_the_others_come() -> None:
     assert "Lower INPUT.MIN_SIZE_TEST" in str(error)
 
 
-def test_main_memory_that_is_refused_is_no_other_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def _refused_by_the_system() -> None:
+    torch.empty(2**55)  # what PyTorch itself says on a CPU
+
+
+def _said(text: str) -> Callable[[], None]:
+    def fail() -> None:
+        raise RuntimeError(text)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        _refused_by_the_system,
+        _said("CUDA error: out of memory"),
+        _said("MPS backend out of memory (MPS allocated: 8.00 GB)"),
+        _said("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["main memory", "CUDA", "MPS", "cuBLAS"],
+)
+def test_a_memory_without_an_error_of_its_own_counts_as_well(fail: Callable[[], None]) -> None:
     class Huge(SmallMemory):
         def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
             if len(batched_inputs) > 1:
-                torch.empty(2**55)  # what PyTorch itself says on a CPU
+                fail()
             return super().forward(batched_inputs)
 
     assert outputs(InParts(Huge(300)), images(10, 10)) == {0: 0, 1: 300}

@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from pathlib import Path
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.interruption import INTERRUPTED, clean_end
+from cliptrase_d2.whole_files import disk_faults_named, require_writable
 
 try:
     from cliptrase_d2.config import load_config
@@ -36,6 +39,9 @@ try:
     from cliptrase_d2.evaluation.summary import Results, Run, group_table, headline_table, place_of_results
 except InputError as error:  # a Detectron2 that was asked for and is not there, or fails
     sys.exit(f"error: {error}")
+except KeyboardInterrupt:  # the imports take seconds
+    print("interrupted.", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 logger = logging.getLogger("cliptrase_d2")
 
@@ -66,17 +72,25 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_builtin()  # after the user's own, which may have their names
     without_gpu = resolve_device(cfg)
     cfg.freeze()
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cliptrase_d2")
-    logger.info(describe())
-    if without_gpu:
-        logger.info("No CUDA device was found: running on the CPU.")
-    default_setup(cfg, args)
+    require_writable(Path(cfg.OUTPUT_DIR), "OUTPUT_DIR")
+    with disk_faults_named(Path(cfg.OUTPUT_DIR)):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cliptrase_d2")
+        logger.info(describe())
+        if without_gpu:
+            logger.info("No CUDA device was found: running on the CPU.")
+        default_setup(cfg, args)
     return cfg
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train if asked to; evaluate every system on every data set, print one table, check it against expectations."""
+    """Set up, and do what is asked for."""
     cfg = setup(args)
+    with disk_faults_named(Path(cfg.OUTPUT_DIR)):  # of what other packages write there
+        work(cfg, args)
+
+
+def work(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train if asked to; evaluate every system on every data set, print one table, check it against expectations."""
     model = None
     if not args.eval_only:
         model = train(cfg, resume=args.resume)
@@ -108,19 +122,22 @@ def report(cfg: CfgNode, runs: dict[Run, CfgNode], results: Results) -> None:
 def run() -> None:
     """The command line: as many processes as it asks for, and one clean line where its input is at fault."""
     arguments = parse_arguments()
+    from_where = "what is done" if arguments.eval_only else "the last checkpoint"
+    way_on = f"The same command with --resume goes on from {from_where}."
     try:
-        launch(
-            main,
-            arguments.num_gpus,
-            num_machines=arguments.num_machines,
-            machine_rank=arguments.machine_rank,
-            dist_url=arguments.dist_url,
-            args=(arguments,),
-        )
+        with clean_end(way_on):
+            launch(
+                main,
+                arguments.num_gpus,
+                num_machines=arguments.num_machines,
+                machine_rank=arguments.machine_rank,
+                dist_url=arguments.dist_url,
+                args=(arguments,),
+            )
+    except WriteError as error:
+        sys.exit(f"error: {error} {way_on}")
     except (InputError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command with --resume goes on from here")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The one kind of error that a user's input can cause."""
+"""The one kind of error that a user's input can cause, and what a disk can."""
+
+from __future__ import annotations
 
 
 class InputError(ValueError):
@@ -19,3 +21,19 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.came}. Allowed: {self.allowed}. {self.fix}"
+
+
+class WriteError(InputError, OSError):
+    """A file that could not be written; an ``OSError`` as well, for whoever goes on without the file."""
+
+    @classmethod
+    def of(cls, where: object, error: OSError) -> WriteError:
+        """What the system said, as a sentence.
+
+        Args:
+            where: the file, or the key or argument that names its folder.
+            error: of the system.
+        """
+        came = f"cannot be written ({error.strerror or error})"
+        fix = "Make room or choose another place; what was there before is as it was."
+        return cls(where, came, "a place that can be written, on a disk with room", fix)

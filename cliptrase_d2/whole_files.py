@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-UNFINISHED = ".tmp"
+from cliptrase_d2.errors import InputError, WriteError
+
+_ANY = "[0-9a-f]" * 32  # pattern of the word that tells unfinished files apart
+_ABANDONED = 3600.0  # seconds; no file here takes as long to write
+_PROBE = b" " * 4096  # a disk without room often still takes an empty file
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -17,16 +24,17 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         path: of the file.
         write: is given the open file.
     Raises:
-        OSError: the folder cannot be written, or the disk is full; an earlier file is then as it was.
+        WriteError: the folder cannot be written, or the disk is full; an earlier file is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
-    try:
-        with unfinished.open("wb") as file:
-            write(file)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    unfinished = path.with_name(_unfinished_name(path.name, uuid.uuid4().hex))
+    with disk_faults_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _Checked(io.FileIO(unfinished, "w")) as file:
+                write(file)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def write_whole_text(path: Path, text: str) -> None:
@@ -34,7 +42,83 @@ def write_whole_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
+def require_writable(folder: Path, where: str) -> None:
+    """Make a folder, and refuse one that no file can be written to, before any work is done for it.
+
+    Args:
+        folder: made where it is missing.
+        where: the key or argument that names it, for the message.
+    Raises:
+        InputError: a place that cannot be written, or a disk without room.
+    """
+    probe = folder / _unfinished_name("probe", uuid.uuid4().hex)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(_PROBE)
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        came = f"{str(folder)!r}, which cannot be written ({error.strerror or error})"
+        fix = "Choose another, or make room or change its permissions."
+        raise InputError(where, came, "a folder that can be written, on a disk with room", fix) from error
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left behind in a folder and in those below. None may be writing there now."""
-    for path in folder.rglob(f".*{UNFINISHED}"):
+    for path in folder.rglob(_unfinished_name("*", _ANY)):
         path.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, name: str) -> None:
+    """Remove what killed processes left behind in a folder where others may be writing: what has long not changed.
+
+    Args:
+        folder: those below it are left alone.
+        name: pattern of the files that were to be written.
+    """
+    for path in folder.glob(_unfinished_name(name, _ANY)):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
+
+
+def _unfinished_name(name: str, word: str) -> str:
+    return f".{name}.{word}.tmp"
+
+
+class _Checked(io.BufferedWriter):
+    """A file whose bytes all pass through Python, which notices when the disk takes only some of them.
+
+    Libraries that are given a descriptor write to it themselves, and Pillow's JPEG is then cut short without an error.
+    """
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
+@contextmanager
+def disk_faults_named(path: Path) -> Iterator[None]:
+    """Turn what the system says of a disk into a sentence that names the file.
+
+    Args:
+        path: what is being written.
+    Raises:
+        WriteError: the system refused something.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        refused = _refusal(error)
+        if refused is None:
+            raise
+        raise WriteError.of(path, refused) from error
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The error of the system behind an error; torch.save, for one, ends a full disk with a RuntimeError of its own."""
+    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
+        error = error.__context__
+    return error

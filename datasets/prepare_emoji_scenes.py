@@ -17,6 +17,7 @@ from pathlib import Path
 from cliptrase_d2.data.emoji_scenes.files import SHIPPED, SHIPPED_SIZE, write_scenes
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import clean_end
 
 SMALLEST = 16  # pixels; of a smaller scene nothing can be recognised
 
@@ -43,7 +44,8 @@ def main() -> None:
     args = parse_arguments()
     counts = {split: args.count or SHIPPED[split] for split in args.split}
     try:
-        write_scenes(args.output, counts, size=args.size, seed=args.seed, workers=args.workers)
+        with clean_end("The same command goes on from here."):
+            write_scenes(args.output, counts, size=args.size, seed=args.seed, workers=args.workers)
     except InputError as error:
         sys.exit(f"error: {error}")
     print(f"{sum(counts.values())} scenes: {args.output / 'dataset.yaml'}")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+import train_net
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, describe
+from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from tests.command_line import HEADLINE, call, results, run, run_process, wrapper, write_dataset
 from tests.drawn_scenes import CLASSES, draw_scene
 from tests.meta_arch.tiny_segmenter import tiny_options
@@ -140,6 +145,59 @@ def test_an_error_in_a_reading_process_is_one_line(
     message = run(monkeypatch, dataset, "DATALOADER.NUM_WORKERS", "2")
     assert message.startswith(f"error: {dataset.parent / 'images' / 'scene_001.png'}: unreadable")
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, "130"), (signal.SIGTERM, "143")])
+def test_an_interruption_says_what_is_done_and_how_to_go_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    code: str,
+) -> None:
+    dataset = write_dataset(tmp_path / "scenes", 3)
+    with pytest.MonkeyPatch.context() as patch:
+        process = SegmentationEvaluator.process
+
+        def interrupted(self: SegmentationEvaluator, *arguments: Any) -> None:
+            if self.counts.images == 2:
+                os.kill(os.getpid(), number)
+            process(self, *arguments)
+
+        patch.setattr(SegmentationEvaluator, "process", interrupted)
+        assert run(monkeypatch, dataset) == code
+    said = capsys.readouterr()
+    name = yaml.safe_load(dataset.read_text())["name"]
+    folder = dataset.parent / "output" / "inference" / name
+    assert said.err.splitlines()[-1] == (
+        f"interrupted. {name}: 2 of 3 images are done, partial results are in {folder}. "
+        "The same command with --resume goes on from what is done."
+    )
+    assert "Traceback" not in said.out + said.err
+    assert run(monkeypatch, dataset, flags=("--resume",)) == ""
+    assert "resumed: 2 of 3 images were done" in capsys.readouterr().out
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_dataset(tmp_path / "scenes", 3)
+    (dataset.parent / "output").write_text("a file in its place")
+    monkeypatch.setattr(train_net, "evaluate_runs", lambda *_, **__: pytest.fail("it was too late"))
+    said = run(monkeypatch, dataset)
+    assert said.startswith(f"error: OUTPUT_DIR: '{dataset.parent / 'output'}', which cannot be written (File exists)")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_disk_that_is_full_for_what_others_write_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_dataset(tmp_path / "scenes", 3)
+    output = dataset.parent / "output"
+    output.mkdir()
+    (output / "config.yaml").symlink_to("/dev/full")
+    assert run(monkeypatch, dataset).startswith(f"error: {output}: cannot be written (No space left on device)")
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_every_encoding_of_one_picture_scores_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.whole_files import remove_abandoned, write_whole
 
 logger = logging.getLogger(__name__)
 FORMAT = "cliptrase text features 1"
+_NAME = "text-{}.safetensors"
 
 
 def cache_key(*parts: str | Sequence[str]) -> str:
@@ -26,7 +27,7 @@ def cache_key(*parts: str | Sequence[str]) -> str:
 
 def cache_file(folder: Path, key: str) -> Path:
     """Where the features with this key are kept."""
-    return folder / f"text-{key[:32]}.safetensors"
+    return folder / _NAME.format(key[:32])
 
 
 def read_features(folder: Path, key: str, rows: int) -> Tensor | None:
@@ -55,7 +56,8 @@ def write_features(folder: Path, key: str, features: Tensor) -> None:
     """Keep features; a reader sees the whole file or none, whoever else writes.
 
     Raises:
-        OSError: the folder cannot be written.
+        WriteError: the folder cannot be written, or the disk is full.
     """
+    remove_abandoned(folder, _NAME.format("*"))
     stored = safetensors.torch.save({"features": features.contiguous()}, {"format": FORMAT, "key": key})
     write_whole(cache_file(folder, key), lambda file: file.write(stored))

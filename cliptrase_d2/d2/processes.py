@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch.multiprocessing import ProcessExitedException
 
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import INTERRUPTED, Interrupted
 
 TIMEOUT = timedelta(minutes=30)
-INTERRUPTED = 130  # the exit code that shells give for Ctrl-C
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -50,6 +50,7 @@ def run_and_leave(comm_name: str, local_size: int, main_func: Callable[..., Any]
     On the CPU the processes of a machine share its cores, unless OMP_NUM_THREADS says how many each may take.
 
     An `InputError` ends the process with its message alone: the process that waits for this one would only get text.
+    So does an interruption, which the first process tells of.
     The process aborts now and then (about one time in ten) if its gloo group lives until the interpreter exits.
     """
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
@@ -58,7 +59,9 @@ def run_and_leave(comm_name: str, local_size: int, main_func: Callable[..., Any]
         main_func(*args)
     except InputError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted) and dist.get_rank() == 0:
+            print(f"interrupted. {stop}. --resume goes on.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     finally:
         for value in vars(sys.modules[comm_name]).values():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cliptrase_d2 import __version__
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import clean_end
 
 
 class Command(NamedTuple):
@@ -47,9 +48,8 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.print_help()
         return
     try:
-        code = import_module(COMMANDS[arguments.command].module).run(arguments)
+        with clean_end():
+            code = import_module(COMMANDS[arguments.command].module).run(arguments)
     except InputError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
     sys.exit(code)

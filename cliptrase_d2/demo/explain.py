@@ -43,12 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
     from cliptrase_d2.data.images import read_image
     from cliptrase_d2.demo.explanation import explain
     from cliptrase_d2.demo.result import write_picture
-    from cliptrase_d2.demo.written import make_output_folder
+    from cliptrase_d2.whole_files import require_writable
 
     numbers = _numbers(arguments.layers) if arguments.layers is not None else None
     point = _point(arguments.point) if arguments.point is not None else None
     pixels = read_image(arguments.image)
-    make_output_folder(arguments.output)
+    require_writable(arguments.output, "--output")
     if point is None:
         point = pixels.shape[1] // 2, pixels.shape[0] // 2
         print(f"No --point: the middle of the image, {point[0]},{point[1]}.")

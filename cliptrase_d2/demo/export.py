@@ -100,9 +100,4 @@ def _write_words(path: Path, text: TextFeatures) -> None:
     from cliptrase_d2.whole_files import write_whole
 
     words, class_index = text.features.cpu().numpy(), text.class_index.cpu().numpy()
-    try:
-        write_whole(
-            path, lambda file: np.savez(file, words=words, class_index=class_index, classes=np.array(text.classes))
-        )
-    except OSError as error:
-        raise InputError(path, str(error), "a file that can be written", "Choose another place.") from error
+    write_whole(path, lambda file: np.savez(file, words=words, class_index=class_index, classes=np.array(text.classes)))

@@ -20,6 +20,7 @@ from cliptrase_d2.demo.read_ahead import in_batches, read_ahead
 from cliptrase_d2.demo.result import SegmentationResult
 from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.device import resolve_device
+from cliptrase_d2.engine.parts import InParts
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.meta_arch import Segmenting
 from cliptrase_d2.vocabulary import Vocabulary
@@ -56,6 +57,7 @@ class Segmenter:
 
     def __init__(self, *, model: Segmenting, protocol: str, short_side: int, max_size: int):
         self.model = model
+        self._in_parts = InParts(model)
         self.protocol = Protocol(protocol, short_side, max_size, model.patch_multiple, model.resampling)
 
     @classmethod
@@ -184,18 +186,17 @@ class Segmenter:
 
     def _view(self, image: ImageLike, where: str) -> _View:
         part, _ = self.shown(image, where)
-        return _View(np.array(part), self.protocol.model_input(part))
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else where
+        return _View(np.array(part), {**self.protocol.model_input(part), "file_name": name})
 
     def _segment(self, views: Sequence[_View], vocabulary: Vocabulary) -> list[SegmentationResult]:
-        """Those of one size together, for SAN pads images of several sizes to one, which their results would show."""
-        sizes: dict[tuple[int, ...], list[int]] = {}
-        for index, view in enumerate(views):
-            sizes.setdefault(tuple(view.model_input["image"].shape), []).append(index)
         results: dict[int, SegmentationResult] = {}
-        for members in sizes.values():
-            outputs = self.model([{**views[index].model_input, "vocabulary": vocabulary} for index in members])
+        for members, outputs in self._in_parts([{**view.model_input, "vocabulary": vocabulary} for view in views]):
+            if isinstance(outputs, InputError):
+                raise outputs
             for index, output in zip(members, outputs, strict=True):
                 results[index] = _result(views[index].pixels, output, vocabulary)
+            del outputs, output  # else they take room until the next ones are there
         return [results[index] for index in range(len(views))]
 
 

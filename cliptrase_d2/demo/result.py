@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from cliptrase_d2.d2 import Instances
 from cliptrase_d2.demo.conversions import CocoSegment, coco_segments, instances_of
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
 from cliptrase_d2.visualization.overlay import overlay, palette
 from cliptrase_d2.visualization.picture import class_shares, labelled_picture
+from cliptrase_d2.whole_files import write_whole
 
 _SHOWN = 5  # classes in the short form
 _SUFFIXES = ".png, .jpg, .webp or another suffix that Pillow writes"
@@ -148,10 +150,17 @@ def write_picture(pixels: np.ndarray, path: str | os.PathLike[str], suffixes: st
     Raises:
         InputError: a suffix that Pillow does not write, or a place that cannot be written.
     """
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
     try:
-        Image.fromarray(pixels).save(path)
-    # In turn: an unknown suffix, a format that is only read, a place that cannot be written.
-    except (ValueError, KeyError, OSError) as error:
+        if kind not in Image.SAVE:
+            raise ValueError(f"no format for the suffix {path.suffix!r}")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"no folder {path.parent}")
+        write_whole(path, lambda file: Image.fromarray(pixels).save(file, format=kind))
+    except WriteError:
+        raise
+    except (ValueError, OSError) as error:  # also pixels that a format does not hold
         raise InputError(
             path,
             f"a picture that could not be written ({type(error).__name__}: {error})",

@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cliptrase_d2.demo.inputs import find_inputs, is_video
     from cliptrase_d2.demo.written import Writer
     from cliptrase_d2.errors import InputError
+    from cliptrase_d2.interruption import Interrupted
 
     if arguments.every < 1:
         raise InputError("--every", arguments.every, "1 or more", "Use 1 for every frame.")
@@ -48,13 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
     attention = ["MODEL.CLIPTRASE.ATTENTION", arguments.attention] if arguments.attention else []
     segmenter = segmenter_of(arguments, attention)
     images = (file for file in files if not is_video(file))
-    with closing(segmenter.stream(images, classes, background)) as results:
-        for file in tqdm(files, unit="file", disable=len(files) == 1):
-            if is_video(file):
-                writer.write_video(file, segmenter, classes, background, arguments.every)
-            else:
-                result = next(results)
-                writer.write(file.stem, result)
-                tqdm.write(f"{file}: {result}")
+    done = 0
+    try:
+        with closing(segmenter.stream(images, classes, background)) as results:
+            for file in tqdm(files, unit="file", disable=len(files) == 1):
+                if is_video(file):
+                    writer.write_video(file, segmenter, classes, background, arguments.every)
+                else:
+                    result = next(results)
+                    writer.write(file.stem, result)
+                    tqdm.write(f"{file}: {result}")
+                done += 1
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"{done} of {len(files)} files are done, written to {arguments.output}/") from stop
     print(f"Written to {arguments.output}/")
     return 0

@@ -27,10 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
     from cliptrase_d2.engine.warm_start import sample_masks
     from cliptrase_d2.errors import InputError
     from cliptrase_d2.side_adapter.warm_start import query_embeddings
-    from cliptrase_d2.whole_files import write_whole
+    from cliptrase_d2.whole_files import require_writable, write_whole
 
     if arguments.output.suffix != ".pth":
         raise InputError("--output", arguments.output, "a file that ends with .pth", "Rename it.")
+    require_writable(arguments.output.parent, "--output")
     cfg = load_config(arguments.config_file, arguments.opts)
     dataset = _dataset(arguments.dataset)
     register_builtin()
@@ -42,11 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     sample = sample_masks(cfg, dataset or cfg.DATASETS.TRAIN[0])
     queries = query_embeddings(sample.features, side.NUM_QUERIES, side.WIDTH, max(0, cfg.SEED))
     content = {"model": {"side_adapter_network.query_embed": queries}}
-    try:
-        write_whole(arguments.output, lambda file: torch.save(content, file))
-    except OSError as error:
-        fix = "Choose another place."
-        raise InputError(arguments.output, str(error), "a file that can be written", fix) from error
+    write_whole(arguments.output, lambda file: torch.save(content, file))
     print(f"{side.NUM_QUERIES} queries of width {side.WIDTH} from {sample}: {arguments.output}")
     print(f"  python train_net.py --config-file {arguments.config_file} MODEL.WEIGHTS {arguments.output}")
     return 0

@@ -16,21 +16,9 @@ from cliptrase_d2.demo.predictor import Segmenter
 from cliptrase_d2.demo.result import SegmentationResult
 from cliptrase_d2.demo.rle import encode
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.whole_files import write_whole, write_whole_text
+from cliptrase_d2.whole_files import require_writable, write_whole, write_whole_text
 
 _CODEC = "mp4v"  # which OpenCV's own wheels can write
-
-
-def make_output_folder(folder: Path) -> None:
-    """Make what --output names, where it is missing.
-
-    Raises:
-        InputError: a place that cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError("--output", str(error), "a folder that can be written", "Choose another.") from error
 
 
 class Writer:
@@ -46,7 +34,7 @@ class Writer:
 
     def __init__(self, folder: Path, *, masks: bool, json: bool):
         self.folder, self.masks, self.json = folder, masks, json
-        make_output_folder(folder)
+        require_writable(folder, "--output")
 
     def refuse_collisions(self, files: Sequence[Path]) -> None:
         """Refuse two files whose results would have one name.

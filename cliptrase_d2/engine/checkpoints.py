@@ -26,7 +26,7 @@ class WholeCheckpointer(DetectionCheckpointer):
             name: without its suffix.
             **kwargs: plain values to keep beside the weights.
         Raises:
-            OSError: the folder cannot be written, or the disk is full; earlier checkpoints are as they were.
+            WriteError: the folder cannot be written, or the disk is full; earlier checkpoints are as they were.
         """
         if not self.save_dir or not self.save_to_disk:
             return

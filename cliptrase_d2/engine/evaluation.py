@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from tqdm import tqdm
 
 from cliptrase_d2.d2 import CfgNode, comm
 from cliptrase_d2.data.loader import (
+    BadRecord,
     EvaluationLoader,
     build_evaluation_loader,
     file_names,
@@ -22,6 +26,8 @@ from cliptrase_d2.data.loader import (
     spread_over,
 )
 from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.workers import worker_deaths_explained
+from cliptrase_d2.engine.parts import InParts
 from cliptrase_d2.engine.provenance import config_hash, data_hash, digest, versions
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.counts import Counts
@@ -33,8 +39,9 @@ from cliptrase_d2.evaluation.evaluator import (
 )
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
 from cliptrase_d2.evaluation.unsupervised import UnsupervisedEvaluator
+from cliptrase_d2.interruption import Interrupted
 from cliptrase_d2.meta_arch import Segmenting
-from cliptrase_d2.whole_files import remove_unfinished
+from cliptrase_d2.whole_files import remove_unfinished, require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +60,11 @@ def evaluate_dataset(
     Returns:
         Detectron2's form, ``{"sem_seg": {metric: percent}}``; empty in every process but the first.
     Raises:
-        InputError: an image or label that cannot be used, unless TEST.ON_ERROR is "skip".
+        InputError: an image or label that cannot be used, unless TEST.ON_ERROR is "skip"; a place that cannot be
+            written; a reading process that died.
+        Interrupted: at Ctrl-C, saying how far it has come.
     """
+    require_writable(Path(cfg.OUTPUT_DIR), "OUTPUT_DIR")
     mapper = EvaluationMapper.for_dataset(
         name,
         protocol=cfg.TEST.PROTOCOL,
@@ -83,15 +93,32 @@ def evaluate_dataset(
         on_error=cfg.TEST.ON_ERROR,
         done=done,
     )
+    kept: dict[str, Any] = {}
     if keeps_progress:
-        writer = progress.writer(generation, comm.get_rank())
-        results = evaluate(model, loader, evaluator, name, done=done, writer=writer, earlier=earlier)
-    else:
-        results = evaluate(model, loader, evaluator, name)
+        kept = {"done": done, "writer": progress.writer(generation, comm.get_rank()), "earlier": earlier}
+    with _telling_how_far(progress, evaluator.folder):
+        results = evaluate(model, loader, evaluator, name, **kept)
     comm.synchronize()  # the report is written
     if comm.get_local_rank() == 0:
         progress.clear()
     return results
+
+
+@contextmanager
+def _telling_how_far(progress: Progress, folder: Path) -> Iterator[None]:
+    """Say, where an evaluation does not come to its end, what of it is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted(_how_far(progress, folder)) from stop
+    except InputError:
+        logger.info("%s", _how_far(progress, folder))
+        raise
+
+
+def _how_far(progress: Progress, folder: Path) -> str:
+    images = int(progress.read()[0].sum())
+    return f"{folder.name}: {images} of {progress.num_records} images are done, partial results are in {folder}"
 
 
 def _evaluator(cfg: CfgNode, name: str, overlays: list[str], log_table: bool) -> SegmentationEvaluator:
@@ -167,10 +194,11 @@ def evaluate(
     model.eval()
     with _progress_bar(loader, title, done) as bar:
         try:
-            _run(model, loader, evaluator, bar, writer)
+            with worker_deaths_explained(f"the data set {title}"):
+                _run(model, loader, evaluator, bar, writer)
         finally:  # an error or Ctrl-C costs nothing that was done
             if writer:
-                writer.flush(evaluator.counts)
+                writer.flush()
     model.train(was_training)
     seen = evaluator.counts.images + len(evaluator.counts.skipped)
     if seen != len(loader.indices):  # our own promise: nothing is lost silently
@@ -185,13 +213,20 @@ def _run(
     bar: tqdm,
     writer: ProgressWriter | None,
 ) -> None:
+    in_parts = InParts(model)
     position = 0
     for batch in loader:
         inputs, bad = split_batch(batch)
-        if inputs:
-            # Masks at output size cost time and memory, and only the pictures show them.
-            asked = [{**given, "output_masks": given["file_name"] in evaluator.overlays} for given in inputs]
-            evaluator.process(inputs, model(asked))
+        # Masks at output size cost time and memory, and only the pictures show them.
+        asked = [{**given, "output_masks": given["file_name"] in evaluator.overlays} for given in inputs]
+        for members, outputs in in_parts(asked):
+            if isinstance(outputs, InputError):
+                if loader.on_error == "stop":
+                    raise outputs
+                bad += [BadRecord(inputs[member]["file_name"], outputs) for member in members]
+            else:
+                evaluator.process([inputs[member] for member in members], outputs)
+            del outputs  # else they take room until the next ones are there
         for record in bad:
             evaluator.skip(record.file_name, record.error)
         if writer:

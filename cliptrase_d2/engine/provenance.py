@@ -14,11 +14,17 @@ _PACKAGES = ("torch", "open_clip_torch", "hdbscan", "numpy")
 
 
 def config_hash(cfg: CfgNode) -> str:
-    """Twelve hexadecimal digits that change with any key but the output folder and the expected results."""
+    """Twelve hexadecimal digits that change with any key that can change a number.
+
+    Not with the output folder, the expected results, the reading processes or the size of a batch: an evaluation that
+    ran out of memory goes on with fewer of them.
+    """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = ""
     cfg.TEST.EXPECTED_RESULTS = []
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.TEST.BATCH_SIZE = 1
     return digest(cfg.dump())
 
 

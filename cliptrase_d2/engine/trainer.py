@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cliptrase_d2.d2 import TrainerBase, comm
+from cliptrase_d2.data.workers import worker_deaths_explained
 from cliptrase_d2.losses.criterion import Totals
 from cliptrase_d2.meta_arch import SAN
 from cliptrase_d2.meta_arch.precision import autocast
@@ -69,7 +70,12 @@ class SANTrainer(TrainerBase):
 
         Raises:
             NonFiniteLossError: naming the iteration, the images and the last good checkpoint.
+            InputError: a reading process died.
         """
+        with worker_deaths_explained("the images to train on"):  # PyTorch's error may come at any line
+            self._step()
+
+    def _step(self) -> None:
         began = time.perf_counter()
         batch = next(self.batches)
         waited = time.perf_counter() - began

@@ -32,6 +32,7 @@ from cliptrase_d2.engine.optimizer import build_optimizer, build_schedule, gradi
 from cliptrase_d2.engine.trainer import SANTrainer
 from cliptrase_d2.engine.warm_start import start_queries
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import Interrupted
 from cliptrase_d2.meta_arch import SAN
 from cliptrase_d2.whole_files import remove_unfinished
 
@@ -50,6 +51,8 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
     Raises:
         InputError: a model, data set or setting that cannot be used.
         NonFiniteLossError: a loss became infinite or NaN.
+        WriteError: a disk without room; the checkpoints before are as they were.
+        Interrupted: at Ctrl-C, saying how far it has come.
     """
     if SAN.__name__ != cfg.MODEL.META_ARCHITECTURE:
         came = f"training {cfg.MODEL.META_ARCHITECTURE}, which has nothing to train"
@@ -73,7 +76,11 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
         start = 0
     _say_what_is_trained(cfg, san, len(loader_parts[0]))
     trainer.batches = iter(_loader(cfg, *loader_parts, seed=trainer.seed, start=start))
-    trainer.train(start, cfg.SOLVER.MAX_ITER)
+    try:
+        trainer.train(start, cfg.SOLVER.MAX_ITER)
+    except KeyboardInterrupt as stop:
+        saved = trainer.last_checkpoint or "none yet"
+        raise Interrupted(f"{trainer.iter} of {trainer.max_iter} steps are done, last checkpoint: {saved}") from stop
     return san
 
 

@@ -30,6 +30,10 @@ class Counts:
         """No image yet."""
         return cls(torch.zeros(num_classes, num_classes, dtype=torch.int64))
 
+    def copy(self) -> Counts:
+        """What was counted up to now, which further counting leaves alone."""
+        return Counts(self.confusion.clone(), self.images, [*self.without_valid_label], [*self.skipped])
+
     def add(self, other: Counts) -> None:
         """Take in a share of other images."""
         self.confusion += other.confusion

@@ -107,7 +107,9 @@ class ProgressWriter:
     def __init__(self, path: Path, fingerprint: str):
         self.path = path
         self.fingerprint = fingerprint
-        self._indices: list[np.ndarray] = []
+        # Records and what was counted in them change in one assignment: an interruption, which may come at any line,
+        # must not find the one without the other.
+        self._state: tuple[list[np.ndarray], Counts | None] = [], None
         self._written = time.monotonic()
 
     def done(self, indices: np.ndarray, counts: Counts) -> None:
@@ -117,15 +119,17 @@ class ProgressWriter:
             indices: of the records, none of which was noted before.
             counts: of all that this process has done.
         """
-        self._indices.append(indices)
+        self._state = [*self._state[0], indices], counts.copy()
         if time.monotonic() - self._written >= FLUSH_SECONDS:
-            self.flush(counts)
+            self.flush()
 
-    def flush(self, counts: Counts) -> None:
-        """Write now."""
-        if not self._indices:
+    def flush(self) -> None:
+        """Write what was noted last, now."""
+        parts, counts = self._state
+        if counts is None:
             return
-        self._indices = [np.concatenate(self._indices)]
+        indices = np.concatenate(parts)
+        self._state = [indices], counts
         notes = {
             "fingerprint": self.fingerprint,
             "images": counts.images,
@@ -136,7 +140,7 @@ class ProgressWriter:
         def write(file: BinaryIO) -> None:
             np.savez_compressed(
                 file,
-                indices=self._indices[0],
+                indices=indices,
                 confusion=counts.confusion.numpy(),
                 notes=np.array(json.dumps(notes)),
             )

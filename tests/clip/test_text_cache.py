@@ -1,4 +1,5 @@
-import threading
+import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,8 @@ import safetensors.torch
 import torch
 
 from cliptrase_d2.clip.text_cache import FORMAT, cache_file, cache_key, read_features, write_features
+from cliptrase_d2.errors import WriteError
+from tests.faults import kill_at_file, room_for
 
 FEATURES = torch.arange(12.0).view(3, 4)
 KEY = cache_key("weights", ["a photo of a {}."], ["cat", "dog", "tree"])
@@ -66,25 +69,41 @@ def test_file_without_features_is_ignored(tmp_path: Path) -> None:
     assert read_features(tmp_path, KEY, 3) is None
 
 
+def _write_often(folder: Path, features: torch.Tensor) -> None:
+    for _ in range(20):
+        write_features(folder, KEY, features)
+
+
 def test_readers_never_see_half_a_file_of_two_writers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     features = torch.randn(3, 50_000)
     write_features(tmp_path, KEY, features)
-    writers = [
-        threading.Thread(target=lambda: [write_features(tmp_path, KEY, features) for _ in range(20)]) for _ in range(2)
-    ]
+    processes = multiprocessing.get_context("fork")
+    writers = [processes.Process(target=_write_often, args=(tmp_path, features)) for _ in range(2)]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
         assert torch.equal(read_features(tmp_path, KEY, 3), features)
+    assert [writer.exitcode for writer in writers] == [0, 0]
     assert not caplog.records
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(*_: object) -> None:
-        raise OSError("no space left on device")
+def test_what_a_killed_writer_left_is_no_cache_and_goes_when_it_is_old(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kill_at_file(1, lambda: write_features(tmp_path, KEY, FEATURES))
+    (left,) = tmp_path.iterdir()
+    assert read_features(tmp_path, KEY, 3) is None
+    assert not caplog.records
+    write_features(tmp_path, KEY, FEATURES)
+    assert left.exists()  # for all that is known its process is still at it
+    os.utime(left, (0, 0))
+    write_features(tmp_path, KEY, FEATURES)
+    assert list(tmp_path.iterdir()) == [cache_file(tmp_path, KEY)]
+    assert torch.equal(read_features(tmp_path, KEY, 3), FEATURES)
 
-    monkeypatch.setattr("os.replace", full_disk)
-    with pytest.raises(OSError, match="no space"):
+
+def test_a_disk_without_room_leaves_nothing(tmp_path: Path) -> None:
+    with room_for(50), pytest.raises(WriteError, match=r"text-.*safetensors: cannot be written .*Make room"):
         write_features(tmp_path, KEY, FEATURES)
     assert not list(tmp_path.iterdir())

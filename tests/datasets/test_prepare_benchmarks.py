@@ -280,7 +280,8 @@ def test_root_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
     done = prepare("prepare_ade20k_150.py", str(tmp_path / "root"), "--archives", str(tmp_path), "--incomplete")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'root'}: stopped at [Errno ")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'root'}/")
+    assert "cannot be written (" in done.stderr
     assert done.stderr.endswith("The same command goes on from here.\n")
 
 

@@ -140,4 +140,4 @@ def test_what_cannot_be_ends_in_one_line(
 def test_a_picture_that_cannot_be_written_is_named(image: str, tmp_path: Path) -> None:
     (tmp_path / "a_correlation.png").mkdir()
     said = str(run(image, "--output", str(tmp_path), "--opts", *tiny_options(tmp_path)))
-    assert "a_correlation.png: a picture that could not be written" in said
+    assert "a_correlation.png: cannot be written (Is a directory)" in said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -14,8 +16,11 @@ from pycocotools import mask as coco
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.demo import inputs, rle, segment, weights
 from cliptrase_d2.demo.cli import main
+from cliptrase_d2.demo.result import SegmentationResult
+from cliptrase_d2.demo.written import Writer
 from cliptrase_d2.errors import InputError
 from tests.command_line import ROOT, run_process
+from tests.faults import room_for
 
 SCENES = ROOT / "datasets" / "emoji_scenes" / "images"
 CLASSES = "soccer ball, red book;red circle, water"
@@ -66,6 +71,36 @@ def test_files_of_words_backgrounds_and_folders(tmp_path: Path, capsys: pytest.C
         f"{index}_{kind}.png" for index in (0, 1) for kind in ("overlay", "labels")
     }
     assert "Written to" in capsys.readouterr().out
+
+
+def test_ctrl_c_says_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, written = Writer.write, []
+
+    def interrupted(self: Writer, stem: str, result: SegmentationResult) -> None:
+        if written:
+            os.kill(os.getpid(), signal.SIGINT)
+        written.append(stem)
+        write(self, stem, result)
+
+    monkeypatch.setattr(Writer, "write", interrupted)
+    images = [str(SCENES / f"seen_00{index}.webp") for index in range(3)]
+    assert run(*images, "--classes", CLASSES, "--model", "emoji", "--output", str(tmp_path)) == 130
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == f"interrupted. 1 of 3 files are done, written to {tmp_path}/."
+    assert "Traceback" not in said
+    assert written == ["seen_000"]
+
+
+def test_a_disk_without_room_is_named_and_leaves_no_part(tmp_path: Path) -> None:
+    words = (str(SCENES / "seen_010.webp"), "--classes", CLASSES, "--model", "emoji", "--output", str(tmp_path))
+    assert run(*words) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with room_for(5000):
+        said = str(run(*words))
+    assert said.startswith(f"error: {tmp_path / 'seen_010_overlay.png'}: cannot be written (File too large)")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_video_is_segmented_frame_by_frame(tmp_path: Path) -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.data.training import TrainingMapper
 from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.trainer import NonFiniteLossError, SANTrainer, seed_step
 from cliptrase_d2.engine.training import train
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.interruption import Interrupted
 from cliptrase_d2.meta_arch import SAN
 from tests.drawn_scenes import CLASSES
 from tests.engine.tiny_training import training_config, weights
+from tests.faults import room_for
 
 
 def run(cfg: CfgNode, *, resume: bool = False) -> SAN:
@@ -47,7 +53,7 @@ def test_a_resumed_training_is_the_same_to_the_bit(tmp_path: Path) -> None:
             step(self)
 
         patch.setattr(SANTrainer, "run_step", dies)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted, match=r"3 of 4 steps are done, last checkpoint: .*model_0000001\.pth"):
             run(parts)
     assert (tmp_path / "parts" / "last_checkpoint").read_text() == "model_0000001.pth"
     torch.manual_seed(99)  # another process begins with other random numbers
@@ -134,6 +140,30 @@ def test_a_loss_that_is_no_number_stops_with_what_is_known(tmp_path: Path, monke
     assert "model_0000001.pth" in message
     saved = weights(tmp_path / "output" / "model_0000001.pth")
     assert all(torch.isfinite(value).all() for name, value in saved.items() if not name.endswith("attn_mask"))
+
+
+def test_a_reading_process_that_dies_ends_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, here = TrainingMapper.__call__, os.getpid()
+
+    def dies(self: TrainingMapper, *arguments: Any) -> dict[str, Any]:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, *arguments)
+
+    monkeypatch.setattr(TrainingMapper, "__call__", dies)
+    with pytest.raises(InputError, match=r"reading the images to train on ended.*NUM_WORKERS.*--resume goes on"):
+        run(training_config(tmp_path, "DATALOADER.NUM_WORKERS", "1"))
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = training_config(tmp_path)
+    with room_for(50_000), pytest.raises(WriteError, match=r"model_0000001\.pth: cannot be written .*Make room"):
+        run(cfg)
+    assert not [record for record in caplog.records if record.exc_info]
+    assert not [path for path in (tmp_path / "output").iterdir() if path.suffix in (".pth", ".tmp")]
 
 
 def test_the_steps_random_numbers_are_of_the_seed_and_the_iteration() -> None:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from cliptrase_d2.errors import WriteError
 from cliptrase_d2.evaluation import progress as module
 from cliptrase_d2.evaluation.counts import Counts, total
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
+from tests.faults import room_for
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def counts(images: int, *skipped: str) -> Counts:
 
 def write(writer: ProgressWriter, indices: list[int], counted: Counts) -> None:
     writer.done(np.array(indices), counted)
-    writer.flush(counted)
+    writer.flush()
 
 
 def test_shares_of_all_processes_and_generations_are_summed(progress: Progress) -> None:
@@ -70,8 +72,29 @@ def test_progress_is_written_every_few_seconds(
 
 
 def test_nothing_done_is_not_written(progress: Progress) -> None:
-    progress.writer(1, 0).flush(counts(0))
+    progress.writer(1, 0).flush()
     assert not progress.folder.exists()
+
+
+def test_what_is_counted_after_the_last_note_is_not_written(progress: Progress) -> None:
+    """As where a run is stopped in the middle of a batch, which will be done again."""
+    writer, counted = progress.writer(1, 0), counts(2)
+    writer.done(np.array([0, 2]), counted)
+    counted.add(counts(1, "5.jpg"))
+    writer.flush()
+    done, found = progress.read()
+    assert done.tolist() == [True, False, True, False, False, False]
+    assert (found.images, found.skipped, found.without_valid_label) == (2, [], ["dark.jpg"])
+    assert torch.equal(found.confusion, counts(2).confusion)
+
+
+def test_a_disk_without_room_keeps_what_was_written_before(progress: Progress) -> None:
+    writer = progress.writer(1, 0)
+    write(writer, [0, 2], counts(2))
+    with room_for(100), pytest.raises(WriteError, match=r"0001-0000\.npz: cannot be written .*Make room"):
+        write(writer, [1], counts(3))
+    assert progress.read()[0].sum() == 2
+    assert len(list(progress.folder.iterdir())) == 1
 
 
 def _other_evaluation(progress: Progress) -> None:

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from cliptrase_d2.errors import WriteError
+
 _PLAIN = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _GREEN = "\033[32m[%(asctime)s %(name)s]:\033[0m %(message)s"
 
@@ -30,8 +32,22 @@ def setup_logger(
         path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
         path = os.path.abspath(path + (f".rank{distributed_rank}" if distributed_rank > 0 else ""))
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _add_once(logger, path, lambda: logging.FileHandler(path, encoding="utf-8"), _PLAIN)
+        _add_once(logger, path, lambda: _LogFile(path, encoding="utf-8"), _PLAIN)
     return logger
+
+
+class _LogFile(logging.FileHandler):
+    """Says once that the disk takes no more; logging's own way is a traceback for every line."""
+
+    _is_full = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._is_full:
+            self._is_full = True
+            print(f"warning: {WriteError.of(self.baseFilename, error)}", file=sys.stderr)
 
 
 def _add_once(logger: logging.Logger, target: str, make: Callable[[], logging.Handler], line: str) -> None:

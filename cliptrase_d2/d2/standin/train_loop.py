@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cliptrase_d2.d2.standin import comm
 from cliptrase_d2.d2.standin.events import EventStorage
+from cliptrase_d2.errors import InputError
 
 
 class HookBase:
@@ -63,6 +64,8 @@ class TrainerBase:
                     self.run_step()
                     self._tell_hooks("after_step")
                     self.iter += 1  # reaches max_iter after success only, which after_train can tell by
+            except InputError:  # said once, by whoever takes it
+                raise
             except Exception:
                 logger.exception("Exception during training:")
                 raise

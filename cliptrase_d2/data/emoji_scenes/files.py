@@ -18,7 +18,7 @@ from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.parallel import in_parallel
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.visualization.overlay import palette
-from cliptrase_d2.whole_files import write_whole, write_whole_text
+from cliptrase_d2.whole_files import disk_faults_named, remove_unfinished, write_whole, write_whole_text
 
 NAME = "emoji_scenes"
 TRAINING_NAME = "emoji_scenes_train"
@@ -75,9 +75,10 @@ def write_scenes(
         InputError: a split that there is not, a folder that cannot be written to or holds another series.
     """
     wanted = [(split, index) for split, count in counts.items() for index in range(count)]
-    try:
+    with disk_faults_named(root):
         for folder in (root / _IMAGES, root / _LABELS):
             folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(folder)
         is_there = {scene: all(path.is_file() for path in _paths(root, scene)) for scene in wanted}
         for scene in {scene[0]: scene for scene in wanted if is_there[scene]}.values():  # one of each split
             _check_series(root, scene, size, seed)
@@ -85,8 +86,6 @@ def write_scenes(
         for name, spec in dataset_specs(root).items():
             if spec.name == NAME or name.removesuffix(".yaml") in counts:
                 write_whole_text(root / name, _description(spec, root))
-    except OSError as error:
-        raise InputError(root, f"cannot be written ({error})", "a folder with room", "Choose another.") from error
 
 
 def write_scene(root: Path, size: int, seed: int, scene: SceneNumber) -> None:

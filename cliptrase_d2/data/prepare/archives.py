@@ -15,7 +15,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
 from cliptrase_d2.whole_files import write_whole
 
 # Where a member of an archive goes, relative to the root; None for one that is not wanted.
@@ -126,6 +126,8 @@ def _target(archive: Path, root: Path, place: str) -> Path:
 def _explained(archive: Path) -> Iterator[None]:
     try:
         yield
+    except WriteError:  # of the disk, not of the archive
+        raise
     except _BROKEN as error:
         if isinstance(error, OSError) and not isinstance(error, (tarfile.TarError, zipfile.BadZipFile)) and error.errno:
             raise  # of the disk, not of the archive

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from cliptrase_d2.data.benchmarks import Benchmark, benchmark_root
 from cliptrase_d2.data.prepare.archives import Archive, Pick, check_md5, unpack
 from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.whole_files import remove_unfinished
 
 _GO_ON = "The same command goes on from here."
@@ -74,19 +75,22 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
     """
     options = parse_arguments(description)
     try:
-        benchmarks = [known_benchmarks()[key] for key in keys]
-        for folder in {PurePosixPath(benchmark.labels).parts[0] for benchmark in benchmarks}:  # not of other scripts
-            remove_unfinished(options.root / folder)
-        prepare(options)
-        for benchmark in benchmarks:
-            _say(benchmark, options.root)
+        with clean_end(_GO_ON):
+            benchmarks = [known_benchmarks()[key] for key in keys]
+            for folder in {
+                PurePosixPath(benchmark.labels).parts[0] for benchmark in benchmarks
+            }:  # not of other scripts
+                remove_unfinished(options.root / folder)
+            prepare(options)
+            for benchmark in benchmarks:
+                _say(benchmark, options.root)
+    except WriteError as error:
+        sys.exit(f"error: {error} {_GO_ON}")
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         allowed = "a folder that can be read and written, on a disk with room"
         sys.exit(f"error: {InputError(options.root, f'stopped at {error}', allowed, _GO_ON)}")
-    except KeyboardInterrupt:
-        sys.exit(f"interrupted. {_GO_ON}")
 
 
 def _say(benchmark: Benchmark, root: Path) -> None:

@@ -71,3 +71,16 @@ def test_other_processes_write_to_their_own_file_only(tmp_path: Path, capsys: py
 def test_one_process_needs_no_data_parallel_model() -> None:
     model = torch.nn.Linear(1, 1)
     assert create_ddp_model(model) is model
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_log_file_on_a_full_disk_is_complained_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    logger = setup_logger(str(tmp_path), name="a_logger")
+    for _ in range(3):
+        logger.info("hello")
+    said = capsys.readouterr()
+    assert said.out.count("hello") == 3
+    assert said.err.count("log.txt: cannot be written (No space left on device)") == len(said.err.splitlines()) == 1
+    with pytest.raises(OSError, match="No space"):
+        logger.handlers[-1].close()

@@ -14,6 +14,7 @@ from cliptrase_d2.data.emoji_scenes.splits import scene_layout
 from cliptrase_d2.data.images import read_image, read_label
 from cliptrase_d2.data.register import load_records
 from cliptrase_d2.errors import InputError
+from tests.faults import kill_at_file
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -100,6 +101,15 @@ def test_more_of_another_split_later(tmp_path: Path) -> None:
     write_scenes(tmp_path, {"seen": 1}, size=32)
     write_scenes(tmp_path, {"held_out": 1}, size=32)
     assert {path.name for path in tmp_path.glob("*.yaml")} == {"dataset.yaml", "seen.yaml", "held_out.yaml"}
+
+
+def test_a_drawing_that_was_killed_goes_on(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    write_scenes(whole, {"seen": 3}, size=32)
+    kill_at_file(4, lambda: write_scenes(parts, {"seen": 3}, size=32))  # two files a scene
+    assert len(list(parts.rglob("*.tmp"))) == 1
+    write_scenes(parts, {"seen": 3}, size=32)
+    assert contents(parts) == contents(whole)
 
 
 def test_output_that_is_a_file(tmp_path: Path) -> None:

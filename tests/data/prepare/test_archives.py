@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cliptrase_d2.data.prepare.archives import Archive, below, check_md5, unpack
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.whole_files import remove_unfinished
+from tests.faults import kill_at_file, room_for
 
 FILES = {"set/a.jpg": b"first", "set/deep/b.jpg": b"second", "set/c.txt": b"third", "other/d.jpg": b"fourth"}
 
@@ -106,3 +108,21 @@ def test_checksum(tmp_path: Path) -> None:
     check_md5(path, "900150983cd24fb0d6963f7d28e17f72")  # RFC 1321, A.5
     with pytest.raises(InputError, match=r"the MD5 sum 9001.*--no-checksum"):
         check_md5(path, "0" * 32)
+
+
+def test_unpacking_that_was_killed_goes_on(archive: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    kill_at_file(2, lambda: unpack(archive, root, below("set", ".", ".jpg")))
+    assert contents(root).pop("a.jpg") == b"first"
+    assert not (root / "deep/b.jpg").exists()
+    remove_unfinished(root)  # with which every script begins
+    unpack(archive, root, below("set", ".", ".jpg"))
+    assert contents(root) == {"a.jpg": b"first", "deep/b.jpg": b"second"}
+
+
+def test_a_disk_without_room_is_no_broken_archive(tmp_path: Path) -> None:
+    archive = make(tmp_path / "a.zip", {"set/a.jpg": b"first", "set/b.jpg": bytes(5000)})
+    root = tmp_path / "root"
+    with room_for(1000), pytest.raises(WriteError, match=r"b\.jpg: cannot be written"):
+        unpack(archive, root, below("set", "."))
+    assert contents(root) == {"a.jpg": b"first"}

@@ -8,7 +8,9 @@ import pytest
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.convert import Job, convert_all, relabel_all, same_file, write_label
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.whole_files import remove_unfinished
+from tests.faults import kill_at_file, room_for
 
 
 def _double(source: Path, target: Path) -> None:
@@ -81,3 +83,28 @@ def test_files_become_class_indices_and_an_unknown_value_is_refused(tmp_path: Pa
     with pytest.raises(InputError, match=rf"bad\.png: the label values {value}\b.*Allowed: the values of the official"):
         relabel_all([(good, made), (bad, tmp_path / "no.png")], rule, workers=1)
     assert not (tmp_path / "no.png").exists()
+
+
+def test_a_conversion_that_was_killed_goes_on(tmp_path: Path) -> None:
+    files = [(tmp_path / f"{index}.png", tmp_path / "made" / f"{index}.png") for index in range(5)]
+    for index, (source, _) in enumerate(files):
+        write_label(source, np.array([[index, 255]]))
+    rule = LabelRule(5, 255)
+    kill_at_file(3, lambda: relabel_all(files, rule, workers=1))
+    made = sorted((tmp_path / "made").iterdir())
+    assert [path.name for path in made[1:]] == ["0.png", "1.png"]
+    assert made[0].suffix == ".tmp"
+    before = [path.stat().st_mtime_ns for path in made[1:]]
+    remove_unfinished(tmp_path)  # with which every script begins
+    relabel_all(files, rule, workers=1)
+    assert [read_label(target).tolist() for _, target in files] == [[[index, 255]] for index in range(5)]
+    assert [path.stat().st_mtime_ns for path in made[1:]] == before
+    assert len(list((tmp_path / "made").iterdir())) == 5
+
+
+def test_a_disk_without_room_names_the_label_file(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 65536, (100, 100))
+    for name in ("a.png", "a.tif"):
+        with room_for(1000), pytest.raises(WriteError, match=rf"{name}: cannot be written"):
+            write_label(tmp_path / name, noise % 256)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from cliptrase_d2.data.loader import build_evaluation_loader
+from cliptrase_d2.data.workers import worker_deaths_explained
+from cliptrase_d2.errors import InputError
+
+SAID = {
+    "DataLoader worker (pid 12) is killed by signal: Killed. ": r"\(killed by signal: Killed\)",
+    "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+    "shared memory. Please try to raise your shared memory limit.": r"\(killed by signal: Bus error\).*/dev/shm",
+    "DataLoader worker (pid(s) 12, 13) exited unexpectedly": r"\(exited unexpectedly\)",
+    "DataLoader worker (pid 12) exited unexpectedly with exit code 1. Details are lost due to multiprocessing.": (
+        r"\(exited unexpectedly with exit code 1\)"
+    ),
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_pytorch_says_of_a_death_becomes_what_to_do(said: str) -> None:
+    with pytest.raises(InputError, match=SAID[said]) as caught, worker_deaths_explained("the data set voc"):
+        raise RuntimeError(said)
+    assert "reading the data set voc" in str(caught.value)
+    assert "0 reads in the one process" in str(caught.value)
+
+
+def test_other_errors_come_through() -> None:
+    with pytest.raises(RuntimeError, match=r"^of ours$"), worker_deaths_explained("the data set voc"):
+        raise RuntimeError("of ours")
+
+
+def _killed(record: dict[str, Any]) -> dict[str, Any]:
+    if record["file_name"] == "2.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+
+def test_a_reading_process_that_is_killed_ends_in_one_sentence() -> None:
+    records = [{"file_name": f"{index}.png"} for index in range(4)]
+    loader = build_evaluation_loader(records, _killed, batch_size=1, num_workers=1, on_error="skip")
+    with pytest.raises(InputError, match=r"^DATALOADER\.NUM_WORKERS: a process"), worker_deaths_explained("scenes"):
+        list(loader)

@@ -1,0 +1,64 @@
+"""The same command gives the same numbers and label maps, however many processes read and images go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cliptrase_d2.config import load_config
+from cliptrase_d2.data.emoji_scenes.names import CLASSES
+from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.engine.build import build_segmenter
+from cliptrase_d2.engine.evaluation import evaluate_dataset
+from cliptrase_d2.engine.parts import InParts
+from tests.command_line import ROOT
+from tests.meta_arch.tiny_san import tiny_san_config
+from tests.meta_arch.tiny_segmenter import VOCABULARY, scene
+
+SCENES = ROOT / "datasets" / "emoji_scenes"
+BASE = ("MODEL.DEVICE", "cpu", "SEED", "3", "TEST.EXPECTED_RESULTS", "[]", "TEST.SAVE_OVERLAYS", "0")
+SETTINGS = {
+    "dbscan": (),
+    "hdbscan": ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan"),
+    "groups by k-means": ("TEST.UNSUPERVISED_GROUPS", "9"),
+    "windows": ("TEST.PROTOCOL", "slide", "TEST.WINDOW", "64", "TEST.STRIDE", "48"),
+}
+WORKERS_AND_BATCHES = ((0, 1), (0, 3), (1, 16), (2, 3))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_workers_and_batches_change_no_byte_of_the_results(tmp_path: Path, name: str) -> None:
+    dataset = register_dataset(
+        f"determinism_{tmp_path.name}", SCENES / "images" / "seen_00*", CLASSES, SCENES / "annotations" / "seen_00*"
+    )
+    first: dict[str, bytes] = {}
+    for number, (workers, batch) in enumerate(WORKERS_AND_BATCHES):
+        output = tmp_path / str(number)
+        size = ("DATALOADER.NUM_WORKERS", str(workers), "TEST.BATCH_SIZE", str(batch), "OUTPUT_DIR", str(output))
+        cfg = load_config(str(ROOT / "configs" / "emoji_scenes.yaml"), [*BASE, *SETTINGS[name], *size])
+        if number in (0, len(WORKERS_AND_BATCHES) - 1):  # built anew for the last
+            model = build_segmenter(cfg)
+        evaluate_dataset(cfg, model, dataset, log_table=False)
+        files = {path.relative_to(output).as_posix(): path for path in output.rglob("*") if path.is_file()}
+        found = {key: path.read_bytes() for key, path in files.items() if path.suffix in (".json", ".png")}
+        first = first or found
+        assert len(found) == 11
+        assert found == first, (workers, batch)
+
+
+def test_san_gives_an_image_what_it_has_alone_whatever_the_sizes_beside_it(tmp_path: Path) -> None:
+    model = build_segmenter(tiny_san_config(tmp_path))
+    sizes = ((96, 128), (64, 64), (96, 128), (128, 64))
+    inputs = [{"image": scene(index, *size), "vocabulary": VOCABULARY} for index, size in enumerate(sizes)]
+    together = {
+        member: output
+        for members, outputs in InParts(model)(inputs)
+        for member, output in zip(members, outputs, strict=True)
+    }
+    for index, given in enumerate(inputs):
+        (alone,) = model([given])
+        assert torch.equal(together[index]["label_map"], alone["label_map"])
+        np.testing.assert_allclose(together[index]["pred_masks"], alone["pred_masks"], atol=1e-5)

@@ -68,8 +68,11 @@ def confusion_of_images(
         truth, prediction = (torch.cat([labels.flatten() for labels in of]) for of in (truths, predictions))
         with suppress(InputError):
             return confusion_matrix(truth, prediction, num_classes, ignore_label)
-    each = zip(truths, predictions, where, strict=True)
-    return torch.stack([confusion_matrix(*pair, num_classes, ignore_label, file) for *pair, file in each]).sum(0)
+    each = [
+        confusion_matrix(truth, prediction, num_classes, ignore_label, file)
+        for truth, prediction, file in zip(truths, predictions, where, strict=True)
+    ]
+    return torch.stack(each).sum(0)
 
 
 def _size(labels: Tensor) -> str:

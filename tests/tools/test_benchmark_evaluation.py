@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -48,7 +49,12 @@ def test_main_measures_every_combination(
     more = ["--repeats", "1", "--workers", "0", "--masks", "4", "--device", "cpu", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", ["benchmark_evaluation.py", *words, *more, "--precision", "fp32", "bf16"])
     process = SegmentationEvaluator.process
-    benchmark_evaluation.main()
+    logger = logging.getLogger("cliptrase_d2")
+    level = logger.level
+    try:
+        benchmark_evaluation.main()
+    finally:
+        logger.setLevel(level)  # what it quiets, other tests look at
     report = json.loads(output.read_text())
     assert [(row["precision"], row["batch"]) for row in report["rows"]] == [
         *(("fp32", 1), ("fp32", 2)),

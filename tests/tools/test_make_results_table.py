@@ -92,7 +92,7 @@ def test_what_the_benchmark_wrote_becomes_rows(tmp_path: Path) -> None:
     file.write_text(json.dumps({"device": "A card", "settings": settings, "rows": [row, other]}))
     head, _, first, second = speed_rows([file])
     assert head.count("|") == first.count("|")
-    assert first == "| A card | fp32 | 32 | 336² | 171 | 359 | 1.39 | 75 | 1577 |"
+    assert first == "| A card | fp32 | 32 | 336² | 171 | 359.4 | 1.39 | 75 | 1577 |"
     assert second.endswith("| 75 | - |")
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from cliptrase_d2.data.files import IMAGE_SUFFIXES
+from cliptrase_d2.data.image_files import MAX_PIXELS, check_pixels
 from cliptrase_d2.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -69,17 +70,23 @@ def _is_known(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
-def describe_video(path: Path) -> Video:
+def describe_video(path: Path, max_pixels: int = MAX_PIXELS) -> Video:
     """Number and rate of the frames of a video.
 
+    Args:
+        path: of the file.
+        max_pixels: most that a frame may have; 0 for no bound.
     Raises:
-        InputError: a file that OpenCV cannot read.
+        InputError: a file that OpenCV cannot read, or frames that are too large.
     """
     reader = cv2.VideoCapture(str(path))
     try:
         if not reader.isOpened():
             fix = "Convert it, to MP4 with H.264 for example."
             raise InputError(path, "a video that cannot be read", "one that OpenCV reads", fix)
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        width, height = (int(reader.get(side)) for side in sides)
+        check_pixels((width, height), max_pixels, path)
         frames = max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT)))
         return Video(frames, float(reader.get(cv2.CAP_PROP_FPS)) or 25.0)
     finally:

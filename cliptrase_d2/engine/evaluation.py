@@ -62,6 +62,7 @@ def evaluate_dataset(
         max_size=cfg.INPUT.MAX_SIZE_TEST,
         patch_size=model.patch_multiple,
         resampling=model.resampling,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
     )
     records = list_records(name, cfg.TEST.ON_ERROR)
     overlays = _overlays(cfg, records)

@@ -29,6 +29,16 @@ def test_alpha_is_dropped() -> None:
         np.testing.assert_array_equal(rgb_pixels(image, "image"), PIXELS)
 
 
+def test_a_file_and_a_pil_image_are_measured_before_they_are_decoded(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    for image in (tmp_path / "a.png", Image.open(tmp_path / "a.png")):
+        with pytest.raises(InputError, match=r"70 x 50 = 3,500 pixels. Allowed: at most 3,499 pixels"):
+            rgb_pixels(image, "image", max_pixels=3499)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(rgb_pixels(image, "image", max_pixels=3500), PIXELS)
+    assert rgb_pixels(PIXELS, "image", max_pixels=1) is not None  # an array is decoded already
+
+
 def test_a_tensor_has_its_channels_first() -> None:
     np.testing.assert_array_equal(rgb_pixels(CHANNELS_FIRST, "image"), PIXELS)
 

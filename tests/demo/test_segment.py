@@ -74,6 +74,8 @@ def test_a_video_is_segmented_frame_by_frame(tmp_path: Path) -> None:
     assert run(str(tmp_path / "clip.mp4"), *words) == 0
     labels = sorted(path.name for path in (tmp_path / "out" / "clip_labels").iterdir())
     assert labels == ["000000.png", "000002.png", "000004.png"]
+    with pytest.raises(InputError, match="64 x 48 = 3,072 pixels"):
+        inputs.describe_video(tmp_path / "clip.mp4", max_pixels=3071)
     video = inputs.describe_video(tmp_path / "out" / "clip_overlay.mp4")
     assert (video.frames, video.rate) == (3, 5.0)
 

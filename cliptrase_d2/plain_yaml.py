@@ -49,7 +49,7 @@ def load_plain_yaml(text: str) -> Any:
     if len(text) > _MOST_LETTERS:
         raise PlainYAMLError(f"{len(text):,} letters, more than {_MOST_LETTERS:,}")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)  # nosec B506  # which is a SafeLoader
     except yaml.constructor.ConstructorError as error:
         line = f"; line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise PlainYAMLError(f"{error.problem}{line}", is_tag=True) from error

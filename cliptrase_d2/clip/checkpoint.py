@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403  # for the kind of its errors
 import re
 from collections.abc import Container
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ below knows the few names that such a list needs, none of which does more than h
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403  # with a list of what it may build
 import zipfile
 from collections import OrderedDict
 from pathlib import Path

@@ -27,6 +27,7 @@ LABEL_FORMATS = ("PNG", "TIFF")
 _BROKEN = (
     *(OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError),
     *(struct.error, zlib.error, EOFError, AssertionError, RuntimeError),
+    Image.DecompressionBombError,  # of a GIF whose first frame is larger than the picture that it belongs to
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import lzma
 import shutil
@@ -149,8 +150,8 @@ def _explained(archive: Path) -> Iterator[None]:
     except InputError:  # which is a ValueError
         raise
     except _BROKEN as error:
-        if isinstance(error, OSError) and not isinstance(error, (tarfile.TarError, zipfile.BadZipFile)) and error.errno:
-            raise  # of the disk, not of the archive
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the disk, not of the archive, which may lead to a place before its own beginning
         raise InputError(archive, f"a broken archive ({error})", "the whole of it", _AGAIN) from error
 
 

@@ -6,10 +6,14 @@ import os
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from cliptrase_d2.data.image_files import MAX_PIXELS, check_bound, check_pixels
@@ -174,3 +178,24 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(InputError, match="a pipe or a device"):
         read_image(tmp_path / "a.png")
+
+
+@given(arrays(st.sampled_from([np.uint8, np.uint16]), st.tuples(st.integers(1, 9), st.integers(1, 9))), st.booleans())
+def test_labels_come_back_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray, tiff: bool
+) -> None:
+    path = tmp_path_factory.mktemp("labels") / ("a.tif" if tiff else "a.png")
+    assert np.array_equal(read_label(save(path, Image.fromarray(labels))), labels)
+
+
+@given(st.data())
+def test_a_png_of_labels_with_any_byte_changed_is_the_same_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("labels") / "a.png"
+    labels = np.arange(24, dtype=np.uint8).reshape(4, 6) % 7
+    whole = bytearray(save(path, Image.fromarray(labels)).read_bytes())
+    whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    with suppress(InputError):
+        assert np.array_equal(read_label(path), labels)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 # PyTorch stores tensors as they are; only the code of an archive and its lists are compressed.
 _MOST_GROWTH, _SMALL = 4, 2**26
+_MARK_OF_A_FOLDER = 0x10  # of MS-DOS
 
 
 def check_zip(path: str | os.PathLike[str]) -> None:
@@ -29,6 +30,10 @@ def check_zip(path: str | os.PathLike[str]) -> None:
         unpacked = sum(part.file_size for part in archive.infolist())
         if unpacked > _MOST_GROWTH * Path(path).stat().st_size + _SMALL:
             raise zipfile.BadZipFile(f"its parts unpack to {unpacked:,} bytes, many times its own size")
+        for part in archive.infolist():
+            if part.external_attr & _MARK_OF_A_FOLDER and part.file_size:
+                # PyTorch reads nothing of it, and takes what its memory happened to hold for the numbers.
+                raise zipfile.BadZipFile(f"its part {part.filename} is marked as a folder")
         changed = archive.testzip()
         if changed is not None:
             raise zipfile.BadZipFile(f"its part {changed} has another checksum")

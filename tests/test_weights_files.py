@@ -46,6 +46,17 @@ def test_a_bit_that_fell_over_in_a_file_of_pytorch_is_noticed(tmp_path: Path, re
         read(tmp_path / "a.pt")
 
 
+def test_numbers_in_what_is_marked_as_a_folder_are_not_whatever_the_memory_held(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(4)}, tmp_path / "a.pt")
+    whole = bytearray((tmp_path / "a.pt").read_bytes())
+    entry = whole.rindex(b"a/data/0") - 46  # the list at the end has 46 bytes before each name
+    whole[entry + 38] |= 0x10  # its external attributes
+    (tmp_path / "a.pt").write_bytes(whole)
+    for read in READERS:
+        with pytest.raises(InputError, match="data/0 is marked as a folder"):
+            read(tmp_path / "a.pt")
+
+
 def test_parts_that_unpack_to_many_times_the_file(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data/0", bytes(100 * 2**20))

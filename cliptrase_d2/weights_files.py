@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def check_zip(path: str | os.PathLike[str]) -> None:
             raise zipfile.BadZipFile(f"its part {changed} has another checksum")
 
 
-def fault_in(weights: Mapping[object, Tensor]) -> str:
+def fault_in(weights: Mapping[Any, Tensor]) -> str:
     """What is wrong with weights, "" for nothing.
 
     Tensors must be plain: no views of more numbers than they hold, nothing sparse, quantised or without data, and no

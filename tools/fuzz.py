@@ -114,7 +114,7 @@ def _watched(limit: float) -> Iterator[None]:
         raise HangError(f"more than {limit:g} seconds")
 
     before = signal.signal(signal.SIGALRM, stop)
-    faulthandler.dump_traceback_later(3 * limit, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(3 * limit, exit=True, file=2)  # standard error, whatever stands for it
     signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         yield

@@ -74,7 +74,7 @@ class _Module:
 
 
 def _tensors(root: _Module) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     waiting = [("", root)]
     for _ in range(_MOST_MODULES):
         if not waiting:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile, TiffImagePlugin, WebPImagePlugin  # noqa: F401  the last two register themselves
 
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.user_files import fault_of
@@ -22,6 +22,8 @@ MAX_PIXELS = 2**27
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 # Of labels: those that keep every number.
 LABEL_FORMATS = ("PNG", "TIFF")
+
+Image.preinit()  # registers the others
 
 # What Pillow raises, by format, on data that breaks its rules.
 _BROKEN = (
@@ -60,7 +62,7 @@ def check_pixels(size: tuple[int, int], max_pixels: int, where: object) -> None:
 
 
 @contextmanager
-def opened(path: str | Path, formats: Sequence[str] = IMAGE_FORMATS) -> Iterator[Image.Image]:
+def opened(path: str | Path, formats: Sequence[str] = IMAGE_FORMATS) -> Iterator[ImageFile.ImageFile]:
     """An image file whose header has been read; to decode it is up to the block, whose errors are explained too.
 
     Pillow's ``Image.open`` would add a bound of its own, which is one for the whole process and warns besides.
@@ -78,11 +80,9 @@ def opened(path: str | Path, formats: Sequence[str] = IMAGE_FORMATS) -> Iterator
         yield image
 
 
-def _recognised(file: BinaryIO, path: str | Path, formats: Sequence[str]) -> Image.Image:
+def _recognised(file: BinaryIO, path: str | Path, formats: Sequence[str]) -> ImageFile.ImageFile:
     start = file.read(16)
     for name in formats:
-        if name not in Image.OPEN:
-            Image.init()
         factory, accept = Image.OPEN[name]
         if accept is None or accept(start) is True:
             file.seek(0)

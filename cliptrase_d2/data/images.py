@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from cliptrase_d2.data.image_files import (
     IMAGE_FORMATS,
@@ -136,7 +136,7 @@ def read_label_of(record: Mapping[str, Any], size: tuple[int, int]) -> np.ndarra
         )
 
 
-def _raw_values(image: Image.Image, path: str | Path) -> np.ndarray:
+def _raw_values(image: ImageFile.ImageFile, path: str | Path) -> np.ndarray:
     """Decode an open label file."""
     if image.mode not in _LABEL_MODES:
         raise InputError(
@@ -160,14 +160,17 @@ def _raw_values(image: Image.Image, path: str | Path) -> np.ndarray:
     return np.asarray(image).astype(np.int32) // _STRETCHED_BY.get(encoding, 1)
 
 
-def _encoding(image: Image.Image) -> str:
+def _encoding(image: ImageFile.ImageFile) -> str:
     """How the pixels of an image that is not decoded yet are stored: Pillow's raw mode.
 
     Raises:
         OSError: some of them are nowhere in the file; Pillow takes these for 0.
     """
-    parts = [part[1] for part in image.tile]  # (left, top, right, bottom)
-    if sum((right - left) * (bottom - top) for left, top, right, bottom in parts) < image.width * image.height:
+    covered = 0
+    for part in image.tile:
+        left, top, right, bottom = part[1] or (0, 0, *image.size)
+        covered += (right - left) * (bottom - top)
+    if covered < image.width * image.height:
         raise OSError("not all of its rows are in it")
     arguments = image.tile[0][3]
     return arguments if isinstance(arguments, str) else str((arguments or ("",))[0])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 from cliptrase_d2.errors import InputError
 
+# A terminal would obey them.
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MISSING = "no such file"
 _MOST_TEXT = 2**26  # bytes; the longest list of a benchmark has 10^6
 
@@ -23,6 +26,19 @@ def fault_of(path: str | os.PathLike[str]) -> str:
     if stat.S_ISREG(mode):
         return ""
     return "unreadable (it is a folder)" if stat.S_ISDIR(mode) else "unreadable (it is a pipe or a device, no file)"
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that reports, logs and terminals could not have as it is.
+
+    Raises:
+        InputError: it is not in UTF-8, or has control characters, such as the end of a line.
+    """
+    name = str(path)
+    shown = CONTROL_CHARACTER.sub(lambda found: ascii(found[0])[1:-1], name).encode(errors="backslashreplace").decode()
+    if shown != name:
+        came = "a name that is not in UTF-8, or has control characters"
+        raise InputError(shown, came, "names of letters", "Rename it (convmv changes the encoding of many).")
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

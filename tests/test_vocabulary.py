@@ -120,9 +120,17 @@ def test_any_list_is_a_vocabulary_of_all_its_words_or_is_refused(classes: list[o
     except InputError:
         words = [word.strip() for name in classes if isinstance(name, str) for word in name.split(";")]
         is_text = all(isinstance(name, str) for name in classes)
-        assert not classes or not is_text or not all(words) or len(set(words)) < len(words)
+        has_control = any("\0" in word for word in words)
+        assert not classes or not is_text or not all(words) or len(set(words)) < len(words) or has_control
         return
     assert len(vocabulary.classes) == len(classes)
     assert ";".join(vocabulary.prompts) == ";".join(w.strip() for name in classes for w in str(name).split(";"))
     assert len(set(vocabulary.prompts)) == len(vocabulary.prompts)
     assert all(vocabulary.prompts)
+
+
+@pytest.mark.parametrize("name", ["1\tcat", "cat\nkitten", "\x1b[31mcat", "cat;\x9bkitten"])
+def test_control_characters_are_no_part_of_a_name(name: str) -> None:
+    with pytest.raises(InputError, match="with a control character"):
+        Vocabulary.parse(["dog", name])
+    assert Vocabulary.parse(["\tdog \n"]).classes == ("dog",)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.user_files import read_text
+from cliptrase_d2.user_files import check_name, read_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
@@ -51,8 +51,8 @@ def find_files(
         label_suffix: the same for the labels.
         image_list: text file of stems, one per line; files of other stems are passed over. None for all.
     Raises:
-        InputError: a folder that is missing or holds nothing usable, two files of one stem, a list that cannot be read,
-            or no image of a stem in it.
+        InputError: a folder that is missing or holds nothing usable, two files of one stem, a name that is not in
+            UTF-8, a list that cannot be read, or no image of a stem in it.
     """
     if labels is not None and os.path.realpath(labels) == os.path.realpath(images):
         raise InputError(labels, "images and labels in one folder", "a folder of their own", "Move the labels.")
@@ -107,6 +107,7 @@ def _files_by_stem(place: Path, ending: str, suffixes: Sequence[str], what: str,
     for path in listed:
         if path.name.startswith(".") or path.is_dir() or not path.stem.endswith(ending):
             continue
+        check_name(path)
         stem = path.stem.removesuffix(ending)
         if path.suffix.lower() not in suffixes:
             others.append(path.name)

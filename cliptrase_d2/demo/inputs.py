@@ -13,6 +13,7 @@ import numpy as np
 from cliptrase_d2.data.files import IMAGE_SUFFIXES
 from cliptrase_d2.data.image_files import MAX_PIXELS, check_pixels
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.user_files import check_name
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
@@ -40,11 +41,13 @@ def find_inputs(words: Sequence[str]) -> list[Path]:
     Args:
         words: files, folders (their images and videos, not those of folders in them) and patterns such as ``*.jpg``.
     Raises:
-        InputError: a word that nothing answers to, or a file that is neither image nor video.
+        InputError: a word that nothing answers to, a file that is neither image nor video, or a name that is no text.
     """
     found: dict[Path, None] = {}
     for word in words:
         found |= dict.fromkeys(_files(word))
+    for file in found:
+        check_name(file)
     return list(found)
 
 

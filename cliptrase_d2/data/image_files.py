@@ -88,7 +88,7 @@ def _recognised(file: BinaryIO, path: str | Path, formats: Sequence[str]) -> Ima
             file.seek(0)
             return factory(file, str(path))
     fix = "Export it as one of these, or remove it."
-    raise InputError(path, "unreadable (another kind of file)", f"the formats {', '.join(formats)}", fix)
+    raise InputError(path, "unreadable (another kind of file)", f"a whole image file: {', '.join(formats)}", fix)
 
 
 @contextmanager

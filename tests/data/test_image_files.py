@@ -151,7 +151,7 @@ def test_of_several_pictures_the_first_is_the_photograph(tmp_path: Path, suffix:
 
 def test_a_label_file_that_is_a_jpeg_inside(tmp_path: Path) -> None:
     Image.new("L", (8, 8), 3).save(tmp_path / "a.png", "JPEG")
-    with pytest.raises(InputError, match=r"another kind of file.*Allowed: the formats PNG, TIFF"):
+    with pytest.raises(InputError, match=r"another kind of file.*Allowed: a whole image file: PNG, TIFF"):
         read_label(tmp_path / "a.png")
     with pytest.raises(InputError, match="a compression that changes values"):
         read_label(save(tmp_path / "a.tif", Image.new("L", (8, 8), 3), compression="jpeg"))

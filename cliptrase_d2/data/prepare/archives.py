@@ -28,6 +28,8 @@ _BROKEN = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
     *(ValueError, LookupError, RuntimeError),  # of names that are no text, and of archives with a password
 )
+# A place before its own beginning, a file that is a folder, too; and what has no number.
+_OF_THE_ARCHIVE = (None, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 # The official archives hold pictures, which are compressed already: labels of one value are what shrinks most. DEFLATE
 # itself can shrink to a thousandth.
 _MOST_GROWTH, _SMALL = 100, 2**30
@@ -136,7 +138,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]
 
 def _target(archive: Path, root: Path, place: str) -> Path:
     parts = PurePosixPath(place).parts
-    if ".." in parts or PurePosixPath(place).is_absolute() or "\\" in place:
+    if not parts or ".." in parts or PurePosixPath(place).is_absolute() or "\\" in place:
         raise InputError(archive, f"the file {place!r} in it", "files below its folders", "Do not use this archive.")
     if any(len(part.encode()) > _LONGEST_NAME for part in parts) or "\0" in place:
         raise InputError(archive, f"a file whose name is {place[:60]!r}...", "names of files", _AGAIN)
@@ -150,8 +152,8 @@ def _explained(archive: Path) -> Iterator[None]:
     except InputError:  # which is a ValueError
         raise
     except _BROKEN as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # of the disk, not of the archive, which may lead to a place before its own beginning
+        if isinstance(error, OSError) and error.errno not in _OF_THE_ARCHIVE:
+            raise  # of the disk
         raise InputError(archive, f"a broken archive ({error})", "the whole of it", _AGAIN) from error
 
 

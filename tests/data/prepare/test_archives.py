@@ -110,6 +110,22 @@ def test_an_absolute_name_leads_nowhere_else(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.parametrize("place", ["", ".", "./", "/"])
+def test_no_name_is_not_that_of_the_root(tmp_path: Path, place: str) -> None:
+    archive = make(tmp_path / "a.zip", {"set/a.jpg": b"evil"})
+    with pytest.raises(InputError, match="files below its folders"):
+        unpack(archive, tmp_path / "root", lambda name: place)
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a")])
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+def test_a_file_that_is_a_folder_too(tmp_path: Path, kind: str, names: tuple[str, str]) -> None:
+    archive = make(tmp_path / kind, dict.fromkeys(names, b"x"))
+    with pytest.raises(InputError, match="a broken archive"):
+        unpack(archive, tmp_path / "root", lambda name: name)
+
+
 def test_a_name_that_no_disk_has(tmp_path: Path) -> None:
     archive = make(tmp_path / "a.zip", {f"set/{'a' * 300}": b"x"})
     with pytest.raises(InputError, match="a file whose name is"):

@@ -110,6 +110,12 @@ def test_what_cannot_be_ends_in_one_line(
     assert message in said
 
 
+def test_an_image_of_more_pixels_than_allowed_is_named(tmp_path: Path) -> None:
+    words = ("--classes", "a", "--model", "emoji", "--output", str(tmp_path / "out"))
+    said = str(run(str(SCENES / "seen_000.webp"), *words, "--opts", "INPUT.MAX_PIXELS", "50000"))
+    assert "seen_000.webp: 224 x 224 = 50,176 pixels. Allowed: at most 50,000 pixels" in said
+
+
 def test_a_broken_video_is_named(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     said = str(run(str(tmp_path / "clip.mp4"), "--classes", "a", "--model", "emoji", "--output", str(tmp_path / "out")))

@@ -13,9 +13,12 @@ import numpy as np
 from cliptrase_d2.data.files import IMAGE_SUFFIXES
 from cliptrase_d2.data.image_files import MAX_PIXELS, check_pixels
 from cliptrase_d2.errors import InputError
-from cliptrase_d2.user_files import check_name
+from cliptrase_d2.user_files import check_name, fault_of
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+
+# What descriptions of videos begin with, which name files or addresses that FFmpeg would open: HLS, concat, DASH, SDP.
+_LISTS = (b"#", b"ffconcat", b"<", b"[", b"v=")
 
 
 class Video(NamedTuple):
@@ -82,11 +85,8 @@ def describe_video(path: Path, max_pixels: int = MAX_PIXELS) -> Video:
     Raises:
         InputError: a file that OpenCV cannot read, or frames that are too large.
     """
-    reader = cv2.VideoCapture(str(path))
+    reader = _opened_video(path)
     try:
-        if not reader.isOpened():
-            fix = "Convert it, to MP4 with H.264 for example."
-            raise InputError(path, "a video that cannot be read", "one that OpenCV reads", fix)
         sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         width, height = (int(reader.get(side)) for side in sides)
         check_pixels((width, height), max_pixels, path)
@@ -100,9 +100,9 @@ def read_frames(path: Path, every: int) -> Iterator[np.ndarray]:
     """Every n-th frame of a video, the first one first, [H,W,3] uint8 RGB.
 
     Raises:
-        InputError: not one frame can be read.
+        InputError: a file that OpenCV cannot read, or no frame in it.
     """
-    reader = cv2.VideoCapture(str(path))
+    reader = _opened_video(path)
     count = 0
     try:
         while reader.grab():
@@ -116,3 +116,18 @@ def read_frames(path: Path, every: int) -> Iterator[np.ndarray]:
         reader.release()
     if not count:
         raise InputError(path, "no frame", "a video with frames", "Check that it plays.")
+
+
+def _opened_video(path: Path) -> cv2.VideoCapture:
+    """A video that FFmpeg opens as a file: not by a name such as ``concat:a.mp4``, nor a list of further files."""
+    fault = fault_of(path)
+    if not fault:
+        with path.open("rb") as file:
+            is_list = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_LISTS)
+        if not is_list:
+            reader = cv2.VideoCapture(str(path.absolute()))
+            if reader.isOpened():
+                return reader
+            reader.release()
+    came = f"a video that cannot be read{f' ({fault})' if fault else ''}"
+    raise InputError(path, came, "one that OpenCV reads", "Convert it, to MP4 with H.264 for example.")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliptrase_d2.config import load_config
-from cliptrase_d2.d2 import get_cfg, merge_config_file, merge_config_options
+from cliptrase_d2.d2 import SIDE, get_cfg, merge_config_file, merge_config_options
 from cliptrase_d2.data.custom import read_dataset_file
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.plain_yaml import PlainYAMLError, load_plain_yaml
@@ -63,6 +63,16 @@ def test_no_file_of_a_user_can_name_an_object(tmp_path: Path, read: Callable[[Pa
     target = tmp_path / "was_here"
     with pytest.raises(InputError, match="could not determine a constructor"):
         read(tmp_path, tag.replace("TARGET", str(target)))
+    assert not target.exists()
+
+
+@pytest.mark.skipif(SIDE == "detectron2", reason="of Detectron2's own loader nothing is changed, nor is it used")
+@pytest.mark.parametrize("tag", TAGS[:5])
+def test_the_own_loader_of_a_config_runs_nothing_either(tmp_path: Path, tag: str) -> None:
+    target = tmp_path / "was_here"
+    (tmp_path / "config.yaml").write_text(f"OUTPUT_DIR: {tag.replace('TARGET', str(target))}\n")
+    with pytest.raises(yaml.constructor.ConstructorError):
+        get_cfg().merge_from_file(str(tmp_path / "config.yaml"))
     assert not target.exists()
 
 

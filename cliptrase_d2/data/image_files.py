@@ -52,9 +52,11 @@ def check_pixels(size: tuple[int, int], max_pixels: int, where: object) -> None:
         max_pixels: most that are decoded; 0 for no bound.
         where: the image, for the message.
     Raises:
-        InputError: more pixels.
+        InputError: more pixels, or none.
     """
     width, height = size
+    if width < 1 or height < 1:
+        raise InputError(where, f"{width} x {height} pixels", "at least one pixel", "Export the image again.")
     if 0 < max_pixels < width * height:
         came = f"{width:,} x {height:,} = {width * height:,} pixels"
         fix = "Make the image smaller, or raise INPUT.MAX_PIXELS (0: no bound) where you trust it."

@@ -1,7 +1,7 @@
 """YAML as data: the safe loader and nothing that it could be asked for beyond numbers, words, lists and keys.
 
-Detectron2's and fvcore's own loaders build whatever object a tag such as ``!!python/object/apply`` names. None of them
-is used for a file of a user.
+Detectron2's own loader builds whatever object a tag such as ``!!python/object/apply`` names, and so does fvcore's where
+it is allowed to. None of them is used for a file of a user.
 """
 
 from __future__ import annotations

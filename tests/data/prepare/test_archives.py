@@ -122,7 +122,7 @@ def test_no_name_is_not_that_of_the_root(tmp_path: Path, place: str) -> None:
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
 def test_a_file_that_is_a_folder_too(tmp_path: Path, kind: str, names: tuple[str, str]) -> None:
     archive = make(tmp_path / kind, dict.fromkeys(names, b"x"))
-    with pytest.raises(InputError, match="a broken archive"):
+    with pytest.raises(InputError, match=r"a broken archive|cannot be written"):
         unpack(archive, tmp_path / "root", lambda name: name)
 
 

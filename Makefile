@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help venv test lint format docs eval results picture clean
+.PHONY: help venv test lint audit format docs eval results picture clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' Makefile
@@ -29,6 +29,10 @@ lint: $(READY) ## check style, types and spelling
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(RUN) -m codespell_lib
+
+audit: $(READY) ## look for risky code, and for advisories on what is installed (needs pypi.org)
+	$(RUN) -m bandit --quiet --recursive --configfile pyproject.toml cliptrase_d2 datasets docs tools train_net.py
+	$(RUN) tools/audit.py
 
 format: $(READY) ## rewrite the code in the project's style
 	$(RUN) -m ruff check --fix

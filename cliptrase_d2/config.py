@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 
 from cliptrase_d2.d2 import CfgNode, get_cfg, merge_config_file, merge_config_options
+from cliptrase_d2.data.image_files import MAX_PIXELS
 
 
 def load_config(file: str | os.PathLike[str] | None = None, options: Sequence[str] = ()) -> CfgNode:
@@ -35,12 +36,19 @@ def add_cliptrase_config(cfg: CfgNode) -> None:
     """Add the project's keys to Detectron2's defaults, in place."""
     cfg.MODEL.META_ARCHITECTURE = "CLIPtrase"
     cfg.INPUT.FORMAT = "RGB"
+    _add_input(cfg)
     _add_clip(cfg)
     _add_method(cfg)
     _add_masks(cfg)
     _add_san(cfg)
     _add_training(cfg)
     _add_evaluation(cfg)
+
+
+def _add_input(cfg: CfgNode) -> None:
+    # Most pixels of an image or video frame, as its header says, that is decoded; 0: no bound. 2^27, 134 megapixels, is
+    # beyond cameras of 100. Decoded and labelled they take some 2 GB for every reading process.
+    cfg.INPUT.MAX_PIXELS = MAX_PIXELS
 
 
 def _add_clip(cfg: CfgNode) -> None:

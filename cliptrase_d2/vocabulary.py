@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.user_files import CONTROL_CHARACTER
 
 BACKGROUND_NAME = "background"
 SYNONYM_SEPARATOR = ";"
@@ -66,6 +67,10 @@ class Vocabulary:
 
 def _split(name: object, where: object) -> tuple[str, ...]:
     words = tuple(word.strip() for word in name.split(SYNONYM_SEPARATOR)) if isinstance(name, str) else ()
+    # White space around a name is dropped by now; a tab inside it is often that of a table.
+    if any(map(CONTROL_CHARACTER.search, words)):
+        came = f"the class name {str(name)[:60]!r} with a control character"
+        raise InputError(where, came, "letters, digits and signs", "Remove tabs and the like from the list.")
     if not words or not all(words):
         raise InputError(
             where,

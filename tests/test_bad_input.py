@@ -125,6 +125,8 @@ SETTINGS: dict[str, tuple[Break, str, str]] = {
     "expected result of nothing": (
         _options("TEST.EXPECTED_RESULTS", "[['clip/sem_seg', 'mIoU', 25.0, 1.0]]"), "TEST.EXPECTED_RESULTS", "sem_seg",
     ),
+    "more pixels than allowed": (_options("INPUT.MAX_PIXELS", "100"), "images/scene_000.png", "at most 100 pixels"),
+    "less than no pixel": (_options("INPUT.MAX_PIXELS", "-1"), "INPUT.MAX_PIXELS", "0 for no bound"),
     "less than no overlay": (_options("TEST.SAVE_OVERLAYS", "-1"), "TEST.SAVE_OVERLAYS", "0 for none"),
     "group of an unknown class": (_change(groups={"things": ["car"]}), "dataset.yaml", "sky"),
     "unknown device": (_options("MODEL.DEVICE", "gpu"), "MODEL.DEVICE", "cpu"),

@@ -74,13 +74,14 @@ def test_key_reaches_the_model(
 
 def test_keys_reach_the_training(tmp_path: Path) -> None:
     keys = ("INPUT.COLOR_AUG_SSD", "False", "SOLVER.ACCUMULATION_STEPS", "2", "SOLVER.CHECKPOINTS_KEPT", "7")
-    plain, changed = training_config(tmp_path), training_config(tmp_path, *keys)
+    plain, changed = training_config(tmp_path), training_config(tmp_path, *keys, "INPUT.MAX_PIXELS", "90")
     Path(plain.OUTPUT_DIR).mkdir()
     for cfg, colours, parts, kept in ((plain, True, 1, 3), (changed, False, 2, 7)):
         trainer, checkpointer, schedule = training._trainer(cfg, tiny_san(tmp_path))
         hooks = training._hooks(cfg, trainer, checkpointer, schedule)
         assert training._augmentation(cfg).colours == colours
         assert trainer.parts == parts
+        assert training._training_data(cfg)[1].max_pixels == cfg.INPUT.MAX_PIXELS
         assert [hook.max_to_keep for hook in hooks if hasattr(hook, "max_to_keep")] == [kept]
 
 

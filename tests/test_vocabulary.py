@@ -3,6 +3,8 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
@@ -109,3 +111,26 @@ def test_a_word_given_twice_is_refused(classes: list[str], background: list[str]
 def test_background_cannot_be_a_class_and_a_list_of_prompts() -> None:
     with pytest.raises(InputError, match="a class named 'background' besides"):
         Vocabulary.parse(["cat", "background"], background=["wall"])
+
+
+@given(st.lists(st.text("ab;, \u00e9\u2028\0", max_size=6) | st.none() | st.integers(), max_size=5))
+def test_any_list_is_a_vocabulary_of_all_its_words_or_is_refused(classes: list[object]) -> None:
+    try:
+        vocabulary = Vocabulary.parse(classes)  # type: ignore[arg-type]
+    except InputError:
+        words = [word.strip() for name in classes if isinstance(name, str) for word in name.split(";")]
+        is_text = all(isinstance(name, str) for name in classes)
+        has_control = any("\0" in word for word in words)
+        assert not classes or not is_text or not all(words) or len(set(words)) < len(words) or has_control
+        return
+    assert len(vocabulary.classes) == len(classes)
+    assert ";".join(vocabulary.prompts) == ";".join(w.strip() for name in classes for w in str(name).split(";"))
+    assert len(set(vocabulary.prompts)) == len(vocabulary.prompts)
+    assert all(vocabulary.prompts)
+
+
+@pytest.mark.parametrize("name", ["1\tcat", "cat\nkitten", "\x1b[31mcat", "cat;\x9bkitten"])
+def test_control_characters_are_no_part_of_a_name(name: str) -> None:
+    with pytest.raises(InputError, match="with a control character"):
+        Vocabulary.parse(["dog", name])
+    assert Vocabulary.parse(["\tdog \n"]).classes == ("dog",)

@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "correlation": ("correlation of q, k and v", "#0072b2", {"marker": "s", "markersize": 5}),
     "suppressed": ("… less the class token's row", "#009e73", {"marker": "o", "markersize": 10, "fillstyle": "none"}),
 }
-CLASS_TOKEN = "to_class_token"
+CLASS_TOKEN = "to_class_token"  # nosec B105  # one of CLIP
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403  # for the kind of its errors
 import re
 from collections.abc import Container
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from cliptrase_d2.clip.torchscript import activation_in_code, is_torchscript, read_torchscript
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.user_files import fault_of
+from cliptrase_d2.weights_files import check_zip, fault_in
 
 FORMATS = "OpenAI's JIT archive, an open_clip .pt/.bin state dict, or .safetensors"
 # Entries that only OpenAI's own state dicts have.
@@ -45,17 +47,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a weights file on the CPU.
 
     Raises:
-        InputError: the file is missing, damaged, no checkpoint, or holds more than data.
+        InputError: the file is missing, damaged, no checkpoint, or holds more than data, or numbers that are none.
     """
-    if not path.is_file():
-        came = "a folder" if path.is_dir() else "no such file"
-        raise InputError(path, came, FORMATS, "Check the path.")
+    fault = fault_of(path)
+    if fault:
+        raise InputError(path, fault, FORMATS, "Check the path.")
     try:
         content, kind = _read(path)
     except Exception as error:  # a damaged file can make its reader fail in any way, and all mean the same
         raise _unreadable(path, error) from error
     entries = _state_dict(content)
-    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    tensors: dict[str, Tensor] = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(
             path,
@@ -63,6 +65,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             FORMATS,
             "Pass the file of a trained CLIP model.",
         )
+    fault = fault_in(tensors)
+    if fault:
+        raise InputError(path, fault, "weights that are plain, finite numbers", "Download or save it again.")
     if all(name.startswith(_DATA_PARALLEL) for name in tensors):  # saved while wrapped for several GPUs
         tensors = {name.removeprefix(_DATA_PARALLEL): value for name, value in tensors.items()}
     quick_gelu, reason = _activation(path, kind, tensors)
@@ -79,6 +84,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _read(path: Path) -> tuple[object, str]:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path), "safetensors"
+    check_zip(path)
     if is_torchscript(path):
         return read_torchscript(path), _ARCHIVE
     return torch.load(path, map_location="cpu", weights_only=True), "PyTorch state dict"

@@ -182,10 +182,20 @@ def _refuse_other_architecture(wanted: dict[str, Tensor], tensors: dict[str, Ten
         for name, value in wanted.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
+    kinds = [
+        f"{name} {value.dtype}".replace("torch.", "")
+        for name, value in tensors.items()
+        if name in wanted and value.is_floating_point() != wanted[name].is_floating_point()
+    ]
     have, want = _blocks(tensors), _blocks(wanted)
     absent, too_many = sorted(want - have), sorted(have - want)
-    if shapes or absent or too_many:
-        found = [("of another shape", shapes), ("missing", absent), ("too many", too_many)]
+    if shapes or kinds or absent or too_many:
+        found = [
+            ("of another shape", shapes),
+            ("of another kind of numbers", kinds),
+            ("missing", absent),
+            ("too many", too_many),
+        ]
         raise InputError(
             source.path,
             "the weights of another model; " + "; ".join(f"{label}: {_some(names)}" for label, names in found if names),

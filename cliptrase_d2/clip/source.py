@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,8 @@ def _facts_beside(path: Path) -> tuple[dict[str, Any], str]:
         content = json.loads(beside.read_text(encoding="utf-8"))
         facts = {"quick_gelu": content["model_cfg"].get("quick_gelu", False)}
         facts.update({key: content["preprocess_cfg"][key] for key in ("mean", "std")})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_facts(**facts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             beside,
             f"no model configuration ({type(error).__name__}: {error})",
@@ -123,6 +125,15 @@ def _facts_beside(path: Path) -> tuple[dict[str, Any], str]:
             "Move the weights away from this file, or download it again.",
         ) from error
     return facts, f"{CONFIG_BESIDE} beside the file"
+
+
+def _check_facts(quick_gelu: object, mean: object, std: object) -> None:
+    if not isinstance(quick_gelu, bool):
+        raise TypeError(f"quick_gelu is {quick_gelu!r}, neither true nor false")
+    for name, value in (("mean", mean), ("std", std)):
+        numbers = value if isinstance(value, list) and len(value) == 3 else [None]
+        if not all(isinstance(n, int | float) and math.isfinite(n) and (n > 0 or name == "mean") for n in numbers):
+            raise ValueError(f"{name} is {str(value)[:60]}, not three numbers")
 
 
 def _closest(name: str, names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from cliptrase_d2.whole_files import remove_abandoned, write_whole
 
 logger = logging.getLogger(__name__)
-FORMAT = "cliptrase text features 1"
+FORMAT = "cliptrase text features 2"
 _NAME = "text-{}.safetensors"
 
 
@@ -39,11 +39,14 @@ def read_features(folder: Path, key: str, rows: int) -> Tensor | None:
     path = cache_file(folder, key)
     try:
         with safe_open(path, framework="pt") as stored:
-            if (stored.metadata() or {}) != {"format": FORMAT, "key": key}:
+            metadata = stored.metadata() or {}
+            if {name: metadata.get(name) for name in ("format", "key")} != {"format": FORMAT, "key": key}:
                 raise ValueError("written for something else")
             features = stored.get_tensor("features")
         if features.dtype != torch.float32 or features.ndim != 2 or len(features) != rows:
             raise ValueError(f"{features.dtype} features of shape {list(features.shape)}")
+        if metadata.get("sha256") != _digest(features):
+            raise ValueError("changed since it was written")
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, ValueError) as error:
@@ -59,5 +62,11 @@ def write_features(folder: Path, key: str, features: Tensor) -> None:
         WriteError: the folder cannot be written, or the disk is full.
     """
     remove_abandoned(folder, _NAME.format("*"))
-    stored = safetensors.torch.save({"features": features.contiguous()}, {"format": FORMAT, "key": key})
+    features = features.contiguous()
+    metadata = {"format": FORMAT, "key": key, "sha256": _digest(features)}
+    stored = safetensors.torch.save({"features": features}, metadata)
     write_whole(cache_file(folder, key), lambda file: file.write(stored))
+
+
+def _digest(features: Tensor) -> str:
+    return hashlib.sha256(features.detach().cpu().numpy().tobytes()).hexdigest()

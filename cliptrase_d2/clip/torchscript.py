@@ -8,7 +8,7 @@ below knows the few names that such a list needs, none of which does more than h
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403  # with a list of what it may build
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -30,6 +30,8 @@ _DTYPES = {
     "BoolStorage": torch.bool,
 }
 
+_MOST_MODULES = 10_000  # a CLIP has hundreds; modules that hold each other would never end
+
 
 def is_torchscript(path: Path) -> bool:
     """Whether the file is a zip archive with TorchScript's table of constants."""
@@ -50,7 +52,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         entry = next(entry for entry in archive.namelist() if entry.count("/") == 1 and entry.endswith("/data.pkl"))
         with archive.open(entry) as stream:
             root = _Reader(stream, archive, entry.removesuffix(".pkl")).load()
-    return dict(_tensors(root, ""))
+    return _tensors(root)
 
 
 def activation_in_code(path: Path) -> bool | None:
@@ -71,48 +73,53 @@ class _Module:
         self.attributes = attributes
 
 
-def _tensors(module: _Module, prefix: str) -> list[tuple[str, Tensor]]:
-    found = []
-    for name, value in module.attributes.items():
-        if isinstance(value, Tensor):
-            found.append((prefix + name, value))
-        elif isinstance(value, _Module):
-            found.extend(_tensors(value, f"{prefix}{name}."))
-    return found
+def _tensors(root: _Module) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    waiting = [("", root)]
+    for _ in range(_MOST_MODULES):
+        if not waiting:
+            return found
+        prefix, module = waiting.pop()
+        for name, value in module.attributes.items():
+            if isinstance(value, Tensor):
+                found[prefix + name] = value
+            elif isinstance(value, _Module):
+                waiting.append((f"{prefix}{name}.", value))
+    raise pickle.UnpicklingError(f"more than {_MOST_MODULES} modules")
 
 
-class _Reader(pickle.Unpickler):
+# The unpickler in C would take memory for as many objects as the file says that it has.
+class _Reader(pickle._Unpickler):
     """An unpickler that can build modules, tensors and plain containers only."""
 
     def __init__(self, stream: Any, archive: zipfile.ZipFile, storages: str):
         super().__init__(stream)
         self.archive, self.storages = archive, storages
-        self.read: dict[str, Tensor] = {}
+        self.stored: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
             return _Module
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
+        # A pickle may set attributes of what it is given, so it is given functions of its own.
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _view
+            return lambda *parts: _view(*parts)
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch.jit._pickle":  # tags the type of a list or a dict
-            return _untag
+            return lambda value, *_: value
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not part of a TorchScript module's weights")
 
     def persistent_load(self, reference: Any) -> Tensor:
         _, dtype, key, _, length = reference  # ("storage", dtype, key, device it was saved from, length)
-        if key not in self.read:
+        if key not in self.stored:
             raw = bytearray(self.archive.read(f"{self.storages}/{key}"))
-            self.read[key] = torch.frombuffer(raw, dtype=dtype, count=length) if length else torch.empty(0, dtype=dtype)
-        return self.read[key]
+            self.stored[key] = (
+                torch.frombuffer(raw, dtype=dtype, count=length) if length else torch.empty(0, dtype=dtype)
+            )
+        return self.stored[key]
 
 
 def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
     return storage.as_strided(size, stride, offset)
-
-
-def _untag(value: Any, *_: Any) -> Any:
-    return value

@@ -10,10 +10,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
 
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.plain_yaml import PlainYAMLError, load_plain_yaml
+from cliptrase_d2.user_files import read_text
+
+_MOST_FILES = 100
 
 
 def merge_config_file(cfg: CfgNode, path: str | os.PathLike[str]) -> None:
@@ -53,12 +56,20 @@ def merge_config_options(cfg: CfgNode, opts: Sequence[str] | None) -> None:
             raise _unknown_key(cfg, key, where)
         try:
             cfg.merge_from_list([key, value])
-        except (AssertionError, ValueError) as error:
+        # Python's own reader of values has further names for what is nested too deeply, or a key that is a list.
+        except (AssertionError, ValueError, TypeError, RecursionError, MemoryError) as error:
             raise _type_error(cfg, key, value, f"option {key}") from error
 
 
-def _files_in_order(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _files_in_order(
+    path: str, parents: tuple[str, ...], read: list[str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each file with its content, bases first, so that merging in this order lets the leaf win."""
+    read = [] if read is None else read
+    read.append(path)
+    if len(read) > _MOST_FILES:  # thirty files that name two bases each would be read 2^30 times
+        came = f"more than {_MOST_FILES} files by way of {BASE_KEY}"
+        raise InputError(read[0], came, f"{_MOST_FILES} at most", "Name fewer bases, or each of them once.")
     if os.path.realpath(path) in parents:
         raise InputError(
             path, f"its {BASE_KEY} leads back to itself", f"a chain of {BASE_KEY} files", "Cut the circle."
@@ -71,34 +82,23 @@ def _files_in_order(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, 
         raise InputError(f"{path}: {BASE_KEY}", came, "a path or a list of paths", "Give paths relative to this file.")
     for base in bases:
         base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        yield from _files_in_order(base_path, (*parents, os.path.realpath(path)))
+        yield from _files_in_order(base_path, (*parents, os.path.realpath(path)), read)
     yield path, content
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
     allowed = "a file of plain YAML: keys with numbers, words, lists"
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except yaml.constructor.ConstructorError as error:
-        came = f"a tag that plain YAML does not have ({error.problem}; line {_line(error)})"
-        raise InputError(path, came, allowed, "Write the value itself; tags that run code are never loaded.") from error
-    except yaml.YAMLError as error:
-        came = f"it cannot be parsed ({' '.join(str(error).split())})"
-        raise InputError(path, came, allowed, "Correct that line.") from error
-    except OSError as error:
-        raise InputError(path, f"{error.strerror}", allowed, "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(path, "it is not text", allowed, "Check that it is the config that you mean.") from error
+        content = load_plain_yaml(read_text(path))
+    except PlainYAMLError as error:
+        came = f"a tag that plain YAML does not have ({error})" if error.is_tag else f"it cannot be parsed ({error})"
+        fix = "Write the value itself; tags that run code are never loaded." if error.is_tag else "Correct that line."
+        raise InputError(path, came, allowed, fix) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise InputError(path, f"a {type(content).__name__} at the top", allowed, "Begin with a key such as MODEL:")
     return content
-
-
-def _line(error: yaml.constructor.ConstructorError) -> int:
-    return error.problem_mark.line + 1 if error.problem_mark else 0
 
 
 def _leaves(node: CfgNode, content: Mapping[Any, Any], file: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.weights_files import check_zip, fault_in
 
 _ALLOWED = "a complete .pth file of tensors and plain values, or a .safetensors file"
 
@@ -19,12 +20,11 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """The checkpoint with its weights under "model", all on the CPU; a bare state dict becomes {"model": it}.
 
     Raises:
-        InputError: the file is truncated, is no checkpoint, or holds anything that only running code could load.
+        InputError: the file is truncated or changed, is no checkpoint, holds anything that only running code could
+            load, or numbers that are infinite or none.
     """
     try:
-        if path.endswith(".safetensors"):
-            return {"model": load_file(path)}
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
     except Exception as error:  # torch, zipfile, pickle and safetensors each raise their own for a bad file
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         fix = "Download or save it again; convert a pickle (.pkl) to .safetensors where you trust it."
@@ -33,13 +33,32 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         came = f"no table of tensors but {_outline(content)}"
         raise InputError(path, came, _ALLOWED, "Save the model's state_dict(), alone or under the key 'model'.")
+    fault = fault_in(weights)
+    if fault:
+        raise InputError(path, fault, "weights that are plain, finite numbers", "Download or save it again.")
     return dict(content) if "model" in content else {"model": weights}
+
+
+def _read(path: str) -> Any:
+    if path.endswith(".safetensors"):
+        return {"model": load_file(path)}
+    check_zip(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _outline(content: object) -> str:
     if isinstance(content, Mapping):
         return f"a table with the keys {', '.join(map(str, list(content)[:5]))}"
     return f"a {type(content).__name__}"
+
+
+class _Form(NamedTuple):
+    shape: torch.Size
+    is_float: bool
+
+
+def _form(value: Tensor) -> _Form:
+    return _Form(value.shape, value.is_floating_point())
 
 
 class DataOnly:
@@ -61,8 +80,12 @@ class DataOnly:
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = read_checkpoint(filename)
-        own = {name: value.shape for name, value in self.model.state_dict().items()}
-        given = {name.removeprefix("module."): value.shape for name, value in checkpoint["model"].items()}
+        own = {name: _form(value) for name, value in self.model.state_dict().items()}
+        given = {name.removeprefix("module."): _form(value) for name, value in checkpoint["model"].items()}
+        for name in sorted(own.keys() & given.keys()):
+            if own[name].shape == given[name].shape and own[name] != given[name]:
+                came = f"{name} of {'fractions' if given[name].is_float else 'whole numbers'}"
+                raise InputError(filename, came, "numbers of the model's kind", "Save it without quantisation.")
         if own and not own.items() & given.items():
             came = f"none of its {len(given)} tensors has the name and shape of one of the model's {len(own)}"
             raise InputError(

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cliptrase_d2.data.files import FoundFiles, find_files, read_text
+from cliptrase_d2.data.files import FoundFiles, find_files
 from cliptrase_d2.data.groups import ClassGroups, class_groups
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.plain_yaml import PlainYAMLError, load_plain_yaml
+from cliptrase_d2.user_files import read_text
 from cliptrase_d2.vocabulary import Vocabulary
 
 DATASET_KEYS = (
@@ -67,11 +67,11 @@ class DatasetSpec:
     if_missing: str = field(default="Check it.", compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", self.name):
             raise InputError(
                 self.where,
                 f"the name {self.name!r}",
-                "text of letters, digits, '_', '-' and '.', for a folder is named after it",
+                "up to 100 letters, digits, '_', '-' and '.', for a folder is named after it",
                 "Rename it (in YAML quote a name that reads as a number or as yes/no).",
             )
         rule = self.label_rule  # reading the property checks the class list, with or without labels
@@ -147,25 +147,11 @@ def read_dataset_file(path: str | Path) -> DatasetSpec:
     )
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key given twice where YAML would keep the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep=deep)
-        if len(mapping) < len(node.value):
-            keys = [key.value for key, _ in node.value]
-            twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-            raise yaml.constructor.ConstructorError(None, None, f"the key {', '.join(twice)} twice", node.start_mark)
-        return mapping
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        # _StrictLoader is a SafeLoader: it builds plain values only.
-        values = yaml.load(read_text(path), Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise InputError(path, f"no valid YAML ({problem})", "a YAML file", "Correct the line.") from error
+        values = load_plain_yaml(read_text(path))
+    except PlainYAMLError as error:
+        raise InputError(path, f"no valid YAML ({error})", "a file of plain YAML", "Correct the line.") from error
     if not isinstance(values, dict):
         raise InputError(
             path, f"{type(values).__name__} in place of keys", f"keys {', '.join(DATASET_KEYS)}", "Write 'key: value'."
@@ -189,7 +175,12 @@ def _path(value: object, key: str, path: Path) -> Path:
         raise InputError(
             path, f"{key} {value!r}", "a path, relative to this file", "Write a path, in quotes if need be."
         )
-    return path.parent / Path(value).expanduser()
+    try:
+        return path.parent / Path(value).expanduser()
+    except RuntimeError as error:  # "~nobody"
+        raise InputError(
+            path, f"{key} {value!r}", "a path, relative to this file", f"Write it out ({error})."
+        ) from error
 
 
 def _text(value: object, key: str, path: Path) -> str:

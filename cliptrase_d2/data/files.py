@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.user_files import check_name, read_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
@@ -49,10 +51,10 @@ def find_files(
         label_suffix: the same for the labels.
         image_list: text file of stems, one per line; files of other stems are passed over. None for all.
     Raises:
-        InputError: a folder that is missing or holds nothing usable, two files of one stem, a list that cannot be read,
-            or no image of a stem in it.
+        InputError: a folder that is missing or holds nothing usable, two files of one stem, a name that is not in
+            UTF-8, a list that cannot be read, or no image of a stem in it.
     """
-    if labels is not None and labels.resolve() == images.resolve():
+    if labels is not None and os.path.realpath(labels) == os.path.realpath(images):
         raise InputError(labels, "images and labels in one folder", "a folder of their own", "Move the labels.")
     image_of = _files_by_stem(images, image_suffix, IMAGE_SUFFIXES, "image", if_missing)
     if image_list is not None:
@@ -89,32 +91,23 @@ def _listed(image_of: dict[str, Path], image_list: Path, images: Path, if_missin
     return {stem: path for stem, path in image_of.items() if stem in stems}
 
 
-def read_text(path: Path) -> str:
-    """A text file of a user.
-
-    Raises:
-        InputError: no such file, or no text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(path, "no such file", "an existing text file", "Check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"unreadable ({error})", "a text file in UTF-8", "Check the file.") from error
-
-
 def _files_by_stem(place: Path, ending: str, suffixes: Sequence[str], what: str, if_missing: str) -> dict[str, Path]:
     """The files of a place by their stem without its ending, in natural order of their names."""
     folder, pattern = _folder_and_pattern(place)
     where_from = "directly in the folder" if pattern == "*" else f"called {pattern}"
     allowed = f"{what}s ending in {' '.join(ending + suffix for suffix in suffixes)} (any case), {where_from}"
-    if not folder.is_dir():
-        raise InputError(folder, "not a folder" if folder.exists() else "no such folder", allowed, if_missing)
+    if not os.path.isdir(folder):
+        raise InputError(folder, "not a folder" if os.path.exists(folder) else "no such folder", allowed, if_missing)
     found: dict[str, Path] = {}
     others: list[str] = []
-    for path in sorted(folder.glob(pattern), key=lambda path: natural_key(path.name)):
+    try:
+        listed = sorted(folder.glob(pattern), key=lambda path: natural_key(path.name))
+    except (OSError, ValueError) as error:  # a folder that may not be read; a pattern such as "**x"
+        raise InputError(place, f"it cannot be listed ({error})", allowed, "Check the path.") from error
+    for path in listed:
         if path.name.startswith(".") or path.is_dir() or not path.stem.endswith(ending):
             continue
+        check_name(path)
         stem = path.stem.removesuffix(ending)
         if path.suffix.lower() not in suffixes:
             others.append(path.name)
@@ -134,7 +127,7 @@ def _files_by_stem(place: Path, ending: str, suffixes: Sequence[str], what: str,
 
 def _folder_and_pattern(place: Path) -> tuple[Path, str]:
     """The folder before the first part with a ``*``, and the rest."""
-    if place.is_dir():
+    if os.path.isdir(place):
         return place, "*"
     for number, part in enumerate(place.parts):
         if "*" in part:

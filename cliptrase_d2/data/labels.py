@@ -108,7 +108,8 @@ class LabelRule:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether it is a whole number, of those that a label file can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
 
 
 def _some(values: np.ndarray, shown: int = _SHOWN) -> str:

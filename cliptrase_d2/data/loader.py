@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403  # of what this process has made itself
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,7 +147,7 @@ class PackedRecords(Sequence):
 
     def __getitem__(self, index: Any) -> Any:
         start = self._ends[index - 1] if index else 0
-        return pickle.loads(self._bytes[start : self._ends[index]].tobytes())  # which this object has written itself
+        return pickle.loads(self._bytes[start : self._ends[index]].tobytes())  # nosec B301  # written by this object
 
 
 class _MappedRecords(Dataset):

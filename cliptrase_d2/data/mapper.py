@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cliptrase_d2.data.image_files import MAX_PIXELS, check_bound
 from cliptrase_d2.data.images import read_image, read_label_of
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.protocol import Protocol
@@ -25,6 +26,7 @@ class EvaluationMapper:
         protocol, short_side, max_size, patch_size, resampling: as in ``Protocol``.
         vocabulary: the classes, handed on to the model.
         label_rule: how raw label values become class indices.
+        max_pixels: most of an image that is decoded; 0 for no bound.
     Raises:
         InputError: an unknown protocol, or sizes that do not fit the patches.
     """
@@ -39,10 +41,12 @@ class EvaluationMapper:
         vocabulary: Vocabulary,
         label_rule: LabelRule,
         resampling: str = "bicubic",
+        max_pixels: int = MAX_PIXELS,
     ):
         self.protocol = Protocol(protocol, short_side, max_size, patch_size, resampling)
         self.vocabulary = vocabulary
         self.label_rule = label_rule
+        self.max_pixels = check_bound(max_pixels)
 
     @classmethod
     def for_dataset(
@@ -54,6 +58,7 @@ class EvaluationMapper:
         max_size: int,
         patch_size: int,
         resampling: str = "bicubic",
+        max_pixels: int = MAX_PIXELS,
     ) -> EvaluationMapper:
         """The mapper of a registered data set, ours or one of Detectron2's own."""
         vocabulary, label_rule = dataset_labels(name)
@@ -65,6 +70,7 @@ class EvaluationMapper:
             vocabulary=vocabulary,
             label_rule=label_rule,
             resampling=resampling,
+            max_pixels=max_pixels,
         )
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,10 +82,10 @@ class EvaluationMapper:
             The record with ``image`` [3,H,W] uint8 RGB, ``height`` and ``width`` wanted of the result,
             ``vocabulary`` and, with labels, ``sem_seg`` [height,width] int64, class indices or ignore label.
         Raises:
-            InputError: a file that is missing, broken or of another size than its partner, or a label
+            InputError: a file that is missing, broken, too large or of another size than its partner, or a label
                 outside the classes.
         """
-        image = Image.fromarray(read_image(record["file_name"]))
+        image = Image.fromarray(read_image(record["file_name"], self.max_pixels))
         raw = read_label_of(record, image.size) if "sem_seg_file_name" in record else None
         image = self.protocol.crop(image, Image.Resampling.BICUBIC, record["file_name"])
         mapped = {**record, **self.protocol.model_input(image), "vocabulary": self.vocabulary}

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cliptrase_d2.data.augment import Augmentation
+from cliptrase_d2.data.image_files import MAX_PIXELS, check_bound
 from cliptrase_d2.data.images import read_image, read_label_of
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.loader import BadRecord, PackedRecords
@@ -29,10 +30,14 @@ class TrainingMapper:
         augmentation: the views.
         vocabulary: the classes, handed on to the model.
         label_rule: how raw label values become class indices.
+        max_pixels: most of an image that is decoded; 0 for no bound.
     """
 
-    def __init__(self, augmentation: Augmentation, vocabulary: Vocabulary, label_rule: LabelRule):
+    def __init__(
+        self, augmentation: Augmentation, vocabulary: Vocabulary, label_rule: LabelRule, max_pixels: int = MAX_PIXELS
+    ):
         self.augmentation, self.vocabulary, self.label_rule = augmentation, vocabulary, label_rule
+        self.max_pixels = check_bound(max_pixels)
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """A view of one record.
@@ -46,7 +51,7 @@ class TrainingMapper:
         Raises:
             InputError: a file that cannot be used, or a label outside the classes.
         """
-        image = read_image(record["file_name"])
+        image = read_image(record["file_name"], self.max_pixels)
         raw = read_label_of(record, (image.shape[1], image.shape[0]))
         labels = self.label_rule.apply(raw, record["sem_seg_file_name"])
         image, labels = self.augmentation(image, labels, rng, self.label_rule.ignore_label)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliptrase_d2.demo.model_arguments import add_model_arguments, model_title, segmenter_of
+from cliptrase_d2.demo.model_arguments import add_model_arguments, configuration_of, model_title, segmenter_of
 from cliptrase_d2.errors import InputError
 
 if TYPE_CHECKING:  # what loads PyTorch waits until the command runs, so that help comes at once
@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     numbers = _numbers(arguments.layers) if arguments.layers is not None else None
     point = _point(arguments.point) if arguments.point is not None else None
-    pixels = read_image(arguments.image)
+    cfg = configuration_of(arguments)
+    pixels = read_image(arguments.image, cfg.INPUT.MAX_PIXELS)
     require_writable(arguments.output, "--output")
     if point is None:
         point = pixels.shape[1] // 2, pixels.shape[0] // 2

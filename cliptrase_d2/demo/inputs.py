@@ -11,9 +11,14 @@ import cv2
 import numpy as np
 
 from cliptrase_d2.data.files import IMAGE_SUFFIXES
+from cliptrase_d2.data.image_files import MAX_PIXELS, check_pixels
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.user_files import check_name, fault_of
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+
+# What descriptions of videos begin with, which name files or addresses that FFmpeg would open: HLS, concat, DASH, SDP.
+_LISTS = (b"#", b"ffconcat", b"<", b"[", b"v=")
 
 
 class Video(NamedTuple):
@@ -39,11 +44,13 @@ def find_inputs(words: Sequence[str]) -> list[Path]:
     Args:
         words: files, folders (their images and videos, not those of folders in them) and patterns such as ``*.jpg``.
     Raises:
-        InputError: a word that nothing answers to, or a file that is neither image nor video.
+        InputError: a word that nothing answers to, a file that is neither image nor video, or a name that is no text.
     """
     found: dict[Path, None] = {}
     for word in words:
         found |= dict.fromkeys(_files(word))
+    for file in found:
+        check_name(file)
     return list(found)
 
 
@@ -69,17 +76,20 @@ def _is_known(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
-def describe_video(path: Path) -> Video:
+def describe_video(path: Path, max_pixels: int = MAX_PIXELS) -> Video:
     """Number and rate of the frames of a video.
 
+    Args:
+        path: of the file.
+        max_pixels: most that a frame may have; 0 for no bound.
     Raises:
-        InputError: a file that OpenCV cannot read.
+        InputError: a file that OpenCV cannot read, or frames that are too large.
     """
-    reader = cv2.VideoCapture(str(path))
+    reader = _opened_video(path)
     try:
-        if not reader.isOpened():
-            fix = "Convert it, to MP4 with H.264 for example."
-            raise InputError(path, "a video that cannot be read", "one that OpenCV reads", fix)
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        width, height = (int(reader.get(side)) for side in sides)
+        check_pixels((width, height), max_pixels, path)
         frames = max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT)))
         return Video(frames, float(reader.get(cv2.CAP_PROP_FPS)) or 25.0)
     finally:
@@ -90,9 +100,9 @@ def read_frames(path: Path, every: int) -> Iterator[np.ndarray]:
     """Every n-th frame of a video, the first one first, [H,W,3] uint8 RGB.
 
     Raises:
-        InputError: not one frame can be read.
+        InputError: a file that OpenCV cannot read, or no frame in it.
     """
-    reader = cv2.VideoCapture(str(path))
+    reader = _opened_video(path)
     count = 0
     try:
         while reader.grab():
@@ -106,3 +116,18 @@ def read_frames(path: Path, every: int) -> Iterator[np.ndarray]:
         reader.release()
     if not count:
         raise InputError(path, "no frame", "a video with frames", "Check that it plays.")
+
+
+def _opened_video(path: Path) -> cv2.VideoCapture:
+    """A video that FFmpeg opens as a file: not by a name such as ``concat:a.mp4``, nor a list of further files."""
+    fault = fault_of(path)
+    if not fault:
+        with path.open("rb") as file:
+            is_list = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_LISTS)
+        if not is_list:
+            reader = cv2.VideoCapture(str(path.absolute()))
+            if reader.isOpened():
+                return reader
+            reader.release()
+    came = f"a video that cannot be read{f' ({fault})' if fault else ''}"
+    raise InputError(path, came, "one that OpenCV reads", "Convert it, to MP4 with H.264 for example.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what loads PyTorch waits until the command runs, so that help comes at once
+    from cliptrase_d2.d2 import CfgNode
     from cliptrase_d2.demo.predictor import Segmenter
 
 DEFAULT_MODEL = "ViT-B-16"
@@ -52,15 +53,24 @@ def segmenter_of(arguments: argparse.Namespace, more: Sequence[str] = ()) -> Seg
         raise InputError(error.where, error.came, error.allowed, fix) from error
 
 
-def model_title(arguments: argparse.Namespace) -> str:
-    """Name and weights of the model that the arguments name, "random weights" where it has none.
+def configuration_of(arguments: argparse.Namespace) -> CfgNode:
+    """The configuration that the arguments name.
 
     Raises:
         InputError: a key or value that cannot be used.
     """
     from cliptrase_d2.config import load_config
 
-    cfg = load_config(arguments.config_file, [*_options(arguments), *arguments.opts])
+    return load_config(arguments.config_file, [*_options(arguments), *arguments.opts])
+
+
+def model_title(arguments: argparse.Namespace) -> str:
+    """Name and weights of the model that the arguments name, "random weights" where it has none.
+
+    Raises:
+        InputError: a key or value that cannot be used.
+    """
+    cfg = configuration_of(arguments)
     weights = cfg.MODEL.WEIGHTS or cfg.MODEL.CLIP.PRETRAINED
     return f"{cfg.MODEL.CLIP.NAME}, {Path(weights).name if weights else 'random weights'}"
 

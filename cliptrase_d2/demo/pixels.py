@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cliptrase_d2.data.image_files import MAX_PIXELS
 from cliptrase_d2.data.images import read_image, upright_rgb
 from cliptrase_d2.errors import InputError
 
@@ -21,19 +22,20 @@ _ALLOWED = (
 )
 
 
-def rgb_pixels(image: ImageLike, where: object) -> np.ndarray:
+def rgb_pixels(image: ImageLike, where: object, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """[H,W,3] uint8 RGB of an image in any of its forms; alpha is dropped, an EXIF orientation applied.
 
     Args:
         image: a path, a PIL image, an array with its channels last, or a tensor with its channels first.
         where: what the message of an error should call it; a path is called by its name.
+        max_pixels: most of a file or a PIL image, which may not be decoded yet; 0 for no bound.
     Raises:
-        InputError: a file that cannot be read, or what is no image.
+        InputError: a file that cannot be read, too many pixels, or what is no image.
     """
     if isinstance(image, str | os.PathLike):
-        return read_image(Path(image))
+        return read_image(Path(image), max_pixels)
     if isinstance(image, Image.Image):
-        return upright_rgb(image, where)
+        return upright_rgb(image, where, max_pixels)
     if isinstance(image, Tensor):
         return _of_tensor(image, where)
     if not isinstance(image, np.ndarray):

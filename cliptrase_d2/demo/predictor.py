@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase_d2.config import load_config
+from cliptrase_d2.data.image_files import MAX_PIXELS, check_bound
 from cliptrase_d2.data.protocol import Protocol
 from cliptrase_d2.demo.pixels import ImageLike, rgb_pixels, several_images
 from cliptrase_d2.demo.read_ahead import in_batches, read_ahead
@@ -51,13 +52,17 @@ class Segmenter:
         protocol: ``center_crop``, ``whole`` or ``slide``; the last needs a model built with windows.
         short_side: pixels at which the model sees the short side of an image.
         max_size: most pixels of the long side; not used by ``center_crop``.
+        max_pixels: most of a file or a PIL image that is decoded; 0 for no bound.
     Raises:
         InputError: an unknown protocol, or sizes that do not fit the model's patches.
     """
 
-    def __init__(self, *, model: Segmenting, protocol: str, short_side: int, max_size: int):
+    def __init__(
+        self, *, model: Segmenting, protocol: str, short_side: int, max_size: int, max_pixels: int = MAX_PIXELS
+    ):
         self.model = model
         self._in_parts = InParts(model)
+        self.max_pixels = check_bound(max_pixels)
         self.protocol = Protocol(protocol, short_side, max_size, model.patch_multiple, model.resampling)
 
     @classmethod
@@ -79,6 +84,7 @@ class Segmenter:
             protocol=cfg.TEST.PROTOCOL,
             short_side=cfg.INPUT.MIN_SIZE_TEST,
             max_size=cfg.INPUT.MAX_SIZE_TEST,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
         )
 
     def __repr__(self) -> str:
@@ -170,7 +176,7 @@ class Segmenter:
             InputError: an image that cannot be used.
         """
         where = os.fspath(image) if isinstance(image, str | os.PathLike) else where
-        whole = Image.fromarray(rgb_pixels(image, where))
+        whole = Image.fromarray(rgb_pixels(image, where, self.max_pixels))
         return self.protocol.crop(whole, Image.Resampling.BICUBIC, where), (whole.height, whole.width)
 
     def _stream(

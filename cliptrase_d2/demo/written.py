@@ -71,7 +71,7 @@ class Writer:
             InputError: a video that cannot be read, or a place that cannot be written.
         """
         assert is_video(path)
-        known = describe_video(path)
+        known = describe_video(path, segmenter.max_pixels)
         labels = self.folder / f"{path.stem}_labels"
         labels.mkdir(exist_ok=True)
         target = self.folder / f"{path.stem}_overlay.mp4"

@@ -72,6 +72,7 @@ def evaluate_dataset(
         max_size=cfg.INPUT.MAX_SIZE_TEST,
         patch_size=model.patch_multiple,
         resampling=model.resampling,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
     )
     records = list_records(name, cfg.TEST.ON_ERROR)
     overlays = _overlays(cfg, records)
@@ -162,7 +163,10 @@ def finished_evaluation(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] 
     path = results_folder(cfg.OUTPUT_DIR, name) / "metrics.json"
     if not path.is_file():
         return None
-    report = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # someone changed it
+        return None
     if any(report.get(key) != value for key, value in _hashes(cfg, name).items()):
         return None
     return {"sem_seg": mean_numbers(report)}

@@ -109,7 +109,7 @@ def _training_data(cfg: CfgNode) -> tuple[list[Any], TrainingMapper]:
     if unlabelled:
         came = f"{len(unlabelled)} images without labels, such as {unlabelled[0]['file_name']}"
         raise InputError("DATASETS.TRAIN", came, "a label file for every image", "Name a data set with labels.")
-    return records, TrainingMapper(_augmentation(cfg), vocabulary, rule)
+    return records, TrainingMapper(_augmentation(cfg), vocabulary, rule, cfg.INPUT.MAX_PIXELS)
 
 
 def _augmentation(cfg: CfgNode) -> Augmentation:

@@ -78,6 +78,7 @@ def sample_masks(cfg: CfgNode, dataset: str) -> MaskSample:
         short_side=round(cfg.INPUT.MIN_SIZE_TEST * factor),
         max_size=round(cfg.INPUT.MAX_SIZE_TEST * factor),
         patch_size=model.patch_multiple,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
     )
     records = list_records(dataset, "stop")
     count = min(max(1, cfg.MODEL.SAN.QUERY_INIT_IMAGES), len(records))

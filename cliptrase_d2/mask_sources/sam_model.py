@@ -129,12 +129,13 @@ def load_sam(name: str) -> PromptedSam:
     """
     transformers = _transformers()
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind = config.model_type
         model_class = getattr(transformers, _CLASSES[kind], None) if kind in _CLASSES else None
         if model_class is None:
             raise _other_model(name, kind, transformers.__version__)
-        model, found = model_class.from_pretrained(name, output_loading_info=True)
+        # Weights as a pickle (pytorch_model.bin) would still be read as data, but there is no need of any.
+        model, found = model_class.from_pretrained(name, output_loading_info=True, use_safetensors=True)
     except InputError:
         raise
     except Exception as error:  # transformers, huggingface_hub and safetensors each have their own kinds

@@ -15,6 +15,7 @@ from timm.models import eva, vision_transformer
 from torch import nn
 
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.weights_files import check_zip, fault_in
 
 logger = logging.getLogger(__name__)
 _KEY, _WEIGHTS_KEY = "MODEL.MASKS.BACKBONE", "MODEL.MASKS.BACKBONE_WEIGHTS"
@@ -113,11 +114,15 @@ def _seeded(name: str) -> nn.Module:
 
 def _fill(model: nn.Module, path: Path) -> nn.Module:
     try:
+        check_zip(path)
         state = timm.models.load_state_dict(str(path), weights_only=True)
         to_timms_names = next(names for family, names in _FAMILIES.items() if isinstance(model, family))
         missing, unexpected = model.load_state_dict(to_timms_names(state, model), strict=False)
     except Exception as error:  # a damaged file, or that of another model, can fail in any way
         raise _unusable(path, f"weights that this model cannot read ({_reason(error)})") from error
+    fault = fault_in({name: value for name, value in state.items() if isinstance(value, torch.Tensor)})
+    if fault:
+        raise _unusable(path, fault)
     unexpected = [name for name in unexpected if not name.startswith(_NOT_TOKENS)]
     for label, names in (("missing", missing), ("too many", unexpected)):
         if names:

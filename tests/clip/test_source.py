@@ -88,7 +88,16 @@ def test_configuration_beside_the_file_is_read(tmp_path: Path) -> None:
     assert "open_clip_config.json" in source.said_by
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model_cfg": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "{}", '{"model_cfg": {}}', "[" * 100_000),
+        '{"model_cfg": {"quick_gelu": "false"}, "preprocess_cfg": {"mean": [0, 0, 0], "std": [1, 1, 1]}}',
+        '{"model_cfg": {}, "preprocess_cfg": {"mean": [0, 0, 0], "std": [1, 0, 1]}}',
+        '{"model_cfg": {}, "preprocess_cfg": {"mean": "dark", "std": [1, 1, 1]}}',
+        '{"model_cfg": {}, "preprocess_cfg": {"mean": [0, 0, NaN], "std": [1, 1, 1]}}',
+    ],
+)
 def test_broken_configuration_beside_the_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "open_clip_config.json").write_text(content)
     (tmp_path / "model.pt").touch()

@@ -69,6 +69,15 @@ def test_file_without_features_is_ignored(tmp_path: Path) -> None:
     assert read_features(tmp_path, KEY, 3) is None
 
 
+def test_numbers_that_were_changed_are_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_features(tmp_path, KEY, FEATURES)
+    stored = bytearray(cache_file(tmp_path, KEY).read_bytes())
+    stored[-1] ^= 1  # a bit of the last number
+    damage(tmp_path, bytes(stored))
+    assert read_features(tmp_path, KEY, 3) is None
+    assert "changed since it was written" in caplog.text
+
+
 def _write_often(folder: Path, features: torch.Tensor) -> None:
     for _ in range(20):
         write_features(folder, KEY, features)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from cliptrase_d2.data.files import find_files
+from cliptrase_d2.demo.inputs import find_inputs
 from cliptrase_d2.errors import InputError
 
 
@@ -177,3 +180,17 @@ def test_one_stem_in_two_folders(tmp_path: Path) -> None:
         fill(tmp_path / city, "a.jpg")
     with pytest.raises(InputError, match=r"two images of one stem, a\.jpg and a\.jpg"):
         find_files(tmp_path / "*" / "*", None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"a\xe9.jpg", r"a\\udce9\.jpg"), (b"a\nb.jpg", r"a\\nb\.jpg"), (b"\x1b[2J.jpg", r"\\x1b\[2J\.jpg")],
+)
+def test_a_name_that_no_report_could_have(tmp_path: Path, name: bytes, shown: str) -> None:
+    images = fill(tmp_path / "images", "a.jpg")
+    (images / os.fsdecode(name)).touch()
+    with pytest.raises(InputError, match=rf"{shown}: a name that is not in UTF-8, or has control characters"):
+        find_files(images, None)
+    with pytest.raises(InputError, match="a name that is not in UTF-8"):
+        find_inputs([str(images)])

@@ -169,13 +169,6 @@ def test_bytes_changed_at_random_give_an_image_or_an_input_error(tmp_path: Path)
     assert outcomes == {(3,), "refused"}
 
 
-def test_image_of_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(tmp_path / "a.png", Image.new("L", (30, 10)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match=r"too many pixels. Allowed: 200 at most"):
-        read_image(path)
-
-
 def test_size_is_read_without_the_pixels(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.new("L", (3000, 100)))
     path.write_bytes(path.read_bytes()[:60])  # the header and a little more
@@ -185,7 +178,7 @@ def test_size_is_read_without_the_pixels(tmp_path: Path) -> None:
 def test_size_is_read_of_the_formats_that_are_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", Image.new("L", (3, 2)))
     assert read_size(path, ("TIFF",)) == (3, 2)
-    with pytest.raises(InputError, match="unreadable"):
+    with pytest.raises(InputError, match="another kind of file"):
         read_size(path, ("PNG",))
 
 

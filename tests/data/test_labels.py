@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.errors import InputError
@@ -61,3 +64,27 @@ def test_last_of_847_classes_and_ignore_beyond() -> None:
 def test_ignore_label_among_847_classes() -> None:
     with pytest.raises(InputError, match=r"outside 0\.\.846"):
         LabelRule(847, 255).check("ade847")
+
+
+@given(
+    raw=arrays(np.int32, (3, 4), elements=st.integers(-2, 9) | st.sampled_from([255, 65535, -(2**31), 2**31 - 1])),
+    label_map=st.none()
+    | st.dictionaries(st.integers(-2, 9) | st.just(255), st.sampled_from([0, 1, 2, 255]), min_size=1),
+)
+def test_every_value_becomes_what_the_rule_says_or_all_are_refused(
+    raw: np.ndarray, label_map: dict[int, int] | None
+) -> None:
+    rule = LabelRule(3, 255, label_map)
+    rule.check("rule")
+    known = {255: 255, **(label_map if label_map is not None else {0: 0, 1: 1, 2: 2})}
+    if set(raw.ravel().tolist()) <= set(known):
+        assert rule.apply(raw, "file").tolist() == [[known[value] for value in row] for row in raw.tolist()]
+    else:
+        with pytest.raises(InputError, match="the label values"):
+            rule.apply(raw, "file")
+
+
+@pytest.mark.parametrize("rule", [LabelRule(3, 2**40), LabelRule(3, 255, {2**40: 0}), LabelRule(3, 255, {-(2**40): 0})])
+def test_a_value_that_no_label_file_can_hold_is_refused(rule: LabelRule) -> None:
+    with pytest.raises(InputError, match="whole number"):
+        rule.check("rule")

@@ -60,6 +60,12 @@ def mapper() -> TrainingMapper:
     return TrainingMapper(AUGMENTATION, Vocabulary.parse(CLASSES), LabelRule(len(CLASSES)))
 
 
+def test_images_of_more_pixels_than_allowed_are_refused(records: list[dict[str, str]]) -> None:
+    bounded = TrainingMapper(AUGMENTATION, Vocabulary.parse(CLASSES), LabelRule(len(CLASSES)), max_pixels=1000)
+    with pytest.raises(InputError, match="at most 1,000 pixels"):
+        bounded(records[0], np.random.default_rng(0))
+
+
 def batches(records: list[dict[str, str]], start: int = 0, workers: int = 0, count: int = 4) -> list[list[dict]]:
     order = TrainingOrder(len(records), seed=0, start=start, batch=2)
     return list(islice(TrainingLoader(records, mapper(), order, num_workers=workers), count))

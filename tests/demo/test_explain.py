@@ -137,6 +137,11 @@ def test_what_cannot_be_ends_in_one_line(
     assert message in said
 
 
+def test_an_image_of_more_pixels_than_allowed_is_named(image: str, tmp_path: Path) -> None:
+    said = str(run(image, "--output", str(tmp_path), "--opts", *tiny_options(tmp_path), "INPUT.MAX_PIXELS", "9"))
+    assert "Allowed: at most 9 pixels" in said
+
+
 def test_a_picture_that_cannot_be_written_is_named(image: str, tmp_path: Path) -> None:
     (tmp_path / "a_correlation.png").mkdir()
     said = str(run(image, "--output", str(tmp_path), "--opts", *tiny_options(tmp_path)))

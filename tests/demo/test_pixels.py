@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from cliptrase_d2.demo.pixels import ImageLike, rgb_pixels, several_images
@@ -27,6 +31,45 @@ def test_alpha_is_dropped() -> None:
     tensor = torch.from_numpy(transparent).permute(2, 0, 1)
     for image in (transparent, Image.fromarray(transparent), tensor):
         np.testing.assert_array_equal(rgb_pixels(image, "image"), PIXELS)
+
+
+def test_a_file_and_a_pil_image_are_measured_before_they_are_decoded(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    for image in (tmp_path / "a.png", Image.open(tmp_path / "a.png")):
+        with pytest.raises(InputError, match=r"70 x 50 = 3,500 pixels. Allowed: at most 3,499 pixels"):
+            rgb_pixels(image, "image", max_pixels=3499)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(rgb_pixels(image, "image", max_pixels=3500), PIXELS)
+    assert rgb_pixels(PIXELS, "image", max_pixels=1) is not None  # an array is decoded already
+
+
+NUMBERS = st.sampled_from([np.uint8, np.int8, np.uint16, np.int64, np.float32, np.bool_, np.complex64])
+
+
+@given(arrays(NUMBERS, st.lists(st.integers(0, 4), max_size=4).map(tuple)), st.booleans())
+def test_any_array_or_tensor_is_an_image_or_refused(array: np.ndarray, as_tensor: bool) -> None:
+    if as_tensor and array.dtype == np.uint16:
+        array = array.astype(np.int32)
+    with suppress(InputError):
+        pixels = rgb_pixels(torch.from_numpy(array) if as_tensor else array, "image")
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[2:] == (3,)
+        assert pixels.size
+        assert array.dtype == np.uint8
+
+
+@pytest.mark.parametrize("size", [(2, 3), (1, 1), (0, 3), (2, 0)])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "I;16"])
+def test_a_pil_image_of_any_mode_is_an_image_or_refused(mode: str, size: tuple[int, int]) -> None:
+    image = Image.new(mode, size)
+    if mode == "F" or 0 in size:
+        with pytest.raises(
+            InputError, match="floating point" if mode == "F" and 0 not in size else "at least one pixel"
+        ):
+            rgb_pixels(image, "image")
+    else:
+        pixels = rgb_pixels(image, "image")
+        assert (pixels.dtype, pixels.shape) == (np.uint8, (size[1], size[0], 3))
 
 
 def test_a_tensor_has_its_channels_first() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import cv2
@@ -109,6 +110,8 @@ def test_a_video_is_segmented_frame_by_frame(tmp_path: Path) -> None:
     assert run(str(tmp_path / "clip.mp4"), *words) == 0
     labels = sorted(path.name for path in (tmp_path / "out" / "clip_labels").iterdir())
     assert labels == ["000000.png", "000002.png", "000004.png"]
+    with pytest.raises(InputError, match="64 x 48 = 3,072 pixels"):
+        inputs.describe_video(tmp_path / "clip.mp4", max_pixels=3071)
     video = inputs.describe_video(tmp_path / "out" / "clip_overlay.mp4")
     assert (video.frames, video.rate) == (3, 5.0)
 
@@ -141,6 +144,39 @@ def test_what_cannot_be_ends_in_one_line(
     said = str(run(*words))
     assert said.startswith("error: ")
     assert message in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile secret.mp4\n",
+        "\ufeff#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+        "<?xml version='1.0'?><MPD></MPD>",
+        "v=0\nc=IN IP4 127.0.0.1\n",
+    ],
+    ids=["concat", "HLS", "DASH", "SDP"],
+)
+def test_a_video_that_names_other_files_is_not_opened(tmp_path: Path, text: str) -> None:
+    write_video(tmp_path / "secret.mp4", 3)
+    (tmp_path / "clip.mp4").write_text(text)
+    for read in (inputs.describe_video, lambda path: next(inputs.read_frames(path, 1))):
+        with pytest.raises(InputError, match=r"clip\.mp4: a video that cannot be read"):
+            read(tmp_path / "clip.mp4")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_the_name_of_a_video_is_no_command_for_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "secret.mp4", 3)
+    write_video(tmp_path / "own.mp4", 5)
+    Path("own.mp4").rename("concat:secret.mp4")
+    assert inputs.describe_video(Path("concat:secret.mp4")).frames == 5
+
+
+def test_an_image_of_more_pixels_than_allowed_is_named(tmp_path: Path) -> None:
+    words = ("--classes", "a", "--model", "emoji", "--output", str(tmp_path / "out"))
+    said = str(run(str(SCENES / "seen_000.webp"), *words, "--opts", "INPUT.MAX_PIXELS", "50000"))
+    assert "seen_000.webp: 224 x 224 = 50,176 pixels. Allowed: at most 50,000 pixels" in said
 
 
 def test_a_broken_video_is_named(tmp_path: Path) -> None:

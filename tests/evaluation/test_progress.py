@@ -111,6 +111,15 @@ def _cut_short(progress: Progress) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
 
+def _bits_fell_over(progress: Progress) -> None:
+    write(progress.writer(1, 1), [1], counts(1))
+    path = progress.folder / "0001-0001.npz"
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"indices.npy") + 40  # in what is compressed: zlib has its own kind of error
+    whole[place : place + 20] = bytes(255 - byte for byte in whole[place : place + 20])
+    path.write_bytes(whole)
+
+
 def _fewer_counts_than_records(progress: Progress) -> None:
     write(progress.writer(1, 1), [1, 2], counts(1))
 
@@ -120,7 +129,8 @@ def _empty_file(progress: Progress) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_other_evaluation, _one_record_twice, _cut_short, _fewer_counts_than_records, _empty_file]
+    "spoil",
+    [_other_evaluation, _one_record_twice, _cut_short, _bits_fell_over, _fewer_counts_than_records, _empty_file],
 )
 def test_what_does_not_fit_starts_anew_and_says_so(
     progress: Progress, spoil: object, caplog: pytest.LogCaptureFixture

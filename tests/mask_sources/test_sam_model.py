@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cliptrase_d2.errors import InputError
@@ -123,13 +125,31 @@ def test_no_such_model_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
         load_sam(str(tmp_path / "nothing"))
     assert "\n" not in str(caught.value)
 
-    def offline(name: str) -> None:
+    def offline(name: str, **_: object) -> None:
         raise OSError("We couldn't connect to 'https://huggingface.co'\nand more")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", offline)
     with pytest.raises(InputError, match=r"couldn't connect.*name its folder") as caught:
         load_sam("facebook/sam-vit-base")
     assert "\n" not in str(caught.value)
+
+
+def test_weights_as_a_pickle_and_code_beside_them_are_left_alone(tmp_path: Path) -> None:
+    folder = Path(save_sam(tmp_path))
+    (folder / "code.py").write_text("open('was_here', 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "code.SamConfig"}}))
+    load_sam(str(folder))  # by the class of the library
+    (folder / "config.json").write_text(
+        json.dumps({**config, "model_type": "own", "auto_map": {"AutoConfig": "code.C"}})
+    )
+    with pytest.raises(InputError, match="which cannot be loaded"):
+        load_sam(str(folder))
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="which cannot be loaded"):
+        load_sam(str(folder))
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:

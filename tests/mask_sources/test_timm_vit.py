@@ -85,6 +85,19 @@ def test_an_unreadable_file_is_named(tmp_path: Path, suffix: str) -> None:
         load_vit(TINY_VIT, str(path))
 
 
+def test_weights_that_are_no_numbers_or_were_changed_are_refused(tmp_path: Path) -> None:
+    state = load_vit(TINY_VIT, "").state_dict()
+    state["norm.bias"][0] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(InputError, match=r"nan\.pth: norm\.bias, which has numbers that are infinite or none"):
+        load_vit(TINY_VIT, str(tmp_path / "nan.pth"))
+    whole = bytearray((tmp_path / "nan.pth").read_bytes())
+    whole[len(whole) // 2] ^= 1
+    (tmp_path / "nan.pth").write_bytes(whole)
+    with pytest.raises(InputError, match="another checksum"):
+        load_vit(TINY_VIT, str(tmp_path / "nan.pth"))
+
+
 class _Code:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return eval, ("open('ran', 'w')",)

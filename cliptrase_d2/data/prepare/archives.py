@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import lzma
 import shutil
+import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,12 +19,21 @@ from typing import IO
 
 from tqdm import tqdm
 
-from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.errors import InputError
 from cliptrase_d2.whole_files import write_whole
 
 # Where a member of an archive goes, relative to the root; None for one that is not wanted.
 Pick = Callable[[str], str | None]
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError)
+_BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
+    *(ValueError, LookupError, RuntimeError),  # of names that are no text, and of archives with a password
+)
+# A place before its own beginning, a file that is a folder, too; and what has no number.
+_OF_THE_ARCHIVE = (None, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+# The official archives hold pictures, which are compressed already: labels of one value are what shrinks most. DEFLATE
+# itself can shrink to a thousandth.
+_MOST_GROWTH, _SMALL = 100, 2**30
+_LONGEST_NAME = 255  # bytes, of most file systems
 _AGAIN = "Download it again."
 
 
@@ -72,11 +85,18 @@ def unpack(archive: Path, root: Path, pick: Pick) -> list[Path]:
     Returns:
         The files, whether they were there or not, in the order of the archive.
     Raises:
-        InputError: an archive that is broken, a file in it that would leave ``root``, or none that is wanted.
+        InputError: an archive that is broken, unpacks to many times its size, has a file that would leave ``root``, or
+            none that is wanted.
     """
     taken: list[Path] = []
+    most = _MOST_GROWTH * archive.stat().st_size + _SMALL
+    unpacked = 0
     with _explained(archive):
         for name, size, open_member in tqdm(_members(archive), desc=archive.name, unit="file", mininterval=1.0):
+            unpacked += size
+            if unpacked > most:
+                came = f"files of more than {most:,} bytes, {_MOST_GROWTH} times the archive"
+                raise InputError(archive, came, "the official archive", "Do not use this archive.")
             place = pick(name)
             if place is None:
                 continue
@@ -102,23 +122,26 @@ def below(folder: str, target: str, suffix: str = "") -> Pick:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    """Name, size and opener of every plain file; folders and links are none."""
+    """Name, size and opener of every plain file; folders, links, devices, and files with holes are none."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
-                if not info.is_dir():
+                kind = stat.S_IFMT(info.external_attr >> 16)  # as Unix has it; 0 where another system wrote it
+                if not info.is_dir() and kind in (0, stat.S_IFREG):
                     yield info.filename, info.file_size, lambda info=info: opened.open(info)  # type: ignore[misc]
         return
     with tarfile.open(archive, "r|*") as stream:  # one pass, for a compressed archive cannot be searched
         for member in stream:
-            if member.isfile():
+            if member.isfile() and not member.issparse():
                 yield member.name.removeprefix("./"), member.size, lambda member=member: stream.extractfile(member)  # type: ignore[misc]
 
 
 def _target(archive: Path, root: Path, place: str) -> Path:
     parts = PurePosixPath(place).parts
-    if ".." in parts or PurePosixPath(place).is_absolute() or "\\" in place:
+    if not parts or ".." in parts or PurePosixPath(place).is_absolute() or "\\" in place:
         raise InputError(archive, f"the file {place!r} in it", "files below its folders", "Do not use this archive.")
+    if any(len(part.encode()) > _LONGEST_NAME for part in parts) or "\0" in place:
+        raise InputError(archive, f"a file whose name is {place[:60]!r}...", "names of files", _AGAIN)
     return root.joinpath(*parts)
 
 
@@ -126,11 +149,11 @@ def _target(archive: Path, root: Path, place: str) -> Path:
 def _explained(archive: Path) -> Iterator[None]:
     try:
         yield
-    except WriteError:  # of the disk, not of the archive
+    except InputError:  # a ValueError, or of the disk an OSError
         raise
     except _BROKEN as error:
-        if isinstance(error, OSError) and not isinstance(error, (tarfile.TarError, zipfile.BadZipFile)) and error.errno:
-            raise  # of the disk, not of the archive
+        if isinstance(error, OSError) and error.errno not in _OF_THE_ARCHIVE:
+            raise  # of the disk
         raise InputError(archive, f"a broken archive ({error})", "the whole of it", _AGAIN) from error
 
 

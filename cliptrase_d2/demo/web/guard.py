@@ -96,7 +96,7 @@ def _names_an_address(body: bytes) -> bool:
     """Whether a question has an address where Gradio has the path of a file; or is no JSON at all."""
     try:
         pending = [json.loads(body)]
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     while pending:
         value = pending.pop()

@@ -57,7 +57,7 @@ def read_photo(path: str | None, max_pixels: int) -> Photo:
         came, allowed = f"{width:,} x {height:,} pixels", f"{max_pixels:,} pixels"
         raise InputError(_WHERE, came, allowed, "Make it smaller (the server's --max-pixels sets this bound).")
     with _told_to_visitors(file):
-        whole = read_image(file)
+        whole = read_image(file, max_pixels, formats=_FORMATS)
     return Photo(file.stem, _shown(whole), whole.shape[:2])
 
 

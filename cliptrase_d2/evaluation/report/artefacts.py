@@ -7,7 +7,6 @@ classes that they show. The last is written when all of its pictures are there.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +67,17 @@ def read_confusion(folder: Path) -> np.ndarray | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays["confusion"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(path, f"a broken file ({error})", "what an evaluation wrote", "Evaluate anew.") from error
+    except Exception as error:  # NumPy, zipfile and zlib each fail on damage in many ways, which all mean the same
+        raise _broken(path, error) from error
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The content of an evaluation's metrics.json.
+
+    Raises:
+        InputError: the file is broken.
+    """
+    return _read_json(folder / "metrics.json")
 
 
 def write_gallery_entry(
@@ -108,12 +116,16 @@ def write_gallery_entry(
 
 
 def read_gallery(folder: Path, stems: Sequence[str]) -> list[GalleryEntry]:
-    """The pictures of an evaluation's folder, in the order of ``stems``; those that are not there are left out."""
+    """The pictures of an evaluation's folder, in the order of ``stems``; those that are not there are left out.
+
+    Raises:
+        InputError: a broken file.
+    """
     entries = []
     for stem in stems:
         if not _entry_file(folder, stem).is_file():
             continue
-        values = json.loads(_entry_file(folder, stem).read_text(encoding="utf-8"))
+        values = _read_json(_entry_file(folder, stem))
         pictures = {part: _picture_file(folder, stem, part) for part in PARTS if part in values["parts"]}
         classes = {part: [(index, share) for index, share in of] for part, of in values["classes"].items()}
         entries.append(GalleryEntry(stem, pictures, tuple(values["size"]), classes))
@@ -131,6 +143,17 @@ def _at_gallery_size(image: np.ndarray) -> np.ndarray:
 def _write_picture(path: Path, pixels: np.ndarray) -> None:
     picture = Image.fromarray(pixels)
     write_whole(path, lambda file: picture.save(file, format="WEBP", quality=_QUALITY))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> InputError:
+    return InputError(path, f"a broken file ({error})", "what an evaluation wrote", "Evaluate anew.")
 
 
 def _confusion_file(folder: Path) -> Path:

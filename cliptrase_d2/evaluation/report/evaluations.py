@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from cliptrase_d2.data.benchmarks import Benchmark, benchmark_of
 from cliptrase_d2.evaluation.published import published_numbers
-from cliptrase_d2.evaluation.report.artefacts import GalleryEntry, read_confusion, read_gallery
+from cliptrase_d2.evaluation.report.artefacts import GalleryEntry, read_confusion, read_gallery, read_report
 from cliptrase_d2.evaluation.report.confusions import Confusion, worst_confusions
 
 
@@ -94,7 +93,7 @@ def read_evaluation(source: Source) -> Evaluation:
     Raises:
         InputError: a broken file.
     """
-    report = json.loads((source.folder / "metrics.json").read_text(encoding="utf-8"))
+    report = read_report(source.folder)
     confusion = read_confusion(source.folder)
     skipped = {Path(entry["file"]).stem for entry in report["skipped"]}  # an earlier run may have drawn them
     return Evaluation(

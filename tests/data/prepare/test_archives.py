@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import stat
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from cliptrase_d2.data.prepare import archives
 from cliptrase_d2.data.prepare.archives import Archive, below, check_md5, unpack
 from cliptrase_d2.errors import InputError, WriteError
 from cliptrase_d2.whole_files import remove_unfinished
@@ -77,6 +79,87 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         archive.addfile(link)
     with pytest.raises(InputError, match="nothing that is wanted"):
         unpack(tmp_path / "a.tar", tmp_path / "root", below("set", "new"))
+
+
+LINK, DEVICE, PIPE = stat.S_IFLNK | 0o777, stat.S_IFCHR | 0o666, stat.S_IFIFO | 0o666
+
+
+@pytest.mark.parametrize("mode", [LINK, DEVICE, PIPE])
+def test_links_devices_and_pipes_of_a_zip_are_no_files(tmp_path: Path, mode: int) -> None:
+    info = zipfile.ZipInfo("set/a.jpg")
+    info.external_attr = mode << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(info, "../../../secret")
+    with pytest.raises(InputError, match="nothing that is wanted"):
+        unpack(tmp_path / "a.zip", tmp_path / "root", below("set", "new"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_hard_links_devices_and_pipes_of_a_tar_are_no_files(tmp_path: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        member = tarfile.TarInfo("set/a.jpg")
+        member.type, member.linkname = kind, "../../../secret"
+        archive.addfile(member)
+    with pytest.raises(InputError, match="nothing that is wanted"):
+        unpack(tmp_path / "a.tar", tmp_path / "root", below("set", "new"))
+
+
+@pytest.mark.parametrize("name", ["/set/a.jpg", "//set/a.jpg"])
+def test_an_absolute_name_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    archive = make(tmp_path / "a.tar", {name: b"evil"})
+    with pytest.raises(InputError, match="files below its folders"):
+        unpack(archive, tmp_path / "root", lambda name: name)
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("place", ["", ".", "./", "/"])
+def test_no_name_is_not_that_of_the_root(tmp_path: Path, place: str) -> None:
+    archive = make(tmp_path / "a.zip", {"set/a.jpg": b"evil"})
+    with pytest.raises(InputError, match="files below its folders"):
+        unpack(archive, tmp_path / "root", lambda name: place)
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a")])
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+def test_a_file_that_is_a_folder_too(tmp_path: Path, kind: str, names: tuple[str, str]) -> None:
+    archive = make(tmp_path / kind, dict.fromkeys(names, b"x"))
+    with pytest.raises(InputError, match=r"a broken archive|cannot be written"):
+        unpack(archive, tmp_path / "root", lambda name: name)
+
+
+def test_a_name_that_no_disk_has(tmp_path: Path) -> None:
+    archive = make(tmp_path / "a.zip", {f"set/{'a' * 300}": b"x"})
+    with pytest.raises(InputError, match="a file whose name is"):
+        unpack(archive, tmp_path / "root", below("set", "new"))
+
+
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar.gz"])
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(archives, "_SMALL", 1000)
+    archive = make(tmp_path / kind, {"set/a.jpg": b"x", "set/b.jpg": bytes(10**6)})
+    with pytest.raises(InputError, match=r"files of more than .* bytes, 100 times the archive"):
+        unpack(archive, tmp_path / "root", below("set", "new"))
+    assert contents(tmp_path / "root") == {"new/a.jpg": b"x"}
+
+
+def test_a_part_that_is_larger_than_it_says(tmp_path: Path) -> None:
+    archive = make(tmp_path / "a.zip", {"set/a.jpg": bytes(5000)})
+    whole, size = archive.read_bytes(), (5000).to_bytes(4, "little")
+    archive.write_bytes(whole.replace(size, (50).to_bytes(4, "little")))
+    with pytest.raises(InputError, match="a broken archive"):
+        unpack(archive, tmp_path / "root", below("set", "new"))
+    assert contents(tmp_path / "root") == {}
+
+
+def test_an_archive_with_a_password(tmp_path: Path) -> None:
+    archive = make(tmp_path / "a.zip", {"set/a.jpg": b"first"})
+    whole = bytearray(archive.read_bytes())
+    for start, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        whole[whole.index(start) + flags] |= 1
+    archive.write_bytes(whole)
+    with pytest.raises(InputError, match=r"a broken archive .*password"):
+        unpack(archive, tmp_path / "root", below("set", "new"))
 
 
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar", "a.tar.gz"])

@@ -81,6 +81,7 @@ def test_an_address_in_place_of_a_file_is_refused(question: dict[str, Any]) -> N
 
 def test_what_is_no_question_is_refused() -> None:
     assert call(JOIN, "POST", b"no json")[0] == 400
+    assert call(JOIN, "POST", b"[" * 100_000)[0] == 400
 
 
 def test_bodies_have_bounds() -> None:

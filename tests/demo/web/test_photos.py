@@ -43,13 +43,6 @@ def test_too_many_pixels_are_not_decoded(tmp_path: Path, monkeypatch: pytest.Mon
         read_photo(path, 1199)
 
 
-def test_more_than_pillow_opens_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(tmp_path / "cat.png", 40, 30)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match="too many pixels"):
-        read_photo(path, MOST)
-
-
 @pytest.mark.parametrize("kind", ["EPS", "TIFF", "BMP"])
 def test_other_formats_are_not_opened_whatever_their_name(tmp_path: Path, kind: str) -> None:
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a.png", kind)
@@ -66,7 +59,7 @@ def test_messages_do_not_name_the_servers_folders(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(InputError) as caught:
         read_photo(str(tmp_path / "notes.png"), MOST)
-    assert "notes.png" in str(caught.value)
+    assert "another kind of file" in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 
 

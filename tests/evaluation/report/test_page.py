@@ -158,6 +158,9 @@ def test_page_can_be_made_again_from_the_files(tmp_path: Path) -> None:
     (source.folder / "confusion.npz").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"confusion\.npz: a broken file"):
         page(tmp_path, source)
+    (source.folder / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match=r"metrics\.json: a broken file"):
+        page(tmp_path, source)
 
 
 # Written into the page that is looked at; all is loaded when it runs, for the frame's "load" waits for the pictures.

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import torch.multiprocessing
@@ -56,12 +57,17 @@ def instead_of_subprocesses(monkeypatch: pytest.MonkeyPatch, folder: Path) -> No
     """Have subprocess.run fork in this way what it is told to run with Python."""
 
     def forked(
-        command: Sequence[str], check: bool = False, env: Mapping[str, str] | None = None
+        command: Sequence[str],
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        stdout: TextIO | None = None,
+        stderr: int | None = None,
     ) -> subprocess.CompletedProcess[str]:
         assert command[0] == sys.executable
         done = run(command[1:], folder, **(env or {}))
-        sys.stdout.write(done.stdout)
-        sys.stderr.write(done.stderr)
+        out = stdout or sys.stdout
+        out.write(done.stdout)
+        (out if stderr == subprocess.STDOUT else sys.stderr).write(done.stderr)
         if check:
             done.check_returncode()
         return done

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,7 @@ def _run(words: list[str], folder: Path, environment: dict[str, str]) -> None:
     for name, stream in (("stdout.txt", sys.stdout), ("stderr.txt", sys.stderr)):
         with (folder / name).open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)

@@ -126,7 +126,7 @@ def test_the_keyboard_is_enough(desktop: Watched, scene_file: str) -> None:
     page.keyboard.press("Enter")
     desktop.tab_to("#photo [aria-label^=Drop]")
     choosers: list[Any] = []
-    page.on("filechooser", choosers.append)
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
     for _ in range(20):  # a press is lost while Gradio is still at work on the removal
         page.keyboard.press("Space")
         page.wait_for_timeout(1000)

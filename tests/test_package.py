@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 import cliptrase_d2
+from tests import forked
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -25,12 +27,12 @@ def test_every_name_is_the_one_of_its_module(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in cliptrase_d2.__all__ if name != "__version__"])
-def test_every_name_can_be_imported_first(name: str) -> None:
-    # In a fresh interpreter, where a circle of imports would show.
+def test_every_name_can_be_imported_first(name: str, tmp_path: Path) -> None:
+    # Where nothing of the package is imported yet, and a circle of imports would show.
     code = f"from cliptrase_d2 import {name}; print({name}.__name__)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == f"{name}\n"
-    )
+    (tmp_path / "script.py").write_text(f"import sys; assert 'cliptrase_d2' not in sys.modules; {code}")
+    done = forked.run([str(tmp_path / "script.py")], tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
 
 
 def test_dir_lists_what_can_be_had() -> None:

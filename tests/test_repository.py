@@ -215,6 +215,29 @@ def test_only_from_config_reads_the_config() -> None:
     assert not wrong
 
 
+def _asserts(node: ast.AST, helpers: set[str]) -> bool:
+    """Whether there is an `assert` in it, or a call of pytest, torch or numpy that is one, or of a helper that does."""
+    calls = [inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+    methods = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+    functions = {call.id for call in calls if isinstance(call, ast.Name)}
+    return (
+        any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
+        or not methods.isdisjoint({"raises", "warns", "fail"})
+        or any(name.startswith("assert_") for name in methods | functions)
+        or not functions.isdisjoint(helpers)
+    )
+
+
+def test_every_test_asserts_something() -> None:
+    idle = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        functions = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.FunctionDef)]
+        tests = [node for node in functions if node.name.startswith("test_")]
+        helpers = {node.name for node in functions if node not in tests and _asserts(node, set())}
+        idle += [f"{_name(path)}: {test.name}" for test in tests if not _asserts(test, helpers)]
+    assert not idle
+
+
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 LEAVES = [path for path in CONFIGS if not path.name.startswith("Base-")]
 

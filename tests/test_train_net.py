@@ -16,6 +16,7 @@ from PIL import Image
 import train_net
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, describe
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+from tests import forked
 from tests.command_line import HEADLINE, call, results, run, run_process, wrapper, write_dataset
 from tests.drawn_scenes import CLASSES, draw_scene
 from tests.meta_arch.tiny_segmenter import tiny_options
@@ -106,8 +107,8 @@ def test_two_processes_count_what_one_counts(tmp_path: Path, monkeypatch: pytest
     assert run(monkeypatch, dataset, *options) == ""
     alone = results(dataset)
     words = ["--eval-only", "--dataset", str(dataset), *tiny_options(tmp_path), *options]
-    launcher = "-m torch.distributed.run --standalone --nproc-per-node 2 "
-    done = run_process(*words, script=launcher + wrapper(tmp_path), OMP_NUM_THREADS="1")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *forked.FORKING]
+    done = forked.run([*torchrun, wrapper(tmp_path), *words], tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     together = results(dataset, tmp_path / "output")
     assert (alone["images"], len(alone["skipped"])) == (2, 1)

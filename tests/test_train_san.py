@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.command_line import ROOT, call, results, run_process, wrapper, write_dataset
+from tests import forked
+from tests.command_line import call, results, wrapper, write_dataset
 from tests.engine.tiny_training import OPTIONS, weights
 from tests.meta_arch.tiny_san import TINY_SAN
 from tests.meta_arch.tiny_segmenter import tiny_options
@@ -52,21 +49,19 @@ def test_its_checkpoint_gives_the_same_numbers(tmp_path: Path, monkeypatch: pyte
 def test_a_training_that_was_killed_goes_on_to_the_bit(tmp_path: Path) -> None:
     script = wrapper(tmp_path)
     long = ("SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "5")
-    whole = run_process(*words(tmp_path, *long, "OUTPUT_DIR", str(tmp_path / "whole")), script=script)
+    whole = forked.run([script, *words(tmp_path, *long, "OUTPUT_DIR", str(tmp_path / "whole"))], tmp_path)
     assert whole.returncode == 0, whole.stderr
     parts = words(tmp_path, *long, "OUTPUT_DIR", str(tmp_path / "parts"))
-    process = subprocess.Popen(
-        [sys.executable, script, *parts], cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = forked.start([script, *parts], tmp_path)
     limit = time.monotonic() + 120
     while not (tmp_path / "parts" / "model_0000009.pth").is_file():
         assert time.monotonic() < limit
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.kill()
+    process.join(30)
     assert not (tmp_path / "parts" / "model_final.pth").is_file()
-    done = run_process("--resume", *parts, script=script)
+    done = forked.run([script, "--resume", *parts], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Resumed at iteration" in done.stdout
     first, second = (weights(tmp_path / name / "model_final.pth") for name in ("whole", "parts"))
@@ -77,10 +72,11 @@ def test_a_training_that_was_killed_goes_on_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = wrapper(tmp_path)
-    one = run_process(*words(tmp_path, "OUTPUT_DIR", str(tmp_path / "one")), script=script)
+    one = forked.run([script, *words(tmp_path, "OUTPUT_DIR", str(tmp_path / "one"))], tmp_path)
     assert one.returncode == 0, one.stderr
-    together = f"-m torch.distributed.run --standalone --nproc-per-node 2 {script}"
-    two = run_process(*words(tmp_path, "OUTPUT_DIR", str(tmp_path / "two")), script=together, CUDA_VISIBLE_DEVICES="")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *forked.FORKING]
+    both = words(tmp_path, "OUTPUT_DIR", str(tmp_path / "two"))
+    two = forked.run([*torchrun, script, *both], tmp_path, CUDA_VISIBLE_DEVICES="")
     assert two.returncode == 0, two.stderr
     first, second = (
         json.loads((tmp_path / name / "metrics.json").read_text().splitlines()[-1]) for name in ("one", "two")

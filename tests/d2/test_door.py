@@ -1,23 +1,20 @@
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from cliptrase_d2 import d2
+from tests import forked
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def _import_door(fake: Path, **switch: str) -> subprocess.CompletedProcess[str]:
-    """Import the door in a new process that finds the package `fake` first."""
-    env = {name: value for name, value in os.environ.items() if name != "CLIPTRASE_D2"}
-    env |= {"PYTHONPATH": os.pathsep.join([str(fake), str(ROOT)]), **switch}
-    code = "from cliptrase_d2 import d2; print(d2.describe())"
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+def _import_door(fake: Path, side: str = "") -> subprocess.CompletedProcess[str]:
+    """Import the door in a new process that finds the packages in `fake` first; `side` is what it is told."""
+    script = fake / "script.py"
+    set_side = f"os.environ['CLIPTRASE_D2'] = {side!r}" if side else "os.environ.pop('CLIPTRASE_D2', None)"
+    script.write_text(f"import os; {set_side}; from cliptrase_d2 import d2; print(d2.describe())")
+    return forked.run([str(script)], fake)
 
 
 def _fake_detectron2(folder: Path, body: str) -> Path:
@@ -54,5 +51,5 @@ def test_a_broken_detectron2_is_explained_and_not_passed_over(body: str, tmp_pat
 
 def test_the_standin_passes_by_a_broken_detectron2_on_request(tmp_path: Path) -> None:
     fake = _fake_detectron2(tmp_path, "raise ImportError('undefined symbol')")
-    result = _import_door(fake, CLIPTRASE_D2="standin")
+    result = _import_door(fake, "standin")
     assert result.stdout.strip() == "stand-in (chosen by CLIPTRASE_D2)", result.stderr

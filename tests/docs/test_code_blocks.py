@@ -57,6 +57,7 @@ def test_python_blocks_run_one_after_the_other(page: Path, workspace: Path) -> N
         code = compile(block.text, block.place, "exec")
         if not block.mark.startswith("not run"):
             exec(code, names)
+    assert "__builtins__" in names, "no block of this page is run"
 
 
 @pytest.mark.parametrize(("block", "line"), COMMANDS, ids=lambda value: getattr(value, "place", None))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from cliptrase_d2.engine.evaluation import evaluate, evaluate_dataset, require_d
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation import evaluator
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
-from tests.command_line import ROOT
+from tests import forked
 from tests.drawn_scenes import CLASSES, write_scenes
 from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
 
@@ -163,9 +160,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         "from tests.engine.long_evaluation import growth\n"
         f"print(growth(Path({str(tmp_path)!r}), int(sys.argv[1])))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, "24000"], cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    (tmp_path / "script.py").write_text(code)
+    result = forked.run([str(tmp_path / "script.py"), "24000"], tmp_path)
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 4, "megabytes between a tenth and the end of 24,000 images"

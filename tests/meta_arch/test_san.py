@@ -131,6 +131,8 @@ def test_an_image_without_a_label_is_no_obstacle(model: SAN) -> None:
 def test_evaluation_does_not_disturb_training(model: SAN) -> None:
     model([{"image": picture()}])  # encodes the words outside any gradient
     sum(training(model)([labelled()]).values()).backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_per_image_queries_that_know_nothing_are_plain_san_to_the_bit(tmp_path: Path) -> None:

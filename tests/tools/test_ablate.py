@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +10,10 @@ import pytest
 
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.benchmarks import BENCHMARKS
+from tests import forked
 from tests.command_line import ROOT
 from tests.data.test_benchmarks import write_pair
-from tools.ablate import BENCHMARK_KEYS, ROWS, document
+from tools.ablate import BENCHMARK_KEYS, ROWS, document, main
 
 FULL = {system: 10.0 + index for index, system in enumerate(ROWS)}
 
@@ -39,19 +38,21 @@ def test_no_average_of_less_than_four() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_there_is_evaluated_and_the_rest_is_marked(tmp_path: Path) -> None:
+def test_what_is_there_is_evaluated_and_the_rest_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     labels = np.repeat([[0, 1, 255]], 240, 0).repeat(80, 1)
     for stem in ("a", "b"):
         write_pair(tmp_path / "data", BENCHMARKS["voc20"], stem, labels)
     model = ("MODEL.CLIP.NAME", "emoji-clip", "MODEL.CLIP.PRETRAINED", "emoji_scenes", "MODEL.CLIP.TEMPLATES", "simple")
     words = ("--datasets", "voc20", "pc59", "--incomplete", "--output", str(tmp_path / "out"))
     options = ("--opts", *model, "DATALOADER.NUM_WORKERS", "0", "MODEL.CLIPTRASE.EPS", "0.9")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DETECTRON2_DATASETS": str(tmp_path / "data")}
-    command = [sys.executable, str(ROOT / "tools" / "ablate.py"), *words, *options]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert not done.returncode, done.stderr
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    monkeypatch.setattr(sys, "argv", ["tools/ablate.py", *words, *options])
+    forked.instead_of_subprocesses(monkeypatch, tmp_path)
+    main()
     text = (tmp_path / "out" / "table1.md").read_text()
-    assert text in done.stdout
+    assert text in capsys.readouterr().out
     assert "- PC59 is missing: 0 of 5,104 images are there; python datasets/prepare_pcontext.py" in text
     assert "| w/o SCR | - /" not in text
     assert "MODEL.CLIPTRASE.EPS 0.9" in text

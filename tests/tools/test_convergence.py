@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests import forked
 from tests.command_line import ROOT
 from tools import convergence
 
@@ -72,10 +72,10 @@ def test_everything_is_written_from_finished_runs(tmp_path: Path) -> None:
         for seed, curve in enumerate(curves):
             write_run(tmp_path / f"{kind}_{seed}", curve)
     configs = [str(ROOT / "configs" / "san" / f"emoji_scenes_{kind}.yaml") for kind in ("cold", "warm")]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "convergence.py"), "--configs", *configs, "--seeds", "0", "1",
+    done = forked.run(
+        [str(ROOT / "tools" / "convergence.py"), "--configs", *configs, "--seeds", "0", "1",
          "--output", str(tmp_path), "--", "DATASETS.TEST", "('scenes',)", "SOLVER.MAX_ITER", "40"],
-        capture_output=True, text=True, check=False, timeout=120, cwd=ROOT,
+        tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "of the cold one's" in done.stdout
@@ -85,6 +85,7 @@ def test_everything_is_written_from_finished_runs(tmp_path: Path) -> None:
         assert picture.width > 1000
 
 
-def test_a_training_that_fails_is_named(tmp_path: Path) -> None:
+def test_a_training_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked.instead_of_subprocesses(monkeypatch, tmp_path)
     with pytest.raises(convergence.InputError, match="seed 3"):
         convergence.run(str(tmp_path / "missing.yaml"), 3, tmp_path / "run", [], 1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +10,9 @@ import numpy as np
 import pytest
 
 from cliptrase_d2.data.benchmarks import BENCHMARKS
-from tests.command_line import ROOT
+from tests import forked
 from tests.data.test_benchmarks import write_pair
-from tools.evaluate_benchmarks import KEYS, parse_arguments, plan
+from tools.evaluate_benchmarks import KEYS, main, parse_arguments, plan
 
 # The embedded model, at its size: real words, and seconds on two cores.
 MODEL = (
@@ -23,12 +21,16 @@ MODEL = (
 )
 
 
-def run(root: Path, output: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools/evaluate_benchmarks.py"), "--output", str(output), *words],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "DETECTRON2_DATASETS": str(root)},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+def run(monkeypatch: pytest.MonkeyPatch, root: Path, output: Path, *words: str) -> str:
+    """The command; what it ends with, "" if all is well."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+    monkeypatch.setattr(sys, "argv", ["tools/evaluate_benchmarks.py", "--output", str(output), *words])
+    forked.instead_of_subprocesses(monkeypatch, output.parent)
+    try:
+        main()
+    except SystemExit as end:
+        return str(end.code)
+    return ""
 
 
 def read(output: Path) -> list[dict[str, str]]:
@@ -46,7 +48,9 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_what_is_there_is_evaluated_once_and_the_rest_is_marked(root: Path, tmp_path: Path) -> None:
+def test_what_is_there_is_evaluated_once_and_the_rest_is_marked(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = (
         "--benchmarks",
         "voc20",
@@ -59,8 +63,7 @@ def test_what_is_there_is_evaluated_once_and_the_rest_is_marked(root: Path, tmp_
         "--opts",
         *MODEL,
     )
-    done = run(root, tmp_path / "output", *words)
-    assert done.returncode == 0, done.stderr
+    assert run(monkeypatch, root, tmp_path / "output", *words) == ""
     rows = read(tmp_path / "output")
     assert len(rows) == 3 * 2 * 4
     by_place = {(row["benchmark"], row["system"], row["metric"]): row for row in rows}
@@ -71,16 +74,17 @@ def test_what_is_there_is_evaluated_once_and_the_rest_is_marked(root: Path, tmp_
     assert by_place["VOC21 (script)", "clip", "mIoU"]["published"] == "17.54"
     assert by_place["ADE150", "clip", "pAcc"]["ours"] == ""
     assert f"missing: python datasets/prepare_ade20k_150.py {root}" in (tmp_path / "output/comparison.md").read_text()
-    assert "emoji-clip with the weights emoji_scenes: center_crop, short side 224" in done.stdout
+    assert "emoji-clip with the weights emoji_scenes: center_crop, short side 224" in capsys.readouterr().out
 
-    again = run(root, tmp_path / "output", *words)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("kept from an earlier run") + again.stdout.count("kept from an earlier run") == 4
+    assert run(monkeypatch, root, tmp_path / "output", *words) == ""
+    assert "".join(capsys.readouterr()).count("kept from an earlier run") == 4
     assert read(tmp_path / "output") == rows
 
 
 @pytest.mark.slow
-def test_failure_is_named_and_the_others_are_evaluated(root: Path, tmp_path: Path) -> None:
+def test_failure_is_named_and_the_others_are_evaluated(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (root / BENCHMARKS["ade150"].images).mkdir(parents=True)
     (root / BENCHMARKS["ade150"].labels).mkdir(parents=True)
     (root / BENCHMARKS["ade150"].images / "a.jpg").write_bytes(b"broken")
@@ -94,22 +98,20 @@ def test_failure_is_named_and_the_others_are_evaluated(root: Path, tmp_path: Pat
         "--incomplete",
         "--protocol",
         "whole",
+        "--size",
+        "112",
         "--opts",
         *MODEL,
     )
-    done = run(root, tmp_path / "output", *words)
-    assert done.returncode == 1
-    assert "error: ADE150 failed" in done.stderr
+    assert run(monkeypatch, root, tmp_path / "output", *words).startswith("error: ADE150 failed")
     statuses = {row["benchmark"]: row["status"] for row in read(tmp_path / "output")}
     assert statuses == {"ADE150": "failed with exit code 1", "VOC20": "evaluated on 3 of 1,449 images"}
     assert "The paper has no numbers for this protocol and size." in (tmp_path / "output/comparison.md").read_text()
 
 
-def test_incomplete_benchmark_is_left_out(root: Path, tmp_path: Path) -> None:
-    done = run(
-        root, tmp_path / "output", "--benchmarks", "voc20", "--systems", "clip", "--opts", "MODEL.CLIP.PRETRAINED", ""
-    )
-    assert done.returncode == 0, done.stderr
+def test_incomplete_benchmark_is_left_out(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--benchmarks", "voc20", "--systems", "clip", "--opts", "MODEL.CLIP.PRETRAINED", "")
+    assert run(monkeypatch, root, tmp_path / "output", *words) == ""
     assert {row["status"] for row in read(tmp_path / "output")} == {
         f"incomplete, 3 of 1,449: python datasets/prepare_voc.py {root}"
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ import torch
 
 from cliptrase_d2.meta_arch import SAN
 from cliptrase_d2.side_adapter.query_init import ImageMasks
-from tests.command_line import ROOT
+from tests import forked
 from tests.meta_arch.tiny_san import tiny_san
 from tools import query_masks
 
@@ -46,10 +44,7 @@ def test_a_query_that_shows_the_same_everywhere_is_at_chance(model: SAN, monkeyp
     assert show(model, monkeypatch, [1.0] * 4, [1.0] * 4) == [(0.5, 0.5), (0.5, 0.5)]
 
 
-def test_another_warm_start_is_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "query_masks.py"), "--config-file", "configs/san/emoji_scenes_cold.yaml"],
-        capture_output=True, text=True, check=False, timeout=120, cwd=ROOT,
-    )  # fmt: skip
+def test_another_warm_start_is_refused(tmp_path: Path) -> None:
+    done = forked.run(["tools/query_masks.py", "--config-file", "configs/san/emoji_scenes_cold.yaml"], tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: MODEL.SAN.QUERY_INIT")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from cliptrase_d2.training_free import bilinear
 from cliptrase_d2.training_free.bilinear import region_weights, upsampled_argmax
+from tests import forked
 from tests.training_free import reference
 
 sides = st.integers(1, 9)
@@ -145,8 +144,9 @@ print(resident("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_memory_does_not_grow_with_classes_times_pixels() -> None:
+def test_memory_does_not_grow_with_classes_times_pixels(tmp_path: Path) -> None:
     # Equal scores are the hardest: no class is ruled out by its values alone. Dense, this would take 7 GB.
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", MEMORY], cwd=root, capture_output=True, text=True, check=True)
+    (tmp_path / "script.py").write_text(MEMORY)
+    done = forked.run([str(tmp_path / "script.py")], tmp_path)
+    assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 1e9

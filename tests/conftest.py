@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side: a thread each, fo
 
 import torch
 from hypothesis import settings
+
+# A shell's background jobs ignore Ctrl-C, which some tests send to themselves and to what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 

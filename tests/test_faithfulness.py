@@ -88,10 +88,10 @@ def model(side: int, work: Path, words_encoded: dict[str, Tensor]) -> CLIPtrase:
     model.see = see_once
     encode, rows = model.text_encoder._encode, words_encoded
 
-    def encode_once(words: Sequence[str]) -> Tensor:
+    def encode_once(words: Sequence[str], *rest: object) -> Tensor:
         """The runs share most words, too."""
         new = [word for word in words if word not in rows]
-        rows.update(zip(new, encode(new) if new else (), strict=True))
+        rows.update(zip(new, encode(new, *rest) if new else (), strict=True))
         return torch.stack([rows[word] for word in words])
 
     model.text_encoder._encode = encode_once

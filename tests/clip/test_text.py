@@ -60,6 +60,19 @@ def test_chunks_hold_every_prompt_once_within_the_budget() -> None:
         assert len(chunk) == 1 or len(chunk) * int(lengths[chunk].max()) <= 20
 
 
+def test_no_more_than_a_block_is_tokenized_at_a_time(
+    tokenizer: SimpleTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_a_time = []
+    call = SimpleTokenizer.__call__
+    monkeypatch.setattr(
+        SimpleTokenizer, "__call__", lambda self, texts, *rest: at_a_time.append(len(texts)) or call(self, texts, *rest)
+    )
+    words = Vocabulary.parse([f"thing {number}" for number in range(50)])
+    TextEncoder(tiny_clip(), tokenizer, templates="vild", words_per_block=20)(words)
+    assert at_a_time == [14 * 20, 14 * 20, 14 * 10]
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_blocks_do_not_show(tokenizer: SimpleTokenizer, tmp_path: Path, cached: bool) -> None:
     model, folder = tiny_clip(), tmp_path if cached else None

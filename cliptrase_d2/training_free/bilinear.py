@@ -143,19 +143,17 @@ def _first_candidates(points: Tensor, cell_row: Tensor) -> _Candidates:
     """
     _, height, width, classes = points.shape
     image, row = cell_row // (height + 1), cell_row % (height + 1)
-    across = torch.arange(-1, width + 1, device=points.device).clamp(0, width - 1)
     # The border repeats, so that the cells outside the grid have corners too.
-    upper, lower = (points[image, (row + step).clamp(0, height - 1)][:, across] for step in (-1, 0))  # [m,w+2,C]
+    upper, lower = (points[image, (row + step).clamp(0, height - 1)] for step in (-1, 0))  # [m,w,C]
     least, greatest = torch.minimum(upper, lower), torch.maximum(upper, lower)
-    least = torch.minimum(least[:, :-1], least[:, 1:])  # [m,w+1,C]
-    greatest = torch.maximum(greatest[:, :-1], greatest[:, 1:])
+    least = torch.cat([least[:, :1], torch.minimum(least[:, :-1], least[:, 1:]), least[:, -1:]], dim=1)  # [m,w+1,C]
+    greatest = torch.cat([greatest[:, :1], torch.maximum(greatest[:, :-1], greatest[:, 1:]), greatest[:, -1:]], dim=1)
     bar, holder = least.max(2, keepdim=True)
     # Who only ever ties with the holder of the bar loses to it if its index is larger.
     labels = torch.arange(classes, device=points.device)
     line, column, label = ((greatest > bar) | ((greatest == bar) & (labels <= holder))).nonzero(as_tuple=True)
-    corners = torch.stack(
-        [corner[line, column + step, label] for corner in (upper, lower) for step in (0, 1)], dim=1
-    )  # [K,4]
+    beside = [(column + step).clamp(0, width - 1) for step in (-1, 0)]
+    corners = torch.stack([of[line, at, label] for of in (upper, lower) for at in beside], dim=1)  # [K,4]
     cells = torch.arange(len(cell_row) * (width + 1), device=points.device)
     piece = line * (width + 1) + column
     return _Candidates(cells // (width + 1), cells % (width + 1), piece, label, corners, corners)

@@ -138,6 +138,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def draw(growth: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """The curves, time above and memory below, a column per size that grows."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, axes = plt.subplots(2, len(growth), figsize=(4 * len(growth), 6), sharex="col", layout="constrained")
     for column, (size, rows) in enumerate(growth.items()):
@@ -148,6 +149,10 @@ def draw(growth: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 if None not in values:
                     axis.plot([of[size] for of in rows], values, marker="o", label=job)
             axis.set(xscale="log", yscale="log")
+            axis.set_xticks([of[size] for of in rows], [str(of[size]) for of in rows], rotation=45)
+            axis.minorticks_off()
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
             axis.grid(alpha=0.3)
             if not column:
                 axis.set_ylabel(unit)

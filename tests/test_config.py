@@ -109,6 +109,7 @@ def test_key_reaches_the_evaluation(
     read: Callable[[Any, Any], object],
     expected: object,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where a folder is made
     write_scenes(tmp_path, 1)
     name = register_dataset(f"keys_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")
     monkeypatch.setattr(evaluation, "evaluate", lambda model, loader, evaluator, title, **_: read(loader, evaluator))

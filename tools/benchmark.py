@@ -10,7 +10,6 @@ of them, are what goes on to be made into masks and named.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from contextlib import nullcontext
 from functools import partial
@@ -25,8 +24,16 @@ from torch import Tensor
 from cliptrase_d2.clip.open_clip_modules import joint_width
 from cliptrase_d2.config import load_config
 from cliptrase_d2.engine.build import build_cliptrase
-from cliptrase_d2.engine.profiling import STAGES, Clock, blocks, peak_megabytes, random_text, timed
-from cliptrase_d2.engine.provenance import versions
+from cliptrase_d2.engine.profiling import (
+    STAGES,
+    Clock,
+    blocks,
+    device_title,
+    peak_megabytes,
+    random_text,
+    timed,
+    write_report,
+)
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.meta_arch.precision import PRECISIONS
 from cliptrase_d2.training_free.refinement import REFINEMENTS
@@ -127,15 +134,11 @@ def main() -> None:
     model = build(args)
     rows = [measure(model, args, size, classes) for size in args.sizes for classes in args.classes]
     weights = args.pretrained or f"random weights, {args.masks} imposed masks"
-    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+    name = device_title(args.device)
     print(f"{args.model}, {weights}; {args.precision}, batch {args.batch}, {name}; median of {args.repeats}")
     print("milliseconds per image; peak MB above the model and its inputs")
     print(table(rows))
-    if args.output:
-        settings = {key: str(value) for key, value in vars(args).items()}
-        report = {"device": name, "settings": settings, "versions": versions(), "rows": rows}
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=1))
+    write_report(args.output, args.device, vars(args), rows=rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ is run and timed, but blocks of patches, --masks of them, are what goes on to be
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import tempfile
@@ -30,12 +29,10 @@ from cliptrase_d2.clip.open_clip_modules import joint_width
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode, DatasetCatalog
 from cliptrase_d2.data.loader import build_evaluation_loader, list_records, split_batch
-from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.engine.build import build_cliptrase
-from cliptrase_d2.engine.evaluation import evaluate_dataset
-from cliptrase_d2.engine.profiling import STAGES, Clock, blocks, random_text, timed
-from cliptrase_d2.engine.provenance import versions
+from cliptrase_d2.engine.evaluation import evaluate_dataset, evaluation_mapper
+from cliptrase_d2.engine.profiling import STAGES, Clock, blocks, device_title, random_text, timed, write_report
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.meta_arch.precision import PRECISIONS
@@ -105,13 +102,7 @@ def configuration(args: argparse.Namespace, folder: Path, size: int, batch: int,
 @torch.inference_mode()
 def plain_loop(cfg: CfgNode, model: CLIPtrase, plain: CLIP, dataset: str) -> float:
     """Seconds for the same files through the same reader and `encode_image` in fp32, and nothing else."""
-    mapper = EvaluationMapper.for_dataset(
-        dataset,
-        protocol=cfg.TEST.PROTOCOL,
-        short_side=cfg.INPUT.MIN_SIZE_TEST,
-        max_size=cfg.INPUT.MAX_SIZE_TEST,
-        patch_size=model.patch_multiple,
-    )
+    mapper = evaluation_mapper(cfg, model, dataset)
     start = time.perf_counter()
     loader = build_evaluation_loader(
         list_records(dataset, "stop"),
@@ -196,15 +187,11 @@ def main() -> None:
             ]
             DatasetCatalog.remove(dataset)
     weights = args.pretrained or f"random weights, {args.masks} imposed masks"
-    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+    name = device_title(args.device)
     print(f"{args.model}, {weights}; {name}; {args.images} images, {args.workers} readers; median of {args.repeats}")
     print("of plain: images per second, relative to encode_image in fp32; then percent of the evaluation's time")
     print(table(rows))
-    if args.output:
-        settings = {key: str(value) for key, value in vars(args).items()}
-        report = {"device": name, "settings": settings, "versions": versions(), "rows": rows}
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=1))
+    write_report(args.output, args.device, vars(args), rows=rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cliptrase_d2.clip.tokens import TextFeatures
-from cliptrase_d2.engine.profiling import blocks, peak_megabytes
-from cliptrase_d2.engine.provenance import versions
+from cliptrase_d2.engine.profiling import blocks, device_title, peak_megabytes, write_report
 from cliptrase_d2.training_free.correlation import self_correlation, suppress_global_patches
 from cliptrase_d2.training_free.method import Method, PatchScene
 from cliptrase_d2.whole_files import write_whole
@@ -172,13 +170,11 @@ def main() -> None:
         "classes": [with_classes(count, args.device, args.repeats) for count in args.classes],
         "masks": [with_masks(count, args.device, args.repeats) for count in args.masks],
     }
-    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
-    print(f"The method without the image tower; {name}; least of {args.repeats}; memory above the inputs")
+    title = device_title(args.device)
+    print(f"The method without the image tower; {title}; least of {args.repeats}; memory above the inputs")
     for rows in growth.values():
         print(f"\n{table(rows)}")
-    if args.output:
-        report = json.dumps({"device": name, "versions": versions(), **growth}, indent=1)
-        write_whole(args.output, lambda file: file.write(report.encode()))
+    write_report(args.output, args.device, vars(args), **growth)
     if args.picture:
         draw(growth, args.picture)
 

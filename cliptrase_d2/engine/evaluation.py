@@ -65,15 +65,7 @@ def evaluate_dataset(
         Interrupted: at Ctrl-C, saying how far it has come.
     """
     require_writable(Path(cfg.OUTPUT_DIR), "OUTPUT_DIR")
-    mapper = EvaluationMapper.for_dataset(
-        name,
-        protocol=cfg.TEST.PROTOCOL,
-        short_side=cfg.INPUT.MIN_SIZE_TEST,
-        max_size=cfg.INPUT.MAX_SIZE_TEST,
-        patch_size=model.patch_multiple,
-        resampling=model.resampling,
-        max_pixels=cfg.INPUT.MAX_PIXELS,
-    )
+    mapper = evaluation_mapper(cfg, model, name)
     records = list_records(name, cfg.TEST.ON_ERROR)
     overlays = _overlays(cfg, records)
     if cfg.TEST.SAVE_PREDICTIONS:
@@ -103,6 +95,19 @@ def evaluate_dataset(
     if comm.get_local_rank() == 0:
         progress.clear()
     return results
+
+
+def evaluation_mapper(cfg: CfgNode, model: Segmenting, name: str) -> EvaluationMapper:
+    """Reads a registered data set for a model, by the protocol and the sizes of a configuration."""
+    return EvaluationMapper.for_dataset(
+        name,
+        protocol=cfg.TEST.PROTOCOL,
+        short_side=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        patch_size=model.patch_multiple,
+        resampling=model.resampling,
+        max_pixels=cfg.INPUT.MAX_PIXELS,
+    )
 
 
 @contextmanager

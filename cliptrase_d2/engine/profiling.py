@@ -7,9 +7,10 @@ So blocks of patches take the place of the clusters that are found, and random u
 from __future__ import annotations
 
 import ctypes
+import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.engine.provenance import versions
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.vocabulary import Vocabulary
+from cliptrase_d2.whole_files import write_whole_text
 
 STAGES = ("image tower", "correlation", "clustering", "proposals", "classification", "refinement")
 STAGE_OF = {  # which of them a step of the method belongs to
@@ -139,6 +142,20 @@ def peak_megabytes(device: str, job: Callable[[], object]) -> float | None:
     before = _resident("VmRSS")
     job()
     return (_resident("VmHWM") - before) / 2**10
+
+
+def device_title(device: str) -> str:
+    """What a benchmark ran on, for its reader."""
+    return torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+
+
+def write_report(path: Path | None, device: str, settings: Mapping[str, object], **found: object) -> None:
+    """Write what a benchmark found, and of which device, settings and versions, as JSON; None for nowhere."""
+    if path is None:
+        return
+    texts = {key: str(value) for key, value in settings.items() if value is not path}
+    report = {"device": device_title(device), "settings": texts, "versions": versions(), **found}
+    write_whole_text(path, json.dumps(report, indent=1))
 
 
 def _resident(field: str) -> int:

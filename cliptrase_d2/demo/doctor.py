@@ -121,7 +121,7 @@ def _print_benchmarks(root: Path, keys: list[str], deep: bool, workers: int) -> 
         state = benchmark_state(benchmark, root)
         counted = f"{state.found:,} of {state.expected:,}"
         word = "ready" if state.is_complete else "incomplete" if state.found else "missing"
-        print(f"  {key:<18}{word:<11}{counted:<16}{benchmark.name:<42}{state.problem}".rstrip())
+        print(f"  {key:<21}{word:<11}{counted:<16}{benchmark.name:<42}{state.problem}".rstrip())
         if not state.is_complete:
             remedies.setdefault(state.remedy, []).append(key)
             failed += key in keys

@@ -10,6 +10,7 @@ from cliptrase_d2.errors import InputError
 
 RESIZE_MODES = ("scale_factor", "output_size")
 _CUBIC = -0.75  # the free parameter of PyTorch's cubic kernel
+_MOST_GRIDS = 8  # that are remembered; an embedding of 40×40 patches is 5 MB
 
 
 def resize_position_embedding(
@@ -46,6 +47,42 @@ def resize_position_embedding(
     patches = F.interpolate(patches, mode="bicubic", align_corners=False, **target)  # [1,E,h,w]
     assert patches.shape[2:] == (height, width), f"resized to {tuple(patches.shape[2:])}, not to {(height, width)}"
     return torch.cat([class_row, patches.flatten(2)[0].T])  # [1+N,E]
+
+
+class ResizedPositions:
+    """`resize_position_embedding` that remembers: images have few grids, and resizing takes a GPU two milliseconds.
+
+    What it remembers is only given where the embedding still has the values that it was made from.
+
+    Args:
+        trained_grid: (h0, w0).
+        mode: as there.
+    """
+
+    def __init__(self, trained_grid: tuple[int, int], mode: str):
+        self.trained_grid, self.mode = trained_grid, mode
+        self._source: Tensor | None = None
+        self._kept: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(self, embedding: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The embedding [1+h0·w0,E] for a grid (h, w), [1+h·w,E]; with a gradient where it needs one."""
+        learns = torch.is_grad_enabled() and embedding.requires_grad
+        if grid == self.trained_grid or learns or torch.compiler.is_compiling():
+            return resize_position_embedding(embedding, self.trained_grid, grid, self.mode)
+        if not self._is_of(embedding):
+            self._source, self._kept = embedding.detach().clone(), {}
+        if grid not in self._kept:
+            if len(self._kept) == _MOST_GRIDS:
+                self._kept.pop(next(iter(self._kept)))
+            with torch.inference_mode(False):  # else those who train could not use what an evaluation has left here
+                self._kept[grid] = resize_position_embedding(embedding.detach(), self.trained_grid, grid, self.mode)
+        return self._kept[grid]
+
+    def _is_of(self, embedding: Tensor) -> bool:
+        source = self._source
+        if source is None or (source.device, source.dtype) != (embedding.device, embedding.dtype):
+            return False
+        return torch.equal(source, embedding)
 
 
 def position_embedding_by_products(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip import open_clip_modules as clip
 from cliptrase_d2.clip.attention import AttentionInput, DenseAttention
-from cliptrase_d2.clip.pos_embed import resize_position_embedding
+from cliptrase_d2.clip.pos_embed import ResizedPositions
 from cliptrase_d2.clip.tokens import VisualTokens
 from cliptrase_d2.errors import InputError
 
@@ -58,6 +58,7 @@ class FirstBlocks(nn.Module):
             raise InputError("MODEL.SAN.FEATURE_LAST_LAYER_IDX", count, allowed, "Change it.")
         self.resblocks = clip.blocks(visual)[:count]
         self.grid_size, self.patch_size = visual.grid_size, visual.patch_size
+        self._positions = ResizedPositions(visual.grid_size, "output_size")
         self.requires_grad_(False)
         self.positional_embedding.requires_grad_(True)
 
@@ -75,8 +76,7 @@ class FirstBlocks(nn.Module):
         """Images [B,3,H,W], normalised, to tokens; what is left beside whole patches is not seen."""
         side = clip.patch_size(self)
         grid = (images.shape[2] // side, images.shape[3] // side)
-        position = resize_position_embedding(self.positional_embedding, self.grid_size, grid, "output_size")
-        tokens = [clip.embed(self, images, position)]
+        tokens = [clip.embed(self, images, self._positions(self.positional_embedding, grid))]
         for block in self.resblocks:
             tokens.append(clip.run_block(block, tokens[-1]))
         return BlockTokens(tuple(tokens), grid)

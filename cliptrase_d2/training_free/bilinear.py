@@ -11,11 +11,13 @@ memory does not grow with classes times pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-_CORNER_VALUES = 2**24  # bound on the scores that are compared at once (64 MiB in float32)
+# Bound on the scores that are compared at once: what stays in a processor's cache; elsewhere 64 MiB in float32.
+_CORNER_VALUES_CPU, _CORNER_VALUES = 2**19, 2**24
 _LEAF_PIXELS = 4  # cells with longer sides are quartered
 
 
@@ -41,18 +43,17 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The classes that may win in each of n pieces, ordered by piece and class.
+    """The classes that may win in each piece; the pieces are counted row by row.
 
     Attributes:
-        row, column: [n] where the pieces lie, rows being counted on from image to image.
+        shape: rows and columns of pieces.
         piece: [K] the piece that a candidate stands in.
         label: [K] its class.
-        corners: [K,4] its scores at the piece's corners: top left, top right, low left, low right.
-        cell_corners: [K,4] those at the corners of the cell that the piece is part of.
+        corners: [2,2,K] its scores at the piece's corners, top and low, left and right.
+        cell_corners: [2,2,K] those at the corners of the cell that the piece is part of.
     """
 
-    row: Tensor
-    column: Tensor
+    shape: tuple[int, int]
     piece: Tensor
     label: Tensor
     corners: Tensor
@@ -73,8 +74,10 @@ def upsampled_argmax(scores: Tensor, size: tuple[int, int]) -> Tensor:
     while max(length / (points * parts) for length, points in zip(size, grid, strict=True)) > _LEAF_PIXELS:
         parts *= 2
     rows, columns = (_axis(points, length, scores.device, parts) for points, length in zip(grid, size, strict=True))
-    images = max(1, _CORNER_VALUES // (classes * grid[0] * grid[1]))
-    return torch.cat([_argmax(some.float(), rows, columns) for some in scores.split(images)])
+    values = _CORNER_VALUES_CPU if scores.device.type == "cpu" else _CORNER_VALUES
+    images = max(1, values // (classes * grid[0] * grid[1]))
+    band = max(1, values // (classes * (grid[1] + 2)))
+    return torch.cat([_argmax(some.float(), rows, columns, band) for some in scores.split(images)])
 
 
 def region_weights(region: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
@@ -103,6 +106,8 @@ def region_weights(region: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
     return weights.view(count, -1)  # [Q,h·w]
 
 
+@lru_cache(maxsize=64)  # images of one data set have few sizes
+@torch.inference_mode(False)  # else those who train could not use what an evaluation has left here
 def _axis(grid: int, size: int, device: torch.device, parts: int = 1) -> _Axis:
     # float32 and this order of operations, because torch's own upsampling (align_corners off) has them.
     scale = torch.tensor(grid, dtype=torch.float32) / size
@@ -115,31 +120,28 @@ def _axis(grid: int, size: int, device: torch.device, parts: int = 1) -> _Axis:
     return _Axis(parts, piece.to(device), slot.to(device), far.to(device))
 
 
-def _argmax(scores: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """[B,C,h,w] -> [B,H,W] int64."""
-    images, classes, height, width = scores.shape
+def _argmax(scores: Tensor, rows: _Axis, columns: _Axis, band: int) -> Tensor:
+    """[B,C,h,w] -> [B,H,W] int64, so many rows of cells at a time."""
+    images = len(scores)
     points = scores.permute(0, 2, 3, 1).contiguous()  # [B,h,w,C]
-    pieces = len(rows.far)  # of one image, from top to bottom
-    slots = rows.far.shape[1], columns.far.shape[1]
-    winner = torch.empty(images * pieces, len(columns.far), *slots, dtype=torch.int64, device=scores.device)
-    cell_rows = images * (height + 1)
-    band = max(1, _CORNER_VALUES // (classes * (width + 2)))  # of them at a time
-    for top in range(0, cell_rows, band):
-        candidates = _first_candidates(points, torch.arange(top, min(top + band, cell_rows), device=scores.device))
+    piece_rows = torch.arange(images * len(rows.far), device=scores.device)
+    winners = []
+    for some in piece_rows.split(band * rows.parts):
+        candidates = _first_candidates(points, some[:: rows.parts] // rows.parts)
         for _ in range(rows.parts.bit_length() - 1):
             candidates = _quarter(candidates)
-        row, column = candidates.row + top * rows.parts, candidates.column
-        winner[row, column] = _winners(candidates, rows.far[row % pieces], columns.far[column])
-    winner = winner.unflatten(0, (images, pieces))  # [B,pieces,pieces,slots,slots]
-    return winner[:, rows.piece[:, None], columns.piece[None, :], rows.slot[:, None], columns.slot[None, :]]
+        winners.append(_winners(candidates, rows.far.T[:, some % len(rows.far)], columns.far.T))
+    winner = torch.cat(winners, dim=2).unflatten(2, (images, -1))  # [slots,slots,B,pieces,pieces]
+    winner = winner[rows.slot[:, None], columns.slot, :, rows.piece[:, None], columns.piece]  # [H,W,B]
+    return winner.permute(2, 0, 1)
 
 
 def _first_candidates(points: Tensor, cell_row: Tensor) -> _Candidates:
-    """Candidates in some rows of cells.
+    """Candidates in some rows of cells, the pieces being whole cells.
 
     Args:
         points: [B,h,w,C].
-        cell_row: [m], of the B·(h+1) rows of cells; the candidates' rows are counted from the first of them on.
+        cell_row: [m], of the B·(h+1) rows of cells.
     """
     _, height, width, classes = points.shape
     image, row = cell_row // (height + 1), cell_row % (height + 1)
@@ -153,56 +155,62 @@ def _first_candidates(points: Tensor, cell_row: Tensor) -> _Candidates:
     labels = torch.arange(classes, device=points.device)
     line, column, label = ((greatest > bar) | ((greatest == bar) & (labels <= holder))).nonzero(as_tuple=True)
     beside = [(column + step).clamp(0, width - 1) for step in (-1, 0)]
-    corners = torch.stack([of[line, at, label] for of in (upper, lower) for at in beside], dim=1)  # [K,4]
-    cells = torch.arange(len(cell_row) * (width + 1), device=points.device)
-    piece = line * (width + 1) + column
-    return _Candidates(cells // (width + 1), cells % (width + 1), piece, label, corners, corners)
+    corners = torch.stack([of[line, at, label] for of in (upper, lower) for at in beside])  # [4,K]
+    corners = corners.view(2, 2, -1)
+    return _Candidates((len(cell_row), width + 1), line * (width + 1) + column, label, corners, corners)
 
 
 def _quarter(given: _Candidates) -> _Candidates:
     """The same in quarters of the pieces, without those that cannot win there."""
-    values = given.corners.T.reshape(2, 2, -1)  # [y,x,K]
-    values = torch.stack([values[0], (values[0] + values[1]) / 2, values[1]])  # [3,2,K]
-    values = torch.stack([values[:, 0], (values[:, 0] + values[:, 1]) / 2, values[:, 1]], dim=1)  # [3,3,K]
-    corners = torch.stack([values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]])  # [4,y,x,K]
-    pieces = len(given.row)
-    least, greatest = corners.amin(0), corners.amax(0)  # [y,x,K]
-    bar = least.new_full((2, 2, pieces), -torch.inf)
+    rows, columns = given.shape
+    top, low = given.corners  # [2,K]
+    values = torch.stack([top, (top + low) / 2, low])  # [3,2,K]
+    left, right = values.unbind(1)
+    values = torch.stack([left, (left + right) / 2, right], dim=1)  # [3,3,K]
+    least, greatest = torch.minimum(values[:-1], values[1:]), torch.maximum(values[:-1], values[1:])  # [2,3,K]
+    least = torch.minimum(least[:, :-1], least[:, 1:])  # [y,x,K]
+    greatest = torch.maximum(greatest[:, :-1], greatest[:, 1:])
+    bar = least.new_full((2, 2, rows * columns), -torch.inf)
     bar.scatter_reduce_(2, given.piece.expand(2, 2, -1), least, "amax")
     y, x, parent = (greatest >= bar[:, :, given.piece]).nonzero(as_tuple=True)
-    quarter = torch.arange(4 * pieces, device=y.device)
+    first = 2 * (given.piece + given.piece // columns * columns)  # the quarter at the top left, in twice as wide rows
+    corners = values.unfold(0, 2, 1).unfold(1, 2, 1).permute(3, 4, 0, 1, 2)  # [2,2,y,x,K]
     return _Candidates(
-        2 * given.row.repeat(4) + quarter // (2 * pieces),
-        2 * given.column.repeat(4) + quarter // pieces % 2,
-        (2 * y + x) * pieces + given.piece[parent],
+        (2 * rows, 2 * columns),
+        first[parent] + 2 * columns * y + x,
         given.label[parent],
-        corners[:, y, x, parent].T,
-        given.cell_corners[parent],
+        corners[:, :, y, x, parent],
+        given.cell_corners[:, :, parent],
     )
 
 
 def _winners(candidates: _Candidates, far_y: Tensor, far_x: Tensor) -> Tensor:
-    """Winner at every slot of every piece, [n,Sy,Sx] int64.
+    """Winner at every slot of every piece, [Sy,Sx,rows,columns] int64.
 
     Args:
-        candidates: of n pieces, at least one each.
-        far_y: [n,Sy] and far_x [n,Sx], weights of the second grid row and column.
+        candidates: at least one for each piece.
+        far_y: [Sy,rows] and far_x [Sx,columns], weights of the second grid row and column.
     """
-    piece = candidates.piece
-    weight_y, weight_x = far_y[piece][:, :, None], far_x[piece][:, None, :]  # [K,Sy,1], [K,1,Sx]
-    value = _interpolate(candidates.cell_corners, weight_y, weight_x)  # [K,Sy,Sx]
-    slots = value.shape[1:]
-    place = piece[:, None, None].expand_as(value)
-    best = value.new_full((len(far_y), *slots), -torch.inf).scatter_reduce_(0, place, value, "amax")
-    nobody = torch.iinfo(torch.int64).max
-    label = torch.where(value == best[piece], candidates.label[:, None, None], nobody)
-    return label.new_full((len(far_y), *slots), nobody).scatter_reduce_(0, place, label, "amin")
+    (rows, columns), piece = candidates.shape, candidates.piece
+    weight_y, weight_x = far_y[:, None, piece // columns], far_x[None, :, piece % columns]  # [Sy,1,K], [1,Sx,K]
+    value = _interpolate(candidates.cell_corners, weight_y, weight_x)  # [Sy,Sx,K]
+    # The greatest value wins, among equal ones the smallest label: both in one number, of which one maximum is taken.
+    key = (_ordered(value).long() << 32) - candidates.label
+    best = key.new_full((*value.shape[:2], rows * columns), torch.iinfo(torch.int64).min)
+    best.scatter_reduce_(2, piece.expand_as(key), key, "amax")
+    return (-best & 0xFFFFFFFF).unflatten(2, (rows, columns))
+
+
+def _ordered(values: Tensor) -> Tensor:
+    """Float32 to int32 numbers of the same order; infinities included, and -0 as 0."""
+    bits = (values + 0.0).view(torch.int32)
+    return bits ^ (bits >> 31 & 0x7FFFFFFF)  # the bits of a negative float grow with its size
 
 
 def _interpolate(corners: Tensor, far_y: Tensor, far_x: Tensor) -> Tensor:
-    """Corner values [n,4] at the slots [n,Sy,1] and [n,1,Sx] -> [n,Sy,Sx]."""
-    top_left, top_right, low_left, low_right = (corner[:, None, None] for corner in corners.unbind(1))
+    """Corner values [2,2,K] at the slots [Sy,1,K] and [1,Sx,K] -> [Sy,Sx,K]."""
+    (top_left, top_right), (low_left, low_right) = corners
     near_x, near_y = 1 - far_x, 1 - far_y
-    top = near_x * top_left + far_x * top_right  # [n,1,Sx]
+    top = near_x * top_left + far_x * top_right  # [1,Sx,K]
     low = near_x * low_left + far_x * low_right
     return near_y * top + far_y * low

@@ -8,18 +8,17 @@ and of a sorting network of the rest only those comparisons are made that can ch
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import lru_cache
 from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
 
-# Windows at a time. About thirty planes of them stay in a processor's cache; elsewhere a plane must be worth a launch.
+from cliptrase_d2.training_free.comparators import Comparator, needed_for, run, sorting_network
+
+# Windows at a time. About thirty planes of them stay in a processor's cache; elsewhere they shall be worth a launch.
 _PLANE_VALUES_CPU, _PLANE_VALUES = 2**16, 2**23
 _LARGEST_TRIED = 9  # side up to which all arrangements are tried, once: 50,000 zeros and ones, then many more
-
-Comparator = tuple[int, int, bool, bool]  # wires a < b, and whether the minimum (a) and the maximum (b) are used
 
 
 def median_filter(maps: Tensor, size: int) -> Tensor:
@@ -47,13 +46,13 @@ def _symmetric(length: int, margin: int, device: torch.device) -> Tensor:
 
 
 def _filter(padded: Tensor, size: int, height: int, width: int) -> Tensor:
-    columns = _run([padded[:, i : i + height] for i in range(size)], _network(size, frozenset(range(size))))
+    columns = run([padded[:, i : i + height] for i in range(size)], _network(size, frozenset(range(size))))
     rows = [
-        _run([column[:, :, j : j + width] for j in range(size)], _network(size, frozenset(_open_ranks(size, i))))
+        run([column[:, :, j : j + width] for j in range(size)], _network(size, frozenset(_open_ranks(size, i))))
         for i, column in enumerate(columns)
     ]
     entries, network = _selection(size)
-    return _run([rows[i][j] for i, j in entries], network)[len(entries) // 2]
+    return run([rows[i][j] for i, j in entries], network)[len(entries) // 2]
 
 
 def _open_ranks(size: int, i: int) -> list[int]:
@@ -65,16 +64,6 @@ def _open_ranks(size: int, i: int) -> list[int]:
     return [j for j in range(size) if (i + 1) * (j + 1) <= rank and (size - i) * (size - j) <= rank]
 
 
-def _run(wires: list[Tensor], network: tuple[Comparator, ...]) -> list[Tensor]:
-    for a, b, low, high in network:
-        first, second = wires[a], wires[b]
-        if low:
-            wires[a] = torch.minimum(first, second)
-        if high:
-            wires[b] = torch.maximum(first, second)
-    return wires
-
-
 @lru_cache(maxsize=8)
 def _selection(size: int) -> tuple[list[tuple[int, int]], tuple[Comparator, ...]]:
     """The entries (i,j) of a window, sorted both ways, that may be its median, and what brings that to their middle.
@@ -84,9 +73,9 @@ def _selection(size: int) -> tuple[list[tuple[int, int]], tuple[Comparator, ...]
     zeros just are, or just are not, the majority. A comparator that never swaps then does nothing.
     """
     entries = sorted(((i, j) for i in range(size) for j in _open_ranks(size, i)), key=sum)
-    comparators, middle = _batcher(len(entries)), len(entries) // 2
+    comparators, middle = sorting_network(len(entries)), len(entries) // 2
     if size > _LARGEST_TRIED:
-        return entries, _needed(comparators, {middle})
+        return entries, needed_for({middle}, comparators)
     majority = (size * size + 1) // 2
     windows = torch.tensor(
         [
@@ -101,36 +90,10 @@ def _selection(size: int) -> tuple[list[tuple[int, int]], tuple[Comparator, ...]
         if not torch.equal(low, wires[a]):
             wires[a], wires[b] = low, high
             swapping.append((a, b))
-    return entries, _needed(swapping, {middle})
+    return entries, needed_for({middle}, swapping)
 
 
 @lru_cache(maxsize=64)
 def _network(wires: int, wanted: frozenset[int]) -> tuple[Comparator, ...]:
     """What sorts as many wires as far as some of them are wanted."""
-    return _needed(_batcher(wires), wanted)
-
-
-def _batcher(wires: int) -> list[tuple[int, int]]:
-    """Batcher's odd-even merge sort (AFIPS 1968)."""
-    comparators = []
-    block = 1
-    while block < wires:
-        step = block
-        while step >= 1:
-            for start in range(step % block, wires - step, 2 * step):
-                for low in range(start, start + min(step, wires - start - step)):
-                    if low // (2 * block) == (low + step) // (2 * block):
-                        comparators.append((low, low + step))
-            step //= 2
-        block *= 2
-    return comparators
-
-
-def _needed(comparators: list[tuple[int, int]], wanted: Collection[int]) -> tuple[Comparator, ...]:
-    """A network without the comparators, and halves of them, that no wanted output depends on."""
-    needed, kept = set(wanted), []
-    for a, b in reversed(comparators):
-        if a in needed or b in needed:
-            kept.append((a, b, a in needed, b in needed))
-            needed |= {a, b}
-    return tuple(reversed(kept))
+    return needed_for(wanted, sorting_network(wires))

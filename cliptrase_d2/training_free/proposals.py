@@ -38,7 +38,7 @@ class MaskProposals:
         return F.interpolate(self.coarse[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> tuple[Tensor, list[int]]:
     """Mean correlation row of every cluster, laid out on the grid.
 
     Args:
@@ -46,13 +46,14 @@ def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> 
         labels: [B,N] int64, clusters 0 to Q-1 of each image, -1 for noise.
         grid: (h, w) with h·w = N.
     Returns:
-        For every image [Q,h,w]; Q is 0 where everything is noise.
+        [ΣQ,h,w], the clusters of one image after those of another, and Q of each; 0 where everything is noise.
     """
-    counts = (labels.amax(1) + 1).tolist()
+    most = labels.amax(1) + 1  # [B]
+    counts = most.tolist()
     cluster = torch.arange(max(counts), device=labels.device)
     member = (labels[:, None] == cluster[:, None]).to(correlation.dtype)  # [B,Q,N], Q the most of any image
     maps = torch.bmm(member, correlation) / member.sum(2, keepdim=True)
-    return [of[:count].unflatten(1, grid) for of, count in zip(maps, counts, strict=True)]  # each [Q,h,w]
+    return maps[_places(most, sum(counts))].unflatten(1, grid), counts
 
 
 def propose_masks(
@@ -74,16 +75,23 @@ def propose_masks(
         upsample: factor of the first, bilinear enlargement.
         filter_size: odd side of the median filter; 1 for none.
     """
-    maps = cluster_maps(correlation, labels, grid)
-    counts = [len(of) for of in maps]
-    coarse = correlation.new_zeros(0, upsample * grid[0], upsample * grid[1])
-    if any(counts):
-        enlarged = F.interpolate(torch.cat(maps)[None], scale_factor=upsample, mode="bilinear", align_corners=False)[0]
-        coarse = median_filter(enlarged, filter_size)  # [ΣQ,h',w']
-    masks = coarse.split(counts)
+    maps, counts = cluster_maps(correlation, labels, grid)
+    enlarged = F.interpolate(maps[:, None], scale_factor=upsample, mode="bilinear", align_corners=False)
+    coarse = median_filter(enlarged[:, 0], filter_size)  # [ΣQ,h',w']
     # Images with fewer masks are filled up with some that are nowhere the strongest, and finite to be interpolated.
     lowest = torch.finfo(coarse.dtype).min / 8
-    filled = coarse.new_full((len(masks), max(1, *counts), *coarse.shape[1:]), lowest)  # [B,Q,h',w']
-    for image, of in zip(filled, masks, strict=True):
-        image[: len(of)] = of
-    return [MaskProposals(of, where) for of, where in zip(masks, upsampled_argmax(filled, size), strict=True)]
+    filled = coarse.new_full((len(counts), max(1, *counts), *coarse.shape[1:]), lowest)  # [B,Q,h',w']
+    filled[_places(labels.amax(1) + 1, len(coarse))] = coarse
+    assignments = upsampled_argmax(filled, size)
+    return [MaskProposals(of, where) for of, where in zip(coarse.split(counts), assignments, strict=True)]
+
+
+def _places(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Which image each of the masks of all images belongs to, and which of its masks it is; each [ΣQ].
+
+    Args:
+        counts: [B] int64, Q of every image.
+        total: their sum, which a GPU need not be asked for.
+    """
+    image = torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=total)
+    return image, torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[image]

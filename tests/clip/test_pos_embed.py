@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from cliptrase_d2.clip.pos_embed import RESIZE_MODES, position_embedding_by_products, resize_position_embedding
+from cliptrase_d2.clip import pos_embed
+from cliptrase_d2.clip.pos_embed import (
+    RESIZE_MODES,
+    ResizedPositions,
+    position_embedding_by_products,
+    resize_position_embedding,
+)
 from cliptrase_d2.errors import InputError
 
 
@@ -64,6 +70,61 @@ def test_every_grid_comes_out_as_asked() -> None:
     embedding = torch.randn(1 + 14 * 14, 1)
     for side in range(1, 130):
         assert len(resize_position_embedding(embedding, (14, 14), (side, 5), "scale_factor")) == 1 + 5 * side
+
+
+@torch.no_grad()
+def test_a_grid_seen_before_is_not_resized_again() -> None:
+    positions, embedding = ResizedPositions((4, 6), "output_size"), torch.nn.Parameter(torch.randn(25, 3))
+    first = positions(embedding, (5, 5))
+    assert torch.equal(first, resize_position_embedding(embedding, (4, 6), (5, 5), "output_size"))
+    assert positions(embedding, (5, 5)) is first
+    assert positions(embedding, (4, 6)) is embedding
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["in_place", "behind_autograd", "replaced", "another_type"])
+def test_what_is_remembered_is_never_that_of_other_weights(change: str) -> None:
+    positions, embedding = ResizedPositions((4, 6), "output_size"), torch.nn.Parameter(torch.randn(25, 3))
+    for grid in ((5, 5), (2, 9)):
+        positions(embedding, grid)
+    if change == "in_place":
+        embedding.add_(1)
+    elif change == "behind_autograd":
+        embedding.data[7, 1] += 1
+    else:
+        embedding = torch.randn(25, 3) if change == "replaced" else embedding.double()
+    for grid in ((5, 5), (2, 9)):
+        assert torch.equal(
+            positions(embedding, grid), resize_position_embedding(embedding, (4, 6), grid, "output_size")
+        )
+
+
+def test_an_embedding_that_learns_gets_its_gradient_also_after_an_evaluation() -> None:
+    positions, embedding = ResizedPositions((4, 6), "output_size"), torch.nn.Parameter(torch.randn(25, 3))
+    with torch.inference_mode():
+        positions(embedding, (5, 5))
+    positions(embedding, (5, 5)).square().sum().backward()
+    assert embedding.grad is not None
+    assert (embedding.grad != 0).any(1).all()
+
+
+def test_a_frozen_embedding_seen_in_inference_mode_serves_a_training_afterwards() -> None:
+    positions, embedding = ResizedPositions((4, 6), "output_size"), torch.randn(25, 3)
+    with torch.inference_mode():
+        positions(embedding, (5, 5))
+    weights = torch.ones(26, 3, requires_grad=True)
+    (weights * positions(embedding, (5, 5))).sum().backward()
+    assert torch.equal(weights.grad, positions(embedding, (5, 5)))
+
+
+@torch.no_grad()
+def test_few_grids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pos_embed, "_MOST_GRIDS", 2)
+    positions, embedding = ResizedPositions((4, 6), "output_size"), torch.randn(25, 3)
+    oldest, last = positions(embedding, (1, 1)), positions(embedding, (2, 2))
+    positions(embedding, (3, 3))
+    assert positions(embedding, (2, 2)) is last
+    assert positions(embedding, (1, 1)) is not oldest
 
 
 @pytest.mark.parametrize("grid", [(21, 21), (7, 30), (4, 5), (1, 1), (40, 12), (14, 12), (12, 14)])

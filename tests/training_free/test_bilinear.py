@@ -97,7 +97,7 @@ def test_a_class_may_win_between_the_points_it_loses() -> None:
 def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.randn(2, 9, 7, 5)
     whole = upsampled_argmax(scores, (40, 33))
-    monkeypatch.setattr(bilinear, "_CORNER_VALUES", 4 * 9 * 5 * 2)  # two grid rows at a time, the last one alone
+    monkeypatch.setattr(bilinear, "_CORNER_VALUES_CPU", 4 * 9 * 5 * 2)  # two grid rows at a time, the last one alone
     assert torch.equal(upsampled_argmax(scores, (40, 33)), whole)
 
 

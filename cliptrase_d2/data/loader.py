@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import pickle  # nosec B403  # of what this process has made itself
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, comm
+from cliptrase_d2.data.packed_batch import BadRecord, PackedBatch
 from cliptrase_d2.data.register import no_image, no_label
 from cliptrase_d2.errors import InputError
 
 ON_ERROR = ("stop", "skip")
 Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """A record that could not be read, in the place of its input."""
-
-    file_name: str
-    error: InputError
 
 
 class EvaluationLoader(DataLoader):
@@ -34,7 +26,8 @@ class EvaluationLoader(DataLoader):
     """
 
     def __init__(self, dataset: Dataset, indices: np.ndarray, *, batch_size: int, num_workers: int, on_error: str):
-        super().__init__(dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
+        collate = PackedBatch.of if num_workers else list
+        super().__init__(dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=collate)
         self.indices = indices
         self.on_error = on_error
 
@@ -44,7 +37,8 @@ class EvaluationLoader(DataLoader):
         Raises:
             InputError: of the first record that cannot be read, if ``on_error`` is "stop".
         """
-        for batch in super().__iter__():
+        for given in super().__iter__():
+            batch = given.unpack() if isinstance(given, PackedBatch) else given
             if self.on_error == "stop":
                 for item in batch:
                     if isinstance(item, BadRecord):

@@ -16,7 +16,8 @@ from cliptrase_d2.data.augment import Augmentation
 from cliptrase_d2.data.image_files import MAX_PIXELS, check_bound
 from cliptrase_d2.data.images import read_image, read_label_of
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.data.loader import BadRecord, PackedRecords
+from cliptrase_d2.data.loader import PackedRecords
+from cliptrase_d2.data.packed_batch import BadRecord
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from cliptrase_d2.d2 import CfgNode, comm
 from cliptrase_d2.data.loader import (
-    BadRecord,
     EvaluationLoader,
     build_evaluation_loader,
     file_names,
@@ -26,6 +25,7 @@ from cliptrase_d2.data.loader import (
     spread_over,
 )
 from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.packed_batch import BadRecord
 from cliptrase_d2.data.workers import worker_deaths_explained
 from cliptrase_d2.engine.parts import InParts
 from cliptrase_d2.engine.provenance import config_hash, data_hash, digest, versions

@@ -41,7 +41,7 @@ def typical_points(correlation: Tensor, labels: Tensor, grid: tuple[int, int], m
     Returns:
         [Q,P,2] places, and [Q,P] bool: whether there is such a point.
     """
-    maps = cluster_maps(correlation[None], labels[None], grid)[0].flatten(1)  # [Q,N]
+    maps = cluster_maps(correlation[None], labels[None], grid).maps.flatten(1)  # [Q,N]
     member = labels[None] == torch.arange(len(maps), device=labels.device)[:, None]  # [Q,N]
     likeness, patches = maps.masked_fill(~member, -torch.inf).topk(min(most, len(labels)), dim=1)  # [Q,P]
     places = torch.stack([(patches % grid[1] + 0.5) / grid[1], (patches // grid[1] + 0.5) / grid[0]], dim=-1)

@@ -19,6 +19,7 @@ from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources import CorrelationSource, MaskSource
+from cliptrase_d2.meta_arch.device_copies import stacked
 from cliptrase_d2.meta_arch.precision import autocast, dtype_of
 from cliptrase_d2.meta_arch.settings import default_vocabulary, mask_source_of, method_of
 from cliptrase_d2.training_free.classify import Classification
@@ -254,7 +255,7 @@ class CLIPtrase(nn.Module):
 
     def _prepare(self, inputs: Sequence[dict[str, Any]]) -> Tensor:
         """Images of one size as [B,3,H,W], normalised, resized to the nearest whole patches if they do not fit."""
-        images = self.tower.normalise(torch.stack([given["image"].to(self.device) for given in inputs]))
+        images = self.tower.normalise(stacked([given["image"] for given in inputs], self.device))
         side = self.tower.patch_size
         fitting = [max(1, round(length / side)) * side for length in images.shape[2:]]
         if fitting == list(images.shape[2:]):

@@ -30,12 +30,14 @@ class _Axis:
 
     Attributes:
         parts: pieces of a cell, a power of 2.
+        points: [2,cells] the grid points before and behind each cell; the border repeats outside the grid.
         piece: [size] the piece that each output position lies in, 0 to cells·parts - 1.
         slot: [size] the place of the position within its piece.
         far: [cells·parts,slots] weight of the cell's second grid point, in [0,1]; 0 in unused slots.
     """
 
     parts: int
+    points: Tensor
     piece: Tensor
     slot: Tensor
     far: Tensor
@@ -77,7 +79,7 @@ def upsampled_argmax(scores: Tensor, size: tuple[int, int]) -> Tensor:
     values = _CORNER_VALUES_CPU if scores.device.type == "cpu" else _CORNER_VALUES
     images = max(1, values // (classes * grid[0] * grid[1]))
     band = max(1, values // (classes * (grid[1] + 2)))
-    return torch.cat([_argmax(some.float(), rows, columns, band) for some in scores.split(images)])
+    return _joined([_argmax(some.float(), rows, columns, band) for some in scores.split(images)])
 
 
 def region_weights(region: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
@@ -117,47 +119,47 @@ def _axis(grid: int, size: int, device: torch.device, parts: int = 1) -> _Axis:
     slot = torch.arange(size) - torch.searchsorted(piece, piece)
     far = torch.zeros((grid + 1) * parts, int(slot.max()) + 1)
     far[piece, slot] = torch.where(source < 0, 0, source - cell)  # before the first point all is as at that point
-    return _Axis(parts, piece.to(device), slot.to(device), far.to(device))
+    points = (torch.arange(grid + 1) + torch.tensor([[-1], [0]])).clamp(0, grid - 1)
+    return _Axis(parts, points.to(device), piece.to(device), slot.to(device), far.to(device))
 
 
 def _argmax(scores: Tensor, rows: _Axis, columns: _Axis, band: int) -> Tensor:
     """[B,C,h,w] -> [B,H,W] int64, so many rows of cells at a time."""
-    images = len(scores)
-    points = scores.permute(0, 2, 3, 1).contiguous()  # [B,h,w,C]
-    piece_rows = torch.arange(images * len(rows.far), device=scores.device)
+    images, _, height, _ = scores.shape
+    points = scores.permute(0, 2, 3, 1).flatten(0, 1)  # [B·h,w,C]
+    first = torch.arange(0, images * height, height, device=scores.device)[:, None]  # [B,1], of every image
+    around = (rows.points[:, None] + first).flatten(1)  # [2,B·(h+1)]
+    far = rows.far.T.repeat(1, images)  # [slots,B·pieces]
     winners = []
-    for some in piece_rows.split(band * rows.parts):
-        candidates = _first_candidates(points, some[:: rows.parts] // rows.parts)
+    for some, far_y in zip(around.split(band, dim=1), far.split(band * rows.parts, dim=1), strict=True):
+        candidates = _first_candidates(points[some[0]], points[some[1]], columns.points)
         for _ in range(rows.parts.bit_length() - 1):
             candidates = _quarter(candidates)
-        winners.append(_winners(candidates, rows.far.T[:, some % len(rows.far)], columns.far.T))
-    winner = torch.cat(winners, dim=2).unflatten(2, (images, -1))  # [slots,slots,B,pieces,pieces]
+        winners.append(_winners(candidates, far_y, columns.far.T))
+    winner = _joined(winners, 2).unflatten(2, (images, -1))  # [slots,slots,B,pieces,pieces]
     winner = winner[rows.slot[:, None], columns.slot, :, rows.piece[:, None], columns.piece]  # [H,W,B]
     return winner.permute(2, 0, 1)
 
 
-def _first_candidates(points: Tensor, cell_row: Tensor) -> _Candidates:
+def _first_candidates(upper: Tensor, lower: Tensor, around: Tensor) -> _Candidates:
     """Candidates in some rows of cells, the pieces being whole cells.
 
     Args:
-        points: [B,h,w,C].
-        cell_row: [m], of the B·(h+1) rows of cells.
+        upper, lower: [m,w,C] the rows of grid points before and behind them.
+        around: [2,w+1] the columns of grid points before and behind each cell.
     """
-    _, height, width, classes = points.shape
-    image, row = cell_row // (height + 1), cell_row % (height + 1)
-    # The border repeats, so that the cells outside the grid have corners too.
-    upper, lower = (points[image, (row + step).clamp(0, height - 1)] for step in (-1, 0))  # [m,w,C]
     least, greatest = torch.minimum(upper, lower), torch.maximum(upper, lower)
     least = torch.cat([least[:, :1], torch.minimum(least[:, :-1], least[:, 1:]), least[:, -1:]], dim=1)  # [m,w+1,C]
     greatest = torch.cat([greatest[:, :1], torch.maximum(greatest[:, :-1], greatest[:, 1:]), greatest[:, -1:]], dim=1)
     bar, holder = least.max(2, keepdim=True)
     # Who only ever ties with the holder of the bar loses to it if its index is larger.
-    labels = torch.arange(classes, device=points.device)
+    labels = torch.arange(least.shape[2], device=least.device)
     line, column, label = ((greatest > bar) | ((greatest == bar) & (labels <= holder))).nonzero(as_tuple=True)
-    beside = [(column + step).clamp(0, width - 1) for step in (-1, 0)]
-    corners = torch.stack([of[line, at, label] for of in (upper, lower) for at in beside])  # [4,K]
+    left, right = around[:, column]
+    corners = torch.stack([of[line, at, label] for of in (upper, lower) for at in (left, right)])  # [4,K]
+    cells = least.shape[1]
     corners = corners.view(2, 2, -1)
-    return _Candidates((len(cell_row), width + 1), line * (width + 1) + column, label, corners, corners)
+    return _Candidates((len(least), cells), line * cells + column, label, corners, corners)
 
 
 def _quarter(given: _Candidates) -> _Candidates:
@@ -214,3 +216,8 @@ def _interpolate(corners: Tensor, far_y: Tensor, far_x: Tensor) -> Tensor:
     top = near_x * top_left + far_x * top_right  # [1,Sx,K]
     low = near_x * low_left + far_x * low_right
     return near_y * top + far_y * low
+
+
+def _joined(parts: list[Tensor], dim: int = 0) -> Tensor:
+    """What `torch.cat` gives; of one part no copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -14,7 +14,14 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
-from cliptrase_d2.training_free.comparators import Comparator, needed_for, run, sorting_network
+from cliptrase_d2.training_free.comparators import (
+    MOST_PLANES,
+    Comparator,
+    needed_for,
+    run,
+    sort_planes,
+    sorting_network,
+)
 
 # Windows at a time. About thirty planes of them stay in a processor's cache; elsewhere they shall be worth a launch.
 _PLANE_VALUES_CPU, _PLANE_VALUES = 2**16, 2**23
@@ -37,7 +44,8 @@ def median_filter(maps: Tensor, size: int) -> Tensor:
     padded = maps[:, rows][:, :, columns]  # [Q,H+size-1,W+size-1]
     values = _PLANE_VALUES_CPU if maps.device.type == "cpu" else _PLANE_VALUES
     chunk = max(1, values // (height * width))
-    return torch.cat([_filter(part, size, height, width) for part in padded.split(chunk)])
+    median = _filter_by_sorts if maps.is_cuda and size < MOST_PLANES else _filter
+    return torch.cat([median(part, size, height, width) for part in padded.split(chunk)])
 
 
 def _symmetric(length: int, margin: int, device: torch.device) -> Tensor:
@@ -68,29 +76,74 @@ def _open_ranks(size: int, i: int) -> list[int]:
 def _selection(size: int) -> tuple[list[tuple[int, int]], tuple[Comparator, ...]]:
     """The entries (i,j) of a window, sorted both ways, that may be its median, and what brings that to their middle.
 
-    As many entries are ruled out below as above, so the median is in the middle of the rest. By the 0-1 principle a
-    network finds it if it does so for zeros and ones, and minima and maxima being monotone, if it does so where the
-    zeros just are, or just are not, the majority. A comparator that never swaps then does nothing.
+    As many entries are ruled out below as above, so the median is in the middle of the rest. A comparator that never
+    swaps zeros and ones does nothing.
     """
-    entries = sorted(((i, j) for i in range(size) for j in _open_ranks(size, i)), key=sum)
+    entries = _entries(size)
     comparators, middle = sorting_network(len(entries)), len(entries) // 2
     if size > _LARGEST_TRIED:
         return entries, needed_for({middle}, comparators)
-    majority = (size * size + 1) // 2
-    windows = torch.tensor(
-        [
-            [j >= zeros[i] for i, j in entries]
-            for zeros in combinations_with_replacement(range(size, -1, -1), size)  # of each row; sorted, as columns are
-            if sum(zeros) in (majority - 1, majority)
-        ]
-    )
-    wires, swapping = list(windows.unbind(1)), []
+    wires, swapping = list(_zeros_and_ones(size)[0].unbind(1)), []
     for a, b in comparators:
         low, high = wires[a] & wires[b], wires[a] | wires[b]
         if not torch.equal(low, wires[a]):
             wires[a], wires[b] = low, high
             swapping.append((a, b))
     return entries, needed_for({middle}, swapping)
+
+
+def _filter_by_sorts(padded: Tensor, size: int, height: int, width: int) -> Tensor:
+    """`_filter` where it pays to sort planes at once that are then not all needed."""
+    columns = sort_planes([padded[:, i : i + height] for i in range(size)])
+    rows = [sort_planes([column[:, :, j : j + width] for j in range(size)]) for column in columns]
+    wires = [rows[i][j] for i, j in _entries(size)]
+    sorts, median = _selection_by_sorts(size)
+    for sort in sorts:
+        for wire, plane in zip(sort, sort_planes([wires[wire] for wire in sort]), strict=True):
+            wires[wire] = plane
+    return wires[median]
+
+
+@lru_cache(maxsize=8)
+def _selection_by_sorts(size: int) -> tuple[list[list[int]], int]:
+    """What to sort of the entries of a window, some wires at a time, and the wire where its median is then.
+
+    Sorted are those in the middle of what is open: a wire that is zero, or one, for all zeros and ones that decide is
+    not the median. 7×7 windows take six sorts of eight wires.
+    """
+    windows, medians = _zeros_and_ones(size)
+    count = windows.shape[1]
+    together = min(MOST_PLANES, count)
+    sorts = []
+    while not (found := (windows == medians[:, None]).all(0)).any():
+        ones = windows.sum(0)
+        order = ones.argsort(stable=True)
+        first, last = ((ones[order] > 0) & (ones[order] < len(windows))).nonzero()[[0, -1], 0].tolist()
+        start = min(max(0, (first + last + 1 - together) // 2), count - together)
+        sorts.append(order[start : start + together].tolist())
+        windows[:, sorts[-1]] = windows[:, sorts[-1]].sort(1).values
+    return sorts, int(found.nonzero()[0])
+
+
+def _entries(size: int) -> list[tuple[int, int]]:
+    """Those (i,j) of a window, its columns and rows being sorted, that may be its median; small ones first."""
+    return sorted(((i, j) for i in range(size) for j in _open_ranks(size, i)), key=sum)
+
+
+def _zeros_and_ones(size: int) -> tuple[Tensor, Tensor]:
+    """[P,E] bool: the `_entries` of all windows of zeros and ones that decide what finds the median; [P] their medians.
+
+    By the 0-1 principle a network finds it if it does so for zeros and ones, and minima and maxima being monotone, if
+    it does so where the zeros just are, or just are not, the majority.
+    """
+    majority, entries = (size * size + 1) // 2, _entries(size)
+    zeros_of_rows = [  # of each row; sorted, as columns are
+        zeros
+        for zeros in combinations_with_replacement(range(size, -1, -1), size)
+        if sum(zeros) in (majority - 1, majority)
+    ]
+    windows = torch.tensor([[j >= zeros[i] for i, j in entries] for zeros in zeros_of_rows])
+    return windows, torch.tensor([sum(zeros) < majority for zeros in zeros_of_rows])
 
 
 @lru_cache(maxsize=64)

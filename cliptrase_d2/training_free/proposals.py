@@ -38,22 +38,39 @@ class MaskProposals:
         return F.interpolate(self.coarse[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> tuple[Tensor, list[int]]:
+@dataclass(frozen=True)
+class ClusterMaps:
+    """What the clusters of images look like, those of one image after those of another.
+
+    Attributes:
+        maps: [ΣQ,h,w].
+        counts: Q of every image, 0 where everything is noise.
+        image: [ΣQ] int64, the image of a cluster.
+        cluster: [ΣQ] int64, which of its image's clusters it is, 0 to Q-1.
+    """
+
+    maps: Tensor
+    counts: list[int]
+    image: Tensor
+    cluster: Tensor
+
+
+def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> ClusterMaps:
     """Mean correlation row of every cluster, laid out on the grid.
 
     Args:
         correlation: [B,N,N], one row per patch.
         labels: [B,N] int64, clusters 0 to Q-1 of each image, -1 for noise.
         grid: (h, w) with h·w = N.
-    Returns:
-        [ΣQ,h,w], the clusters of one image after those of another, and Q of each; 0 where everything is noise.
     """
     most = labels.amax(1) + 1  # [B]
     counts = most.tolist()
-    cluster = torch.arange(max(counts), device=labels.device)
-    member = (labels[:, None] == cluster[:, None]).to(correlation.dtype)  # [B,Q,N], Q the most of any image
+    every = torch.arange(max(counts), device=labels.device)
+    member = (labels[:, None] == every[:, None]).to(correlation.dtype)  # [B,Q,N], Q the most of any image
     maps = torch.bmm(member, correlation) / member.sum(2, keepdim=True)
-    return maps[_places(most, sum(counts))].unflatten(1, grid), counts
+    image = torch.arange(len(counts), device=labels.device).repeat_interleave(most, output_size=sum(counts))
+    cluster = torch.arange(sum(counts), device=labels.device) - (most.cumsum(0) - most)[image]
+    return ClusterMaps(maps[image, cluster].unflatten(1, grid), counts, image, cluster)
 
 
 def propose_masks(
@@ -75,23 +92,12 @@ def propose_masks(
         upsample: factor of the first, bilinear enlargement.
         filter_size: odd side of the median filter; 1 for none.
     """
-    maps, counts = cluster_maps(correlation, labels, grid)
-    enlarged = F.interpolate(maps[:, None], scale_factor=upsample, mode="bilinear", align_corners=False)
+    of = cluster_maps(correlation, labels, grid)
+    enlarged = F.interpolate(of.maps[:, None], scale_factor=upsample, mode="bilinear", align_corners=False)
     coarse = median_filter(enlarged[:, 0], filter_size)  # [ΣQ,h',w']
     # Images with fewer masks are filled up with some that are nowhere the strongest, and finite to be interpolated.
     lowest = torch.finfo(coarse.dtype).min / 8
-    filled = coarse.new_full((len(counts), max(1, *counts), *coarse.shape[1:]), lowest)  # [B,Q,h',w']
-    filled[_places(labels.amax(1) + 1, len(coarse))] = coarse
+    filled = coarse.new_full((len(of.counts), max(1, *of.counts), *coarse.shape[1:]), lowest)  # [B,Q,h',w']
+    filled[of.image, of.cluster] = coarse
     assignments = upsampled_argmax(filled, size)
-    return [MaskProposals(of, where) for of, where in zip(coarse.split(counts), assignments, strict=True)]
-
-
-def _places(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """Which image each of the masks of all images belongs to, and which of its masks it is; each [ΣQ].
-
-    Args:
-        counts: [B] int64, Q of every image.
-        total: their sum, which a GPU need not be asked for.
-    """
-    image = torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=total)
-    return image, torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[image]
+    return [MaskProposals(soft, where) for soft, where in zip(coarse.split(of.counts), assignments, strict=True)]

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.d2 import comm
-from cliptrase_d2.data.loader import BadRecord, build_evaluation_loader, list_records, split_batch, spread_over
+from cliptrase_d2.data.loader import build_evaluation_loader, list_records, split_batch, spread_over
 from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.packed_batch import BadRecord
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.errors import InputError
 

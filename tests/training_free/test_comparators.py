@@ -4,7 +4,6 @@ import ctypes
 import itertools
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,10 @@ from torch import Tensor
 
 from cliptrase_d2.training_free.comparators import (
     Comparator,
-    Group,
-    grouped,
-    kernel_source,
     needed_for,
     run,
+    sort_planes,
+    sort_source,
     sorting_network,
 )
 
@@ -53,68 +51,47 @@ def test_only_what_is_wanted_is_computed() -> None:
     assert run(list(given), network)[1].tolist() == [2.0] * 6
 
 
-@pytest.mark.parametrize("most_wires", [2, 3, 8])
-@pytest.mark.parametrize("wanted", [range(11), [5], [0, 10]])
-def test_groups_do_what_the_network_does(wanted: Sequence[int], most_wires: int) -> None:
-    network = needed_for(wanted, sorting_network(11))
-    groups = grouped(network, most_wires)
-    assert sorted(c for group in groups for c in group.comparators) == sorted(network)
-    assert max(len(group.wires) for group in groups) <= most_wires
-    planes = list(torch.rand(11, 50))
-    expected = run(planes, network)
-    for group in groups:
-        found = run(planes, group.comparators)
-        for wire in group.written:  # and nothing else is handed on
-            planes[wire] = found[wire]
-    assert all(torch.equal(planes[wire], expected[wire]) for wire in wanted)
+@pytest.mark.parametrize("count", [1, 2, 7, 8])
+def test_planes_are_sorted_place_by_place(count: int) -> None:
+    planes = torch.rand(count, 4, 5)
+    assert torch.equal(torch.stack(sort_planes(list(planes))), planes.sort(0).values)
 
 
-def test_what_fits_a_kernel_is_one_group() -> None:
-    (group,) = grouped(sorting(7), 8)
-    assert (group.wires, group.written) == (tuple(range(7)), tuple(range(7)))
-    assert len(group.comparators) == 16
-
-
-@pytest.mark.parametrize("wanted", [[0, 1, 2, 3, 4], [1, 3], [2]])
-def test_the_source_of_a_kernel_does_what_the_comparators_do(wanted: list[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_the_source_of_a_kernel_does_what_the_comparators_do(count: int, tmp_path: Path) -> None:
     """What a GPU is given, compiled for the processor; NaN goes on as torch's minimum and maximum let it."""
     if not (compiler := shutil.which("c++")):
         pytest.skip("no C++ compiler")
-    (group,) = grouped(needed_for(wanted, sorting_network(5)), 8)
-    planes = torch.randint(-3, 4, (5, 64)).float()
-    planes[2, ::7], planes[0, ::9] = torch.nan, torch.inf
-    expected = run(list(planes), group.comparators)
-    found = compiled(group, planes, compiler, tmp_path)
-    for wire, plane in zip(group.written, found, strict=True):
-        torch.testing.assert_close(plane, expected[wire], atol=0, rtol=0, equal_nan=True)
+    planes = torch.randint(-3, 4, (count, 64)).float()
+    planes[1, ::7], planes[0, ::9] = torch.nan, torch.inf
+    found = compiled(planes, compiler, tmp_path)
+    torch.testing.assert_close(found, torch.stack(sort_planes(list(planes))), atol=0, rtol=0, equal_nan=True)
 
 
-def compiled(group: Group, planes: Tensor, compiler: str, folder: Path) -> Tensor:
-    """What the source of a group's kernel writes, [written,places], for planes [wires,places]."""
-    places = planes.shape[1]
-    given = ", ".join(f"v[{wire} * n + p]" for wire in group.wires)
-    results = [f"o[{index} * n + p]" for index in range(len(group.written))]
-    call = f"kernel({given}, {', '.join(results)})" if len(results) > 1 else f"{results[0]} = kernel({given})"
-    loop = f'extern "C" void all(const float* v, float* o, int n) {{ for (int p = 0; p < n; ++p) {call}; }}'
+def compiled(planes: Tensor, compiler: str, folder: Path) -> Tensor:
+    """What the source of a kernel makes of planes [n,places]."""
+    count, places = planes.shape
+    given = ", ".join(f"v[{plane} * n + p]" for plane in range(count))
+    loop = f"for (int p = 0; p < n; ++p) kernel({given}, {given.replace('v', 'o')});"
     source, library = folder / "kernel.cpp", folder / "kernel.so"
-    source.write_text(kernel_source(group, "kernel") + loop)
+    source.write_text(sort_source(count, "kernel") + f'extern "C" void all(float* v, float* o, int n) {{ {loop} }}')
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    written = torch.empty(len(group.written), places)
+    sorted_planes = torch.empty_like(planes)
     every = ctypes.CDLL(str(library)).all
-    every(ctypes.c_void_p(planes.data_ptr()), ctypes.c_void_p(written.data_ptr()), ctypes.c_int(places))
-    return written
+    every(ctypes.c_void_p(planes.data_ptr()), ctypes.c_void_p(sorted_planes.data_ptr()), ctypes.c_int(places))
+    return sorted_planes
 
 
 @pytest.mark.gpu
-def test_a_gpu_sorts_as_the_processor_does() -> None:
+@pytest.mark.parametrize("count", [1, 2, 7, 8])
+def test_a_gpu_sorts_as_the_processor_does(count: int) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    planes = torch.randn(11, 3, 20, 17)
-    planes[4, 0, ::3] = torch.nan
-    network = sorting(11)
-    shifted = [plane[:, 2:, 1:] for plane in planes]  # windows that lie in larger planes
-    for found, expected in zip(run([p.cuda() for p in planes], network), run(list(planes), network), strict=True):
-        torch.testing.assert_close(found.cpu(), expected, atol=0, rtol=0, equal_nan=True)
-    on_gpu = [plane[:, 2:, 1:] for plane in planes.cuda()]
-    for found, expected in zip(run(on_gpu, network), run(shifted, network), strict=True):
-        torch.testing.assert_close(found.cpu(), expected, atol=0, rtol=0, equal_nan=True)
+    planes = torch.randn(count, 3, 20, 17)
+    planes[0, 0, ::3] = torch.nan
+    inner = [plane[:, 2:, 1:] for plane in planes]  # windows that lie in larger planes
+    for given in (list(planes), inner):
+        found = torch.stack(sort_planes([plane.cuda() for plane in given])).cpu()
+        torch.testing.assert_close(found, torch.stack(sort_planes(given)), atol=0, rtol=0, equal_nan=True)
+    found = torch.stack(sort_planes([plane[:, 2:, 1:] for plane in planes.cuda()])).cpu()
+    torch.testing.assert_close(found, torch.stack(sort_planes(inner)), atol=0, rtol=0, equal_nan=True)

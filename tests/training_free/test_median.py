@@ -36,6 +36,28 @@ def test_a_map_smaller_than_the_window_is_mirrored_again_and_again(shape: tuple[
     assert torch.equal(median_filter(maps, 9), reference.median_filter(maps, 9))
 
 
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_what_a_gpu_does_equals_scipys_filter(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.cat([torch.rand(2, 20, 14), torch.randint(3, (2, 20, 14)).float()])
+    expected = reference.median_filter(maps, size)
+    monkeypatch.setattr(median, "_filter", median._filter_by_sorts)
+    assert torch.equal(median_filter(maps, size), expected)
+
+
+def test_few_sorts_find_the_median() -> None:
+    counts = {size: [len(sort) for sort in median._selection_by_sorts(size)[0]] for size in (3, 5, 7)}
+    assert counts == {3: [3], 5: [8, 8], 7: 6 * [8]}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [3, 7, 9])
+def test_a_gpu_gives_what_the_cpu_gives(size: int) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    maps = torch.rand(3, 20, 14)
+    assert torch.equal(median_filter(maps.cuda(), size).cpu(), median_filter(maps, size))
+
+
 def test_a_row_by_hand() -> None:
     # A single row is mirrored into three equal ones, so the 3×3 median is that of three neighbours:
     # 9 9 1, 9 1 5, 1 5 2, 5 2 2.

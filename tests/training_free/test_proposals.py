@@ -17,18 +17,19 @@ def correlation_and_labels(grid: tuple[int, int], clusters: int) -> tuple[Tensor
 
 def test_cluster_maps_are_mean_rows() -> None:
     correlation, labels = correlation_and_labels((3, 5), 4)
-    found, counts = cluster_maps(correlation[None], labels[None], (3, 5))
-    assert found.shape == (4, 3, 5)
-    assert counts == [4]
-    torch.testing.assert_close(found, reference.cluster_maps(correlation, labels, (3, 5)))
+    found = cluster_maps(correlation[None], labels[None], (3, 5))
+    assert found.maps.shape == (4, 3, 5)
+    assert found.counts == [4]
+    torch.testing.assert_close(found.maps, reference.cluster_maps(correlation, labels, (3, 5)))
 
 
 def test_cluster_maps_by_hand_leave_noise_out() -> None:
     correlation = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
     labels = torch.tensor([[0, -1], [-1, -1], [1, 0], [0, 0]])
-    found, counts = cluster_maps(correlation.expand(4, 2, 2), labels, (1, 2))
-    assert found.tolist() == [[[1.0, 0.5]], [[0.5, 1.0]], [[1.0, 0.5]], [[0.75, 0.75]]]
-    assert counts == [1, 0, 2, 1]
+    found = cluster_maps(correlation.expand(4, 2, 2), labels, (1, 2))
+    assert found.maps.tolist() == [[[1.0, 0.5]], [[0.5, 1.0]], [[1.0, 0.5]], [[0.75, 0.75]]]
+    assert found.counts == [1, 0, 2, 1]
+    assert (found.image.tolist(), found.cluster.tolist()) == ([0, 2, 2, 3], [0, 0, 1, 0])
 
 
 @pytest.mark.parametrize(("upsample", "filter_size"), [(4, 7), (1, 1), (2, 3), (1, 5)])

@@ -129,7 +129,7 @@ def _argmax(scores: Tensor, rows: _Axis, columns: _Axis, band: int) -> Tensor:
     points = scores.permute(0, 2, 3, 1).flatten(0, 1)  # [B·h,w,C]
     first = torch.arange(0, images * height, height, device=scores.device)[:, None]  # [B,1], of every image
     around = (rows.points[:, None] + first).flatten(1)  # [2,B·(h+1)]
-    far = rows.far.T.repeat(1, images)  # [slots,B·pieces]
+    far = rows.far.T[:, None].expand(-1, images, -1).flatten(1)  # [slots,B·pieces]
     winners = []
     for some, far_y in zip(around.split(band, dim=1), far.split(band * rows.parts, dim=1), strict=True):
         candidates = _first_candidates(points[some[0]], points[some[1]], columns.points)

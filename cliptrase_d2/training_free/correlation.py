@@ -18,8 +18,8 @@ def self_correlation(
 ) -> Tensor:
     """Mean similarity of every two tokens under q, k and v (Eq. 1-3; Eq. 4-6 with concatenated heads).
 
-    The mean of the cosines over branches and heads is one inner product of all the normalised vectors
-    laid end to end, so one matrix product does what the equations write as 3·A of them.
+    The sum of the cosines over heads is one inner product of all the normalised vectors of a token laid end to end, so
+    one matrix product per branch does what the equations write as A of them.
 
     Args:
         query, key, value: [B,A,T,d] of one block, T = N+1 tokens.
@@ -28,17 +28,19 @@ def self_correlation(
     Returns:
         [B,T,T] float32.
     """
-    branches = torch.stack([query, key, value], dim=2).float()  # [B,A,3,T,d]
-    batch, head_count, branch_count, tokens, _ = branches.shape
-    vectors = branches.permute(0, 3, 2, 1, 4)  # [B,T,3,A,d]
+    by_token = [branch.transpose(1, 2).float() for branch in (query, key, value)]  # each [B,T,A,d]
+    batch, tokens, head_count, _ = by_token[0].shape
     if heads == "concatenated":
-        vectors = vectors.flatten(3)  # [B,T,3,E]
+        by_token = [vectors.flatten(2) for vectors in by_token]  # [B,T,E]
     if measure == "cosine":
-        vectors = F.normalize(vectors, dim=-1)
-    terms = branch_count * (head_count if heads == "separate" else 1)
-    vectors = vectors.reshape(batch, tokens, -1)  # [B,T,3·E]
+        by_token = [F.normalize(vectors, dim=-1) for vectors in by_token]
+    scale = 1 / (3 * (head_count if heads == "separate" else 1))
+    correlation = query.new_zeros((batch, tokens, tokens), dtype=torch.float32)
     with torch.autocast(query.device.type, enabled=False):
-        return torch.bmm(vectors, vectors.transpose(1, 2)) / terms
+        for vectors in by_token:
+            rows = vectors.reshape(batch, tokens, -1)  # [B,T,E]
+            correlation.baddbmm_(rows, rows.mT, alpha=scale)
+    return correlation
 
 
 def suppress_global_patches(correlation: Tensor) -> Tensor:

@@ -68,8 +68,9 @@ def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> 
     every = torch.arange(max(counts), device=labels.device)
     member = (labels[:, None] == every[:, None]).to(correlation.dtype)  # [B,Q,N], Q the most of any image
     maps = torch.bmm(member, correlation) / member.sum(2, keepdim=True)
-    image = torch.arange(len(counts), device=labels.device).repeat_interleave(most, output_size=sum(counts))
-    cluster = torch.arange(sum(counts), device=labels.device) - (most.cumsum(0) - most)[image]
+    place, ends = torch.arange(sum(counts), device=labels.device), most.cumsum(0)  # [ΣQ], [B]
+    image = torch.searchsorted(ends, place, right=True)
+    cluster = place - (ends - most)[image]
     return ClusterMaps(maps[image, cluster].unflatten(1, grid), counts, image, cluster)
 
 

@@ -45,9 +45,12 @@ def median_filter(maps: Tensor, size: int) -> Tensor:
     values = _PLANE_VALUES_CPU if maps.device.type == "cpu" else _PLANE_VALUES
     chunk = max(1, values // (height * width))
     median = _filter_by_sorts if maps.is_cuda and size < MOST_PLANES else _filter
-    return torch.cat([median(part, size, height, width) for part in padded.split(chunk)])
+    parts = [median(part, size, height, width) for part in padded.split(chunk)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # else those who train could not use what an evaluation has left here
 def _symmetric(length: int, margin: int, device: torch.device) -> Tensor:
     index = torch.arange(-margin, length + margin, device=device) % (2 * length)
     return torch.minimum(index, 2 * length - 1 - index)

@@ -157,3 +157,29 @@ def test_the_results_are_those_of_the_batch() -> None:
         assert not isinstance(results, InputError)
         assert torch.equal(results[0]["label_map"], whole[members[0]]["label_map"])
         torch.testing.assert_close(results[0]["pred_masks"], whole[members[0]]["pred_masks"])
+
+
+@pytest.mark.gpu
+def test_a_gpu_whose_memory_is_too_small_gives_what_a_large_one_gives(caplog: pytest.LogCaptureFixture) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    model = tiny_segmenter().cuda()
+    inputs = [
+        {"image": torch.randint(256, (3, 512, 512)).to(torch.uint8), "file_name": f"{index}.png"} for index in range(12)
+    ]
+    expected = [model([given])[0]["label_map"].cpu() for given in inputs]
+    model(inputs)  # all at once, which has to fit to be the better way
+    most, (_, whole) = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(most / 2 / whole)
+    try:
+        found = {
+            member: output["label_map"].cpu()
+            for members, outputs in InParts(model)(inputs)
+            for member, output in zip(members, outputs, strict=True)
+        }
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "Out of memory with 12 images at a time" in caplog.text
+    for member, label_map in enumerate(expected):
+        assert torch.equal(found[member], label_map)

@@ -1,8 +1,9 @@
 import copy
+from dataclasses import fields
 
 import pytest
 import torch
-from open_clip.model import CustomTextCLIP
+from open_clip.model import CLIPTextCfg, CustomTextCLIP
 from torch import nn
 
 from cliptrase_d2.clip.open_clip_modules import (
@@ -51,6 +52,8 @@ def test_full_prompt_equals_encode_text() -> None:
 
 @pytest.mark.parametrize("text", [{"proj_bias": True}, {"pool_type": "eos", "eos_id": 49407}, {"proj_type": "none"}])
 def test_other_text_heads_equal_encode_text(text: dict[str, object]) -> None:
+    if not text.keys() <= {field.name for field in fields(CLIPTextCfg)}:
+        pytest.skip("this open_clip has no such text head")
     model = custom_text_clip(**text)
     ours = encode_text_tokens(model, prompts([4, 6], 6))
     torch.testing.assert_close(ours, model.encode_text(prompts([4, 6], 77)), atol=1e-5, rtol=0)

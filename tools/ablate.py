@@ -24,6 +24,7 @@ from cliptrase_d2.data.inspection import benchmark_state
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.evaluator import results_folder
 from cliptrase_d2.evaluation.published import ablation_source, published_ablation
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.whole_files import write_whole_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,4 +137,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end("The same command goes on."):
+        main()

@@ -34,6 +34,7 @@ from cliptrase_d2.engine.profiling import (
     timed,
     write_report,
 )
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.meta_arch.precision import PRECISIONS
 from cliptrase_d2.training_free.refinement import REFINEMENTS
@@ -142,4 +143,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end():
+        main()

@@ -34,6 +34,7 @@ from cliptrase_d2.engine.build import build_cliptrase
 from cliptrase_d2.engine.evaluation import evaluate_dataset, evaluation_mapper
 from cliptrase_d2.engine.profiling import STAGES, Clock, blocks, device_title, random_text, timed, write_report
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.meta_arch.precision import PRECISIONS
 
@@ -195,4 +196,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end():
+        main()

@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.engine.profiling import blocks, device_title, peak_megabytes, write_report
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.training_free.correlation import self_correlation, suppress_global_patches
 from cliptrase_d2.training_free.method import Method, PatchScene
 from cliptrase_d2.whole_files import write_whole
@@ -180,4 +181,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end():
+        main()

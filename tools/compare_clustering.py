@@ -36,6 +36,7 @@ from cliptrase_d2.engine.evaluation import require_datasets
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_matrix
 from cliptrase_d2.evaluation.metrics import segmentation_metrics
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method, PatchScene
 from cliptrase_d2.whole_files import write_whole_text
@@ -217,4 +218,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end():
+        main()

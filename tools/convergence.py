@@ -25,6 +25,7 @@ from tabulate import tabulate
 
 from cliptrase_d2.config import load_config
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.whole_files import write_whole, write_whole_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,4 +202,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end("The same command goes on."):
+        main()

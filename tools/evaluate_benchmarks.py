@@ -27,6 +27,7 @@ from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.comparison import EVALUATED, Entry, csv_table, markdown_table, with_averages
 from cliptrase_d2.evaluation.evaluator import results_folder
 from cliptrase_d2.evaluation.published import PUBLISHED_PROTOCOL, published_numbers, published_source
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.whole_files import write_whole_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,4 +165,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end("The same command goes on."):
+        main()

@@ -31,6 +31,7 @@ import torch
 from tabulate import tabulate
 
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import clean_end
 from tools.fuzzing.mutate import bytes_at_random
 from tools.fuzzing.subjects import Subject, WrongResultError, subjects
 
@@ -169,4 +170,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with clean_end():
+        sys.exit(main())

@@ -37,6 +37,7 @@ from cliptrase_d2.engine.build import build_cliptrase
 from cliptrase_d2.engine.device import resolve_device
 from cliptrase_d2.engine.evaluation import require_datasets
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.training_free import global_patches as measure
 from cliptrase_d2.training_free.correlation import patch_correlation, suppress_global_patches
 from cliptrase_d2.training_free.method import Method
@@ -228,4 +229,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end():
+        main()

@@ -26,6 +26,7 @@ from cliptrase_d2.data.emoji_scenes.splits import SPLITS
 from cliptrase_d2.engine.systems import SYSTEMS, planned_runs
 from cliptrase_d2.evaluation.evaluator import results_folder
 from cliptrase_d2.evaluation.summary import Run
+from cliptrase_d2.interruption import clean_end
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "RESULTS.md"
@@ -278,4 +279,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end():
+        main()

@@ -28,6 +28,7 @@ from cliptrase_d2.engine.build import build_segmenter
 from cliptrase_d2.engine.device import resolve_device
 from cliptrase_d2.engine.warm_start import start_queries
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.meta_arch import SAN
 
 
@@ -102,4 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clean_end():
+        main()

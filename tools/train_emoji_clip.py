@@ -38,6 +38,7 @@ from cliptrase_d2.clip.token_rows import sparse_state_dict
 from cliptrase_d2.data.emoji_scenes.batches import Batch, Canvases, Window
 from cliptrase_d2.data.emoji_scenes.names import SEEN_THINGS, STUFF
 from cliptrase_d2.errors import InputError
+from cliptrase_d2.interruption import clean_end
 
 logger = logging.getLogger("train_emoji_clip")
 SETTINGS = ("steps", "canvases", "learning_rate", "from_patch", "seed")
@@ -234,6 +235,7 @@ def parse_arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     try:
-        main(parse_arguments())
+        with clean_end("The same command goes on."):
+            main(parse_arguments())
     except InputError as error:
         sys.exit(f"error: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from cliptrase_d2.d2 import DatasetEvaluator, comm
 from cliptrase_d2.data.register import dataset_groups, dataset_labels
+from cliptrase_d2.device_copies import stacked
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_of_images
 from cliptrase_d2.evaluation.counts import Counts, total
@@ -108,11 +110,12 @@ class SegmentationEvaluator(DatasetEvaluator):
             (given["sem_seg"], result["label_map"], given["file_name"]) for given, result in pairs if "sem_seg" in given
         ]
         if labelled:
-            truths, label_maps, files = zip(*labelled, strict=True)
+            labels, label_maps, files = zip(*labelled, strict=True)
+            truths = _brought(labels, label_maps[0].device)
             confusion = confusion_of_images(truths, label_maps, len(self.classes), self.ignore_label, files)
             self.counts.confusion += confusion.cpu()
-            nothing = (bool((truth == self.ignore_label).all()) for truth in truths)
-            self.counts.without_valid_label += [file for file, empty in zip(files, nothing, strict=True) if empty]
+            is_empty = torch.stack([(truth == self.ignore_label).all() for truth in truths])
+            self.counts.without_valid_label += compress(files, is_empty.tolist())
         for given, result in pairs:
             file_name, label_map = given["file_name"], result["label_map"]
             if self.save_predictions:
@@ -179,6 +182,13 @@ class SegmentationEvaluator(DatasetEvaluator):
         pixels = evaluation_picture(seen, result["label_map"].cpu().numpy(), truth, self.classes, self.ignore_label)
         # Thin letters and borders need every pixel's own colour.
         write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="JPEG", quality=90, subsampling=0))
+
+
+def _brought(labels: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Labels [H,W] of images on a device; a GPU gets those of one size in one go."""
+    if device.type == "cuda" and len({truth.shape for truth in labels}) == 1:
+        return stacked(labels, device).unbind()
+    return [truth.to(device) for truth in labels]
 
 
 def require_distinct_stems(file_names: Iterable[str], switch: str) -> None:

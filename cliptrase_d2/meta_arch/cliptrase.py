@@ -17,9 +17,9 @@ from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
+from cliptrase_d2.device_copies import stacked
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources import CorrelationSource, MaskSource
-from cliptrase_d2.meta_arch.device_copies import stacked
 from cliptrase_d2.meta_arch.precision import autocast, dtype_of
 from cliptrase_d2.meta_arch.settings import default_vocabulary, mask_source_of, method_of
 from cliptrase_d2.training_free.classify import Classification

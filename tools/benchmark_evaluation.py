@@ -1,10 +1,12 @@
-"""How fast an evaluation is as a user runs it, against the plain loop of the same files through `encode_image`.
+"""How fast an evaluation is as a user runs it, against a plain loop of the same files through `encode_image`.
 
     python tools/benchmark_evaluation.py --sizes 224 336 --batch 1 16 --classes 20 847
 
 Reading, resizing, image tower, method, metrics, progress and report: all that `train_net.py --eval-only` does once it
-has its model. Photographs and labels are drawn at random, as are the weights unless --pretrained names some; clustering
-is run and timed, but blocks of patches, --masks of them, are what goes on to be made into masks and named.
+has its model. Every batch also goes through `encode_image` in fp32, right before the model gets it, so that a slow
+moment of the machine hits both; the plain loop is the time that this takes and the time that files are waited for.
+Photographs and labels are drawn at random, as are the weights unless --pretrained names some; clustering is run and
+timed, but blocks of patches, --masks of them, are what goes on to be made into masks and named.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import logging
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +32,17 @@ from tabulate import tabulate
 from cliptrase_d2.clip.open_clip_modules import joint_width
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode, DatasetCatalog
-from cliptrase_d2.data.loader import build_evaluation_loader, list_records, split_batch
+from cliptrase_d2.data.loader import EvaluationLoader
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.engine.build import build_cliptrase
-from cliptrase_d2.engine.evaluation import evaluate_dataset, evaluation_mapper
+from cliptrase_d2.engine.evaluation import evaluate_dataset
 from cliptrase_d2.engine.profiling import STAGES, Clock, blocks, device_title, random_text, timed, write_report
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from cliptrase_d2.interruption import clean_end
 from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.meta_arch.precision import PRECISIONS
 
-PARTS = (*STAGES, "metrics", "rest")  # of an evaluation's time; the rest is mostly waiting for files
+PARTS = (*STAGES, "metrics", "reading", "rest")  # of an evaluation's time; reading is what of it is waited for
 _SHAPE = (375, 500)  # of a photograph of PASCAL VOC
 
 
@@ -100,70 +104,66 @@ def configuration(args: argparse.Namespace, folder: Path, size: int, batch: int,
     return load_config(None, [part for pair in options.items() for part in pair])
 
 
-@torch.inference_mode()
-def plain_loop(cfg: CfgNode, model: CLIPtrase, plain: CLIP, dataset: str) -> float:
-    """Seconds for the same files through the same reader and `encode_image` in fp32, and nothing else."""
-    mapper = evaluation_mapper(cfg, model, dataset)
-    start = time.perf_counter()
-    loader = build_evaluation_loader(
-        list_records(dataset, "stop"),
-        mapper,
-        batch_size=cfg.TEST.BATCH_SIZE,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        on_error="stop",
-    )
-    for batch in loader:
-        images = torch.stack([given["image"] for given in split_batch(batch)[0]])
+@contextmanager
+def beside(model: CLIPtrase, plain: CLIP, clock: Clock) -> Iterator[None]:
+    """Every batch of the model goes through `encode_image` first; the clock has that, reading and metrics."""
+
+    @torch.inference_mode()
+    def encode(inputs: Sequence[Mapping[str, Any]]) -> None:
+        images = torch.stack([given["image"] for given in inputs])
         plain.encode_image(model.tower.normalise(images.to(model.device))).cpu()
-    return time.perf_counter() - start
 
+    def read(loader: EvaluationLoader) -> Iterator[list[Any]]:
+        batches = iterate(loader)
+        while (batch := clock("reading", next, batches, None)) is not None:
+            yield batch
 
-def evaluation(cfg: CfgNode, model: CLIPtrase, dataset: str, clock: Clock) -> float:
-    """Seconds of a whole evaluation; the clock has those of its parts."""
-    process = SegmentationEvaluator.process
+    process, iterate = SegmentationEvaluator.process, EvaluationLoader.__iter__
+    hook = model.register_forward_pre_hook(lambda _, given: clock("encode_image", encode, *given))
     SegmentationEvaluator.process = lambda *given: clock("metrics", process, *given)  # type: ignore[method-assign]
-    start = time.perf_counter()
+    EvaluationLoader.__iter__ = read  # type: ignore[method-assign]
     try:
-        evaluate_dataset(cfg, model, dataset, log_table=False)
+        yield
     finally:
         SegmentationEvaluator.process = process  # type: ignore[method-assign]
-    return time.perf_counter() - start
+        EvaluationLoader.__iter__ = iterate  # type: ignore[method-assign]
+        hook.remove()
 
 
 def measure(
     args: argparse.Namespace, folder: Path, dataset: str, size: int, batch: int, precision: str
 ) -> dict[str, Any]:
-    """The plain loop and the evaluation in turn, so that a slow moment of the machine hits both."""
+    """Some evaluations, the first of which warms up."""
     cfg = configuration(args, folder, size, batch, precision)
     model = build_cliptrase(cfg)
     plain = open_clip.create_model(args.model, force_image_size=size).to(args.device).eval()
     model.text_encoder = lambda words: random_text(words, joint_width(model.clip), args.device)  # type: ignore[assignment]
-    side = size // model.tower.patch_size
     clock = Clock(args.device)
+    clusters = None if args.pretrained else partial(blocks, side=size // model.tower.patch_size, count=args.masks)
     rounds = []
-    with timed(model, clock, None if args.pretrained else partial(blocks, side=side, count=args.masks)):
+    with timed(model, clock, clusters), beside(model, plain, clock):
         for _ in range(args.repeats + 1):
-            seconds = {"plain": plain_loop(cfg, model, plain, dataset)}
-            seconds["whole"] = evaluation(cfg, model, dataset, clock)
+            start = time.perf_counter()
+            evaluate_dataset(cfg, model, dataset, log_table=False)
             parts = clock.take()
-            rounds.append(seconds | parts | {"rest": seconds["whole"] - sum(parts.values())})
-    rounds = rounds[1:]  # the first one warms up
-    # What else a machine does makes rounds slower and never faster, so the fastest ones say what the programs cost.
-    plain_seconds, whole_seconds = (min(r[name] for r in rounds) for name in ("plain", "whole"))
+            encode = parts.pop("encode_image")
+            whole = time.perf_counter() - start - encode
+            rounds.append(parts | {"plain": encode + parts["reading"], "whole": whole})
+            rounds[-1]["rest"] = whole - sum(parts.values())
+    rounds = rounds[1:]
     return {
         "size": size,
         "batch": batch,
         "classes": int(dataset.split("_")[1]),
         "precision": precision,
-        "images_per_second": args.images / whole_seconds,
-        "of_plain": plain_seconds / whole_seconds,
-        "seconds": {name: [r[name] for r in rounds] for name in ("plain", "whole")},
+        "images_per_second": args.images / statistics.median(r["whole"] for r in rounds),
+        "of_plain": statistics.median(r["plain"] / r["whole"] for r in rounds),
         "shares": {part: statistics.median(r.get(part, 0) / r["whole"] for r in rounds) for part in PARTS},
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Images per second, the ratio that counts, and where the time goes, in percent (medians)."""
+    """Images per second, the ratio that counts, and where the time goes, in percent."""
     headers = ["size", "batch", "classes", "precision", "images/s", "of plain", *PARTS]
     body = []
     for row in rows:
@@ -191,8 +191,8 @@ def main() -> None:
             DatasetCatalog.remove(dataset)
     weights = args.pretrained or f"random weights, {args.masks} imposed masks"
     name = device_title(args.device)
-    print(f"{args.model}, {weights}; {name}; {args.images} images, {args.workers} readers; fastest of {args.repeats}")
-    print("of plain: images per second, relative to encode_image in fp32; then percent of its time, medians")
+    print(f"{args.model}, {weights}; {name}; {args.images} images, {args.workers} readers; median of {args.repeats}")
+    print("of plain: images per second, relative to encode_image in fp32; then percent of the evaluation's time")
     print(table(rows))
     write_report(args.output, args.device, vars(args), rows=rows)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cliptrase_d2.d2 import DatasetCatalog
-from cliptrase_d2.data.loader import list_records
+from cliptrase_d2.data.loader import EvaluationLoader, list_records
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from tests.clip.tiny import register_tiny
 from tools import benchmark_evaluation
@@ -48,7 +48,7 @@ def test_main_measures_every_combination(
     ]
     more = ["--repeats", "1", "--workers", "0", "--masks", "4", "--device", "cpu", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", ["benchmark_evaluation.py", *words, *more, "--precision", "fp32", "bf16"])
-    process = SegmentationEvaluator.process
+    before = SegmentationEvaluator.process, EvaluationLoader.__iter__
     logger = logging.getLogger("cliptrase_d2")
     level = logger.level
     try:
@@ -65,4 +65,4 @@ def test_main_measures_every_combination(
         assert row["shares"]["image tower"] > 0 < row["shares"]["metrics"]
         assert row["of_plain"] > 0
     assert benchmark_evaluation.table(report["rows"]) in capsys.readouterr().out
-    assert SegmentationEvaluator.process is process
+    assert (SegmentationEvaluator.process, EvaluationLoader.__iter__) == before

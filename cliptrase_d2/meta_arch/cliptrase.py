@@ -20,7 +20,7 @@ from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.device_copies import stacked
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources import CorrelationSource, MaskSource
-from cliptrase_d2.meta_arch.precision import autocast, dtype_of
+from cliptrase_d2.meta_arch.precision import autocast, check_finite, dtype_of
 from cliptrase_d2.meta_arch.settings import default_vocabulary, mask_source_of, method_of
 from cliptrase_d2.training_free.classify import Classification
 from cliptrase_d2.training_free.method import Method, PatchScene
@@ -164,7 +164,7 @@ class CLIPtrase(nn.Module):
             so also ``assignment`` [H,W] int64, the mask of every pixel, and ``mask_features`` [Q,D], for which an
             image without masks is one mask.
         Raises:
-            InputError: no vocabulary from anywhere, or an oracle without true labels.
+            InputError: no vocabulary from anywhere, an oracle without true labels, or features that are no numbers.
         """
         outputs: dict[int, dict[str, Tensor]] = {}
         for members in self._alike(batched_inputs):
@@ -175,6 +175,7 @@ class CLIPtrase(nn.Module):
             masks = self.mask_source(self.tower.pixels(images), scene, [_output_size(given) for given in inputs])
             logits = self.method.word_logits(scene, text, self.clip.logit_scale.exp())
             named = self.method.classify(masks, logits, text)
+            check_finite(scene.patches, inputs)  # here, for it makes a GPU's processor wait
             for index, member in enumerate(members):
                 outputs[member] = self._output(inputs[index], masks[index], named[index], logits[index], text)
                 if self.output_mask_features:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from cliptrase_d2.errors import InputError
 
@@ -23,3 +27,20 @@ def dtype_of(precision: str) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """A context for arithmetic of a type; nothing changes in it for float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def check_finite(features: Tensor, images: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to name what is no number: a comparison with it has no result, so any class would do.
+
+    Args:
+        features: [B,…] of images.
+        images: the inputs they are of, with ``file_name`` for the message.
+    Raises:
+        InputError: of the first image with a feature that is infinite or no number.
+    """
+    is_finite = features.isfinite().flatten(1).all(1)
+    if bool(is_finite.all()):
+        return
+    came = "an image whose features are infinite or no numbers"
+    fix = "Set MODEL.CLIP.PRECISION fp32, or bf16, which has its range; if it is so already, look at the weights."
+    raise InputError(images[int(is_finite.int().argmin())].get("file_name", "image"), came, "finite features", fix)

@@ -101,8 +101,8 @@ def region_weights(region: Tensor, count: int, grid: tuple[int, int]) -> Tensor:
     weights = torch.zeros(count * grid[0] * grid[1], dtype=torch.float64, device=region.device)
     for step_y, weight_y in ((0, 1 - far_y), (1, far_y)):
         for step_x, weight_x in ((0, 1 - far_x), (1, far_x)):
-            row = (rows.piece + step_y - 1).clamp(0, grid[0] - 1)[:, None]
-            column = (columns.piece + step_x - 1).clamp(0, grid[1] - 1)[None, :]
+            row = rows.points[step_y, rows.piece][:, None]
+            column = columns.points[step_x, columns.piece][None, :]
             point = (region * grid[0] + row) * grid[1] + column  # [H,W]
             weights.index_add_(0, point.flatten(), (weight_y * weight_x).flatten())
     return weights.view(count, -1)  # [Q,h·w]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Something that the user gave cannot be used.
@@ -37,3 +39,14 @@ class WriteError(InputError, OSError):
         came = f"cannot be written ({error.strerror or error})"
         fix = "Make room or choose another place; what was there before is as it was."
         return cls(where, came, "a place that can be written, on a disk with room", fix)
+
+
+def came_after(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that were on their way when it arose, the latest first.
+
+    Where something interrupts a library at any line, the library may end with an error of its own.
+    """
+    before: BaseException | None = error
+    while before is not None:
+        yield before
+        before = before.__context__

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.errors import InputError, WriteError, came_after
 
 _ANY = "[0-9a-f]" * 32  # pattern of the word that tells unfinished files apart
 _ABANDONED = 3600.0  # seconds; no file here takes as long to write
@@ -30,11 +30,24 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     with disk_faults_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with _Checked(io.FileIO(unfinished, "w")) as file:
-                write(file)
+            _write_checked(unfinished, write)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def _write_checked(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file; a refusal of the system and an interruption come out as such, whatever a library makes of them."""
+    disk = _Disk(path, "w")
+    try:
+        with _Checked(disk) as file:
+            write(file)
+    except Exception as error:  # Pillow and torch.save have errors of their own for a full disk and for Ctrl-C
+        stops = (before for before in came_after(error) if isinstance(before, KeyboardInterrupt))
+        reason = disk.refusal or next(stops, None)
+        if reason is None or reason is error:
+            raise
+        raise reason from error
 
 
 def write_whole_text(path: Path, text: str) -> None:
@@ -87,6 +100,19 @@ def _unfinished_name(name: str, word: str) -> str:
     return f".{name}.{word}.tmp"
 
 
+class _Disk(io.FileIO):
+    """A file that remembers what the system refused it."""
+
+    refusal: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.refusal = error
+            raise
+
+
 class _Checked(io.BufferedWriter):
     """A file whose bytes all pass through Python, which notices when the disk takes only some of them.
 
@@ -108,17 +134,7 @@ def disk_faults_named(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:
-        refused = _refusal(error)
-        if refused is None:
+    except OSError as error:
+        if error.errno is None:  # a WriteError, which names its file, or a library's own
             raise
-        raise WriteError.of(path, refused) from error
-
-
-def _refusal(error: BaseException | None) -> OSError | None:
-    """The error of the system behind an error; torch.save, for one, ends a full disk with a RuntimeError of its own."""
-    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
-        error = error.__context__
-    return error
+        raise WriteError.of(path, error) from error

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cliptrase_d2 import whole_files
 from cliptrase_d2.errors import InputError, WriteError
 from cliptrase_d2.whole_files import remove_abandoned, remove_unfinished, require_writable, write_whole
 from tests.faults import room_for
@@ -51,6 +52,34 @@ def test_an_error_of_ones_own_comes_through_as_it_is(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"^no such colour$"):
         write_whole(tmp_path / "a.png", fail)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["unlink", "mkdir"])
+def test_an_error_that_comes_from_outside_is_not_the_disks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """PyTorch's handler of signals raises at any line, also where a file that is gone already is nothing to tell of."""
+
+    def disturbed(*_: object, **__: object) -> None:
+        try:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        except FileNotFoundError:
+            raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")  # noqa: B904
+
+    monkeypatch.setattr(Path, method, disturbed)
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker"):
+        write_whole(tmp_path / "a.txt", lambda file: file.write(b"new"))
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_an_interruption_comes_out_of_any_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(whole_files._Disk, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "a.bin", WRITERS[kind])
     assert not list(tmp_path.iterdir())
 
 

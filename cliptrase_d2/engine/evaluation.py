@@ -201,10 +201,9 @@ def evaluate(
     evaluator.reset()
     was_training = model.training
     model.eval()
-    with _progress_bar(loader, title, done) as bar:
+    with worker_deaths_explained(f"the data set {title}"), _progress_bar(loader, title, done) as bar:
         try:
-            with worker_deaths_explained(f"the data set {title}"):
-                _run(model, loader, evaluator, bar, writer)
+            _run(model, loader, evaluator, bar, writer)
         finally:  # an error or Ctrl-C costs nothing that was done
             if writer:
                 writer.flush()

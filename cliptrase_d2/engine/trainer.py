@@ -19,6 +19,7 @@ from cliptrase_d2.losses.criterion import Totals
 from cliptrase_d2.meta_arch import SAN
 from cliptrase_d2.meta_arch.precision import autocast
 
+TRAINING_IMAGES = "the images to train on"  # what reading processes read, in messages
 _LARGEST_SEED = 2**63
 
 
@@ -72,7 +73,7 @@ class SANTrainer(TrainerBase):
             NonFiniteLossError: naming the iteration, the images and the last good checkpoint.
             InputError: a reading process died.
         """
-        with worker_deaths_explained("the images to train on"):  # PyTorch's error may come at any line
+        with worker_deaths_explained(TRAINING_IMAGES):  # PyTorch's error may come at any line
             self._step()
 
     def _step(self) -> None:

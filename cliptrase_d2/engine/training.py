@@ -25,11 +25,12 @@ from cliptrase_d2.data.augment import Augmentation
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.register import dataset_labels
 from cliptrase_d2.data.training import TrainingLoader, TrainingMapper, TrainingOrder
+from cliptrase_d2.data.workers import worker_deaths_explained
 from cliptrase_d2.engine.build import load_weights
 from cliptrase_d2.engine.checkpoints import WholeCheckpointer
 from cliptrase_d2.engine.evaluation import evaluate_dataset
 from cliptrase_d2.engine.optimizer import build_optimizer, build_schedule, gradient_limit
-from cliptrase_d2.engine.trainer import SANTrainer
+from cliptrase_d2.engine.trainer import TRAINING_IMAGES, SANTrainer
 from cliptrase_d2.engine.warm_start import start_queries
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.interruption import Interrupted
@@ -77,7 +78,8 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
     _say_what_is_trained(cfg, san, len(loader_parts[0]))
     trainer.batches = iter(_loader(cfg, *loader_parts, seed=trainer.seed, start=start))
     try:
-        trainer.train(start, cfg.SOLVER.MAX_ITER)
+        with worker_deaths_explained(TRAINING_IMAGES):  # also those noticed between two steps
+            trainer.train(start, cfg.SOLVER.MAX_ITER)
     except KeyboardInterrupt as stop:
         saved = trainer.last_checkpoint or "none yet"
         raise Interrupted(f"{trainer.iter} of {trainer.max_iter} steps are done, last checkpoint: {saved}") from stop

@@ -29,6 +29,28 @@ def test_what_pytorch_says_of_a_death_becomes_what_to_do(said: str) -> None:
     assert "0 reads in the one process" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ConnectionResetError(104, "Connection reset by peer"), r"Connection reset"), (EOFError(), "its batch is lost")],
+)
+def test_a_batch_that_its_reader_can_no_longer_hand_over_is_a_death(error: Exception, said: str) -> None:
+    with pytest.raises(InputError, match=f"reading scenes ended .*{said}"), worker_deaths_explained("scenes"):
+        raise error
+
+
+def _save_while_one_dies() -> None:
+    """As torch.save has it, which finds its file too short once a handler of signals has ended its writing."""
+    try:
+        raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+    finally:
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+
+def test_a_death_behind_the_error_of_a_library_is_told() -> None:
+    with pytest.raises(InputError, match=r"killed by signal: Killed"), worker_deaths_explained("scenes"):
+        _save_while_one_dies()
+
+
 def test_other_errors_come_through() -> None:
     with pytest.raises(RuntimeError, match=r"^of ours$"), worker_deaths_explained("the data set voc"):
         raise RuntimeError("of ours")

@@ -163,6 +163,17 @@ def test_a_reading_process_that_dies_ends_in_one_sentence(
     assert not tracebacks(caplog)
 
 
+def test_a_reading_process_whose_death_shows_between_two_steps_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(_: SANTrainer) -> None:
+        raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(SANTrainer, "run_step", told)
+    with pytest.raises(InputError, match=r"reading the images to train on ended.*NUM_WORKERS"):
+        run(training_config(tmp_path))
+
+
 def test_a_disk_without_room_for_a_checkpoint_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cfg = training_config(tmp_path)
     with room_for(50_000), pytest.raises(WriteError, match=r"model_0000001\.pth: cannot be written .*Make room"):

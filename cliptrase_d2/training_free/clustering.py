@@ -20,7 +20,8 @@ def dbscan(features: Tensor, eps: float, min_samples: int) -> Tensor:
     """Cluster the rows of every image; equal, label for label, to scikit-learn's DBSCAN.
 
     A core point has at least `min_samples` points within `eps`, itself included. Clusters are numbered by
-    their smallest core point; a border point joins the smallest-numbered cluster in its reach.
+    their smallest core point; a border point joins the smallest-numbered cluster in its reach. A row with an infinite
+    value or NaN is near to nothing but itself.
 
     Args:
         features: [B,N,F], one row per patch.
@@ -50,11 +51,14 @@ def hdbscan_clusters(features: Tensor, min_cluster_size: int) -> Tensor:
         features: [B,N,F], one row per patch.
         min_cluster_size: smallest cluster, >= 2.
     Returns:
-        [B,N] int64, clusters numbered by their smallest member, -1 for noise; runs on the CPU.
+        [B,N] int64, clusters numbered by their smallest member, -1 for noise, which rows with an infinite value or NaN
+        are as well; runs on the CPU.
     """
     rows = features.double().cpu().numpy()
-    labels = [_hdbscan(image, min_cluster_size) for image in rows]
-    return torch.from_numpy(np.stack(labels)).to(features.device)
+    labels = np.full(rows.shape[:2], NOISE, dtype=np.int64)
+    for image, is_finite, found in zip(rows, np.isfinite(rows).all(-1), labels, strict=True):
+        found[is_finite] = _hdbscan(image[is_finite], min_cluster_size)
+    return torch.from_numpy(labels).to(features.device)
 
 
 def _hdbscan(rows: np.ndarray, min_cluster_size: int) -> np.ndarray:

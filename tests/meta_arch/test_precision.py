@@ -6,17 +6,20 @@ import torch
 from cliptrase_d2.clip.tokens import VisualTokens
 from cliptrase_d2.errors import InputError
 from cliptrase_d2.meta_arch.precision import check_finite
+from cliptrase_d2.training_free.method import Method
 from tests.meta_arch.tiny_segmenter import scene, tiny_segmenter
 
 
-def test_features_that_are_no_numbers_are_refused_with_the_image_they_are_of() -> None:
-    model = tiny_segmenter()
+@pytest.mark.parametrize("clustering", ["dbscan", "hdbscan"])
+def test_features_that_are_no_numbers_are_refused_with_the_image_they_are_of(clustering: str) -> None:
+    model = tiny_segmenter(method=Method(clustering=clustering))
     images = [{"image": scene(index), "file_name": f"{index}.png"} for index in range(2)]
     tower, broken = model.tower.forward, []
 
     def overflows(*given: object) -> VisualTokens:
         tokens = tower(*given)
-        broken.append(tokens.patches[1, 3, 2].fill_(torch.nan))
+        for features in (tokens.query, tokens.key, tokens.value, tokens.patches):
+            broken.append(features[1].fill_(torch.nan))
         return tokens
 
     model.tower.forward = overflows  # type: ignore[method-assign]

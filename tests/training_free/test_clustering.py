@@ -149,6 +149,15 @@ def test_hdbscan_numbers_around_noise() -> None:
     assert hdbscan_clusters(rows[None], 5)[0].tolist() == [NOISE] + [0] * 15 + [1] * 15
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_rows_that_are_no_numbers_are_noise_and_change_no_other(value: float) -> None:
+    blobs = torch.randn(30, 3) * 0.1
+    blobs[1::2] += 10
+    spoilt = torch.cat([blobs[:4], torch.tensor([[0.0, value, 0.0]]), blobs[4:]])
+    for labels in (hdbscan_clusters(torch.stack([spoilt] * 2), 5), dbscan(torch.stack([spoilt] * 2), 2.0, 3)):
+        assert labels.tolist() == [[0, 1, 0, 1, NOISE] + [0, 1] * 13] * 2
+
+
 @pytest.mark.parametrize("points", [1, 3, 5])
 def test_hdbscan_of_no_more_points_than_a_cluster_is_all_noise(points: int) -> None:
     assert hdbscan_clusters(torch.randn(2, points, 4), 5).tolist() == [[NOISE] * points] * 2

@@ -8,11 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from cliptrase_d2.errors import came_after
+
 INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells give for Ctrl-C
 
 
 class Interrupted(KeyboardInterrupt):
     """An interruption whose message says how far the work has come."""
+
+
+def interruption_before(error: BaseException) -> KeyboardInterrupt | None:
+    """The interruption that an error is or came after, the latest one; None where there was none.
+
+    It can come at any line. A library may then end with an error of its own, and where a signal goes to all processes,
+    so do those that read files, which is an error as well.
+    """
+    return next((before for before in came_after(error) if isinstance(before, KeyboardInterrupt)), None)
 
 
 @contextmanager
@@ -22,19 +33,32 @@ def clean_end(way_on: str = "") -> Iterator[None]:
     Args:
         way_on: a sentence on how to go on.
     """
-    received = signal.SIGINT
+    received: signal.Signals | None = None
 
-    def terminate(number: int, _: FrameType | None) -> None:
+    def stop_here(number: int, _: FrameType | None) -> None:
         nonlocal received
         received = signal.Signals(number)
+        # Processes that read end with this one. PyTorch would take each for an error, and raise it at any line.
+        signal.signal(signal.SIGCHLD, _no_news)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # what a shell starts in the background has no Ctrl-C
+            signal.signal(number, stop_here)
     try:
         yield
-    except KeyboardInterrupt as stop:
+    except (Exception, KeyboardInterrupt) as error:
+        stop = interruption_before(error)
+        if stop is None and received is None:  # Python drops an interruption that comes while it deletes an object
+            raise
         done = f"{stop}." if isinstance(stop, Interrupted) else ""
         print(" ".join(part for part in ("interrupted.", done, way_on) if part), file=sys.stderr)
-        sys.exit(128 + received)
+        sys.exit(128 + (received or signal.SIGINT))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _no_news(_: int, __: FrameType | None) -> None:
+    """A handler, for a signal that Python has taken already must have one."""

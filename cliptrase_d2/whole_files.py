@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cliptrase_d2.errors import InputError, WriteError, came_after
+from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.interruption import interruption_before
 
 _ANY = "[0-9a-f]" * 32  # pattern of the word that tells unfinished files apart
 _ABANDONED = 3600.0  # seconds; no file here takes as long to write
@@ -43,8 +44,7 @@ def _write_checked(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with _Checked(disk) as file:
             write(file)
     except Exception as error:  # Pillow and torch.save have errors of their own for a full disk and for Ctrl-C
-        stops = (before for before in came_after(error) if isinstance(before, KeyboardInterrupt))
-        reason = disk.refusal or next(stops, None)
+        reason = disk.refusal or interruption_before(error)
         if reason is None or reason is error:
             raise
         raise reason from error

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cliptrase_d2.errors import InputError, came_after
+from cliptrase_d2.interruption import interruption_before
 
 # What PyTorch says, wherever the process that waits for them is at that moment.
 _DEATH = re.compile(r"DataLoader worker \(pid[^)]*\)?[\d, ]*\) (?:is )?([^.]*)")
@@ -22,12 +23,16 @@ def worker_deaths_explained(title: str) -> Iterator[None]:
         title: what was being read.
     Raises:
         InputError: a reading process was killed, or ended by itself.
+        KeyboardInterrupt: this process was to end, too.
     """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
+        stop = interruption_before(error)
+        if stop is not None:  # a signal to all processes
+            raise stop from error
         death = next(filter(None, (_DEATH.match(str(before)) for before in came_after(error))), None)
         if death is not None:
             raise _ended(title, death[1].strip()) from error

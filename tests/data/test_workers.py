@@ -51,6 +51,18 @@ def test_a_death_behind_the_error_of_a_library_is_told() -> None:
         _save_while_one_dies()
 
 
+def _interrupted_while_one_dies() -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        _save_while_one_dies()
+
+
+def test_a_death_after_an_interruption_is_an_interruption() -> None:
+    with pytest.raises(KeyboardInterrupt), worker_deaths_explained("scenes"):
+        _interrupted_while_one_dies()
+
+
 def test_other_errors_come_through() -> None:
     with pytest.raises(RuntimeError, match=r"^of ours$"), worker_deaths_explained("the data set voc"):
         raise RuntimeError("of ours")

@@ -2,7 +2,8 @@
 
 Sections are those of the CLIPtrase supplement. Detectron2's own keys that the project reads as they are:
 MODEL.{META_ARCHITECTURE,DEVICE,WEIGHTS}, INPUT.FORMAT, DATASETS.TEST, DATALOADER.NUM_WORKERS, OUTPUT_DIR, SEED;
-INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST: the short side, and the limit of the long side, in pixels;
+INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST: the short side, and the limit of the long side, in pixels; with TEST.PROTOCOL
+"tiles" a short side of 0 leaves images as large as they are;
 and TEST.EXPECTED_RESULTS: a list of [task, metric, percent, tolerance]; the run fails where a number differs by more
 than the tolerance, or is NaN. The task is "[<data set>/][<system>/]sem_seg"; a part in brackets can be left out where
 there is but one. Metrics are pAcc, mAcc, fwIoU, mIoU, mAcc_all_classes, mIoU_all_classes and, for every group of
@@ -197,13 +198,14 @@ def _add_evaluation(cfg: CfgNode) -> None:
     # OUTPUT_DIR/<system>/inference/. Empty: the configuration as it stands.
     cfg.TEST.SYSTEMS = ()
     # "center_crop": a square of MIN_SIZE_TEST, labels cropped too (the paper's numbers); "whole": the whole image,
-    # result at its original size; "slide": windows, result at original size (SCLIP's protocol).
+    # result at its original size; "slide": windows, result at original size (SCLIP's protocol); "tiles": windows that
+    # are images of their own, for images of any size.
     cfg.TEST.PROTOCOL = "whole"
     # Unsupervised segmentation (Table 5): put the masks of the whole data set into this many groups by their features,
     # and match groups to classes once, after the last image; at most as many as there are classes. 0: classes are named
     # by their words.
     cfg.TEST.UNSUPERVISED_GROUPS = 0
-    # Side and stride of the windows of "slide", in pixels; multiples of the patch size.
+    # Side and stride of the windows of "slide" and "tiles", in pixels; multiples of the patch size.
     cfg.TEST.WINDOW = 224
     cfg.TEST.STRIDE = 112
     # Images per step. The result of an image does not depend on its company.

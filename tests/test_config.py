@@ -149,9 +149,12 @@ def test_the_model_hands_over_masks_to_group_where_there_are_groups(tmp_path: Pa
     assert not build_model(tiny_config(tmp_path)).output_mask_features
 
 
-def test_windows_are_those_of_the_protocol_slide_only(tmp_path: Path) -> None:
-    model = build_model(tiny_config(tmp_path, "TEST.PROTOCOL", "whole"))
-    assert model.window is model.stride is None
+@pytest.mark.parametrize(
+    ("protocol", "window", "in_tiles"), [("whole", None, False), ("slide", 64, False), ("tiles", 64, True)]
+)
+def test_windows_are_those_of_the_protocol(tmp_path: Path, protocol: str, window: int | None, in_tiles: bool) -> None:
+    model = build_model(tiny_config(tmp_path, "TEST.PROTOCOL", protocol))
+    assert (model.window, model.in_tiles) == (window, in_tiles)
 
 
 def test_systems_take_the_place_of_the_configurations_own_method(tmp_path: Path) -> None:

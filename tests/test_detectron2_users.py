@@ -59,7 +59,7 @@ def assert_same_numbers(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     assert 0 < theirs["sem_seg"]["pACC"] < 100
 
 
-@pytest.mark.parametrize("protocol", ["whole", "slide"])
+@pytest.mark.parametrize("protocol", ["whole", "slide", "tiles"])
 def test_its_evaluator_agrees_with_ours(d2: SimpleNamespace, tmp_path: Path, protocol: str) -> None:
     write_scenes(tmp_path, 4)
     name = register_dataset(f"d2_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")

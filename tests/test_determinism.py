@@ -25,6 +25,7 @@ SETTINGS = {
     "hdbscan": ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan"),
     "groups by k-means": ("TEST.UNSUPERVISED_GROUPS", "9"),
     "windows": ("TEST.PROTOCOL", "slide", "TEST.WINDOW", "64", "TEST.STRIDE", "48"),
+    "tiles": ("TEST.PROTOCOL", "tiles", "TEST.WINDOW", "64", "TEST.STRIDE", "48"),
 }
 WORKERS_AND_BATCHES = ((0, 1), (0, 3), (1, 16), (2, 3))
 

@@ -105,6 +105,7 @@ def test_what_has_nothing_to_train_says_so(tmp_path: Path, monkeypatch: pytest.M
         (("TEST.SYSTEMS", "['clip']"), "TEST.SYSTEMS"),
         (("TEST.UNSUPERVISED_GROUPS", "2"), "TEST.UNSUPERVISED_GROUPS"),
         (("TEST.PROTOCOL", "slide"), "TEST.PROTOCOL"),
+        (("TEST.PROTOCOL", "tiles"), "TEST.PROTOCOL"),
     ],
 )
 def test_what_is_of_the_training_free_method_alone(

@@ -20,7 +20,7 @@ from cliptrase_d2.vocabulary import Vocabulary
 class EvaluationMapper:
     """Reads the image and the labels of a record and brings them to the size that a protocol asks for.
 
-    ``center_crop`` crops the labels like the image; ``whole`` and ``slide`` leave them as they are.
+    ``center_crop`` crops the labels like the image; the others leave them as they are.
 
     Args:
         protocol, short_side, max_size, patch_size, resampling: as in ``Protocol``.

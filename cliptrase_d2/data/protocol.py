@@ -12,7 +12,7 @@ from PIL import Image
 from cliptrase_d2.data.geometry import center_crop_geometry, cropped_place, cropped_range, resize_and_crop, whole_size
 from cliptrase_d2.errors import InputError
 
-PROTOCOLS = ("center_crop", "whole", "slide")
+PROTOCOLS = ("center_crop", "whole", "slide", "tiles")
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Protocol:
     """A way of showing images to a model.
 
     - ``center_crop``: the square of ``short_side`` in the middle, for the model and for the result.
-    - ``whole`` and ``slide``: the model sees the image at ``short_side``, the result has its original size.
+    - ``whole``, ``slide`` and ``tiles``: the model sees the image at ``short_side``, the result has its original size.
 
     Attributes:
         name: one of ``PROTOCOLS``.
-        short_side: pixels; for ``center_crop`` a multiple of ``patch_size``.
-        max_size: most pixels of the long side; not used by ``center_crop``.
+        short_side: pixels; for ``center_crop`` a multiple of ``patch_size``; 0, for ``tiles`` only: whatever it has.
+        max_size: most pixels of the long side; not used by ``center_crop`` and where ``short_side`` is 0.
         patch_size: pixels of the model's patches.
         resampling: of the resized image, a name in lower case of Pillow's.
     Raises:
@@ -41,6 +41,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
             raise InputError("TEST.PROTOCOL", repr(self.name), ", ".join(PROTOCOLS), "Choose one of these.")
+        if self.name == "tiles" and self.short_side == 0:
+            return
         if self.short_side < self.patch_size or (self.crops and self.short_side % self.patch_size):
             raise InputError(
                 "INPUT.MIN_SIZE_TEST",
@@ -104,7 +106,7 @@ class Protocol:
             ``image`` [3,H,W] uint8 RGB; ``height`` and ``width`` wanted of the result.
         """
         height, width = image.height, image.width
-        if not self.crops:
+        if not self.crops and self.short_side:
             seen = whole_size(height, width, self.short_side, self.max_size, self.patch_size)
             image = image.resize(seen[::-1], Image.Resampling[self.resampling.upper()])
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())

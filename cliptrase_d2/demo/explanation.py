@@ -155,7 +155,7 @@ def _explained(segmenter: Segmenter) -> CLIPtrase:
         came, allowed = "SAN, whose masks are its queries', not clusters", "CLIPtrase"
         raise InputError("MODEL.META_ARCHITECTURE", came, allowed, "Choose a configuration without SAN.")
     if model.window is not None:
-        came = "slide, whose windows have an attention each and none for the image"
+        came = f"{segmenter.protocol.name}, whose windows have an attention each and none for the image"
         raise InputError("TEST.PROTOCOL", came, "whole or center_crop", "Choose one of these.")
     if type(model.mask_source) is not CorrelationSource:
         came, allowed = f"masks of {type(model.mask_source).__name__}", "scr, clusters of CLIP's own correlation"

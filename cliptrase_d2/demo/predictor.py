@@ -49,8 +49,8 @@ class Segmenter:
 
     Args:
         model: in evaluation mode, where it is to run.
-        protocol: ``center_crop``, ``whole`` or ``slide``; the last needs a model built with windows.
-        short_side: pixels at which the model sees the short side of an image.
+        protocol: ``center_crop``, ``whole``, ``slide`` or ``tiles``; the last two need a model built with windows.
+        short_side: pixels at which the model sees the short side of an image; 0, for ``tiles`` only: as many as it has.
         max_size: most pixels of the long side; not used by ``center_crop``.
         max_pixels: most of a file or a PIL image that is decoded; 0 for no bound.
     Raises:
@@ -88,7 +88,8 @@ class Segmenter:
         )
 
     def __repr__(self) -> str:
-        shown = f"{self.protocol.name} at {self.protocol.short_side} pixels"
+        side = self.protocol.short_side
+        shown = f"{self.protocol.name} at {f'{side} pixels' if side else 'the size of the image'}"
         return f"Segmenter({type(self.model).__name__}, {shown}, {self.device})"
 
     @property
@@ -214,10 +215,13 @@ class _View(NamedTuple):
 
 
 def _result(pixels: np.ndarray, output: dict[str, Tensor], vocabulary: Vocabulary) -> SegmentationResult:
+    label_map, classes = output["label_map"], vocabulary.classes
+    masks = output.get("pred_masks", torch.empty(0, *label_map.shape))  # an image in tiles has none
+    logits = output.get("pred_logits", torch.empty(0, len(classes)))
     return SegmentationResult(
         image=pixels,
-        label_map=output["label_map"].cpu().numpy(),
-        classes=vocabulary.classes,
-        masks=output["pred_masks"].float().cpu().numpy(),
-        mask_logits=output["pred_logits"].float().cpu().numpy(),
+        label_map=label_map.cpu().numpy(),
+        classes=classes,
+        masks=masks.float().cpu().numpy(),
+        mask_logits=logits.float().cpu().numpy(),
     )

@@ -45,7 +45,7 @@ class SegmentationResult:
             ``center_crop`` the crop.
         label_map: [H,W] int64, index into ``classes``.
         classes: C names.
-        masks: [Q,H,W] float32, the mask proposals.
+        masks: [Q,H,W] float32, the mask proposals; none with the protocol ``tiles``.
         mask_logits: [Q,C] float32, their scores for every class.
     """
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, videos, folders of them, or patterns")
     add_class_arguments(parser, required=True)
     parser.add_argument("--output", type=Path, default=Path("output/segment"), help="folder (default output/segment)")
-    add_model_arguments(parser, protocols=("whole", "slide", "center_crop"))
+    add_model_arguments(parser, protocols=("whole", "slide", "tiles", "center_crop"))
     parser.add_argument("--attention", help="of CLIP's last block: qq_kk_vv (default), qq_kk, v, qk, clearclip, ...")
     parser.add_argument("--masks", action="store_true", help="also write the mask proposals, as .npz")
     parser.add_argument("--json", action="store_true", help="also write classes, shares and masks in COCO's RLE")
@@ -48,6 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     writer.refuse_collisions(files)
     attention = ["MODEL.CLIPTRASE.ATTENTION", arguments.attention] if arguments.attention else []
     segmenter = segmenter_of(arguments, attention)
+    if arguments.masks and segmenter.protocol.name == "tiles":
+        came = "with the protocol tiles, where every tile has masks of its own and the image has none"
+        raise InputError("--masks", came, "the protocols whole, slide and center_crop", "Leave one of the two out.")
     images = (file for file in files if not is_video(file))
     done = 0
     try:

@@ -25,8 +25,8 @@ def build_segmenter(cfg: CfgNode) -> Segmenting:
     if cfg.MODEL.META_ARCHITECTURE not in ARCHITECTURES:
         came = repr(cfg.MODEL.META_ARCHITECTURE)
         raise InputError("MODEL.META_ARCHITECTURE", came, " or ".join(ARCHITECTURES), "Choose one of these.")
-    if SAN.__name__ == cfg.MODEL.META_ARCHITECTURE and cfg.TEST.PROTOCOL == "slide":
-        came = "'slide' with SAN, which sees images as a whole"
+    if SAN.__name__ == cfg.MODEL.META_ARCHITECTURE and cfg.TEST.PROTOCOL in ("slide", "tiles"):
+        came = f"{cfg.TEST.PROTOCOL!r} with SAN, which sees images as a whole"
         raise InputError("TEST.PROTOCOL", came, "whole or center_crop", "Choose one of these.")
     model = build_model(cfg).eval()
     assert isinstance(model, CLIPtrase | SAN)  # the registry has them under their own names

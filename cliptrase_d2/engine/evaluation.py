@@ -294,6 +294,6 @@ def _protocol(cfg: CfgNode) -> dict[str, Any]:
     protocol = {"name": cfg.TEST.PROTOCOL, "short_side": cfg.INPUT.MIN_SIZE_TEST}
     if cfg.TEST.PROTOCOL != "center_crop":
         protocol["max_size"] = cfg.INPUT.MAX_SIZE_TEST
-    if cfg.TEST.PROTOCOL == "slide":
+    if cfg.TEST.PROTOCOL in ("slide", "tiles"):
         protocol |= {"window": cfg.TEST.WINDOW, "stride": cfg.TEST.STRIDE}
     return protocol

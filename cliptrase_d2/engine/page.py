@@ -31,7 +31,7 @@ def write_run_page(cfg: CfgNode, runs: Mapping[Run, CfgNode]) -> Path:
     facts = {
         "Model": cfg.MODEL.CLIP.NAME,
         "Weights": f"random, seed {cfg.MODEL.CLIP.SEED}" if random_weights else cfg.MODEL.CLIP.PRETRAINED,
-        "Protocol": f"{cfg.TEST.PROTOCOL}, short side {cfg.INPUT.MIN_SIZE_TEST}",
+        "Protocol": f"{cfg.TEST.PROTOCOL}, short side {cfg.INPUT.MIN_SIZE_TEST or 'as it is'}",
         "Precision": cfg.MODEL.CLIP.PRECISION,
         "Device": cfg.MODEL.DEVICE,
         "Systems": ", ".join(_unique(_source(run, changed).system for run, changed in runs.items())),

@@ -92,7 +92,7 @@ def _does_not_fit(given: Inputs) -> InputError:
         "for which the memory is too small"
     )
     fix = (
-        "Lower INPUT.MIN_SIZE_TEST or INPUT.MAX_SIZE_TEST, set TEST.PROTOCOL slide or MODEL.CLIP.PRECISION bf16, "
+        "Lower INPUT.MIN_SIZE_TEST or INPUT.MAX_SIZE_TEST, set TEST.PROTOCOL tiles or MODEL.CLIP.PRECISION bf16, "
         "make the image smaller, or use MODEL.DEVICE cpu."
     )
     return InputError(given.get("file_name", "image"), came, "images that fit, one at a time", fix)

@@ -83,7 +83,7 @@ class UnsupervisedEvaluator(SegmentationEvaluator):
             if bool((given["sem_seg"] == self.ignore_label).all()):
                 self.counts.without_valid_label.append(file_name)
             if self.save_predictions or file_name in self.overlays:
-                assignment = result["assignment"].cpu().numpy().astype(np.uint16)
+                assignment = result["assignment"].cpu().numpy().astype(np.uint32)
                 self._assignments[file_name] = zlib.compress(assignment.tobytes()), assignment.shape
             if file_name in self.overlays:
                 self._pictures[file_name] = given, result
@@ -141,7 +141,7 @@ class UnsupervisedEvaluator(SegmentationEvaluator):
 
     def _write_pictures(self, class_of_mask: Mapping[str, np.ndarray]) -> None:
         for file_name, (packed, shape) in self._assignments.items():
-            assignment = np.frombuffer(zlib.decompress(packed), dtype=np.uint16).reshape(shape)  # [H,W]
+            assignment = np.frombuffer(zlib.decompress(packed), dtype=np.uint32).reshape(shape)  # [H,W]
             label_map = torch.from_numpy(class_of_mask[file_name][assignment])
             if file_name in self._pictures:
                 given, result = self._pictures[file_name]

@@ -22,7 +22,8 @@ from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources import CorrelationSource, MaskSource
 from cliptrase_d2.meta_arch.precision import autocast, check_finite, dtype_of
 from cliptrase_d2.meta_arch.settings import default_vocabulary, mask_source_of, method_of
-from cliptrase_d2.training_free.classify import Classification
+from cliptrase_d2.meta_arch.tiles import output_size, segment_in_tiles
+from cliptrase_d2.training_free.classify import Classification, class_scores
 from cliptrase_d2.training_free.method import Method, PatchScene
 from cliptrase_d2.training_free.proposals import MaskProposals
 from cliptrase_d2.training_free.regions import patch_regions
@@ -40,8 +41,9 @@ class CLIPtrase(nn.Module):
         text_encoder: words to text features, with `clip`.
         method: settings of the method.
         mask_source: where masks come from; None for the clusters of CLIP's own correlation.
-        window, stride: side and step of sliding windows in pixels, multiples of the patch size;
-            None to see every image as a whole.
+        window, stride: side and step of windows in pixels, multiples of the patch size; None to see every image as
+            a whole.
+        in_tiles: whether windows are images of their own, instead of parts of one correlation.
         vocabulary: classes of inputs that bring none; None if every input must.
         precision: arithmetic of the image tower, a key of `precision.PRECISIONS`.
         output_sem_seg: whether to return per-class scores at output size.
@@ -63,6 +65,7 @@ class CLIPtrase(nn.Module):
         mask_source: MaskSource | None = None,
         window: int | None = None,
         stride: int | None = None,
+        in_tiles: bool = False,
         vocabulary: Vocabulary | None = None,
         precision: str = "fp32",
         output_sem_seg: bool = False,
@@ -76,12 +79,14 @@ class CLIPtrase(nn.Module):
         if window is not None and stride is not None and stride > window:
             fix = "Lower it, for no window sees what lies between."
             raise InputError("TEST.STRIDE", f"{stride} pixels", f"at most TEST.WINDOW, {window}", fix)
+        if in_tiles and (window is None or stride is None):
+            raise InputError("in_tiles", f"window {window} and stride {stride}", "both, in pixels", "Give both.")
         self.clip = clip
         self.tower = tower
         self.text_encoder = text_encoder
         self.mask_source = mask_source or CorrelationSource(method)
         self.method = method
-        self.window, self.stride = window, stride
+        self.window, self.stride, self.in_tiles = window, stride, in_tiles
         self.vocabulary = vocabulary
         self.precision = dtype_of(precision)
         self.output_sem_seg = output_sem_seg
@@ -96,7 +101,7 @@ class CLIPtrase(nn.Module):
         clip, _ = load_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, seed=cfg.MODEL.CLIP.SEED)
         method = cfg.MODEL.CLIPTRASE
         cache = cfg.MODEL.CLIP.TEXT_CACHE
-        slides = cfg.TEST.PROTOCOL == "slide"
+        in_windows = cfg.TEST.PROTOCOL in ("slide", "tiles")
         return {
             "clip": clip,
             "tower": VisualTower(
@@ -113,8 +118,9 @@ class CLIPtrase(nn.Module):
             ),
             "method": method_of(cfg),
             "mask_source": mask_source_of(cfg),
-            "window": cfg.TEST.WINDOW if slides else None,
-            "stride": cfg.TEST.STRIDE if slides else None,
+            "window": cfg.TEST.WINDOW if in_windows else None,
+            "stride": cfg.TEST.STRIDE if in_windows else None,
+            "in_tiles": cfg.TEST.PROTOCOL == "tiles",
             "vocabulary": default_vocabulary(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
             "output_sem_seg": method.OUTPUT_SEM_SEG,
@@ -162,17 +168,22 @@ class CLIPtrase(nn.Module):
             ``sem_seg`` [C,H,W] if the model was told so, whose argmax is the label map. A refinement changes the
             label map and makes ``sem_seg`` its shares in [0,1]; masks and their logits stay those before it. If told
             so also ``assignment`` [H,W] int64, the mask of every pixel, and ``mask_features`` [Q,D], for which an
-            image without masks is one mask.
+            image without masks is one mask. Of an image in tiles no masks and their logits, see `segment_in_tiles`.
         Raises:
             InputError: no vocabulary from anywhere, an oracle without true labels, or features that are no numbers.
         """
+        if self.in_tiles and self.window is not None and self.stride is not None:
+            return segment_in_tiles(self._segment, batched_inputs, self.window, self.stride)
+        return self._segment(batched_inputs)
+
+    def _segment(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
         outputs: dict[int, dict[str, Tensor]] = {}
         for members in self._alike(batched_inputs):
             inputs = [batched_inputs[member] for member in members]
             text = self.text_features(inputs[0])
             images = self._prepare(inputs)
             scene = self.see(images, self._regions(inputs, images))
-            masks = self.mask_source(self.tower.pixels(images), scene, [_output_size(given) for given in inputs])
+            masks = self.mask_source(self.tower.pixels(images), scene, [output_size(given) for given in inputs])
             logits = self.method.word_logits(scene, text, self.clip.logit_scale.exp())
             named = self.method.classify(masks, logits, text)
             check_finite(scene.patches, inputs)  # here, for it makes a GPU's processor wait
@@ -191,7 +202,7 @@ class CLIPtrase(nn.Module):
             regions: [B,N] the true region of every patch; None but for an oracle.
         """
         grid = self._grid(images)
-        if self.window is None or self.stride is None:
+        if self.in_tiles or self.window is None or self.stride is None:
             return self._encode(images, grid, regions)
         window, stride = self.window // self.tower.patch_size, self.stride // self.tower.patch_size
         windows = Windows.cover(grid, window, stride)
@@ -250,7 +261,7 @@ class CLIPtrase(nn.Module):
         """Inputs that can go together, of one size, output size and vocabulary: padding would show in the results."""
         alike: dict[Hashable, list[int]] = {}
         for member, given in enumerate(batched_inputs):
-            key = given["image"].shape, _output_size(given), given.get("vocabulary")
+            key = given["image"].shape, output_size(given), given.get("vocabulary")
             alike.setdefault(key, []).append(member)
         return list(alike.values())
 
@@ -271,21 +282,10 @@ class CLIPtrase(nn.Module):
         if given.get("output_masks", True):
             output["pred_masks"] = masks.soft_masks()
         if self.output_sem_seg:
-            scores = refined.of_all(len(text.classes)) if refined else _class_scores(masks, named, logits, text)
-            output["sem_seg"] = scores
+            classes = len(text.classes)
+            output["sem_seg"] = (
+                refined.of_all(classes)
+                if refined
+                else class_scores(named, masks.assignment, logits, text.class_index, classes)
+            )
         return output
-
-
-def _class_scores(masks: MaskProposals, named: Classification, logits: Tensor, text: TextFeatures) -> Tensor:
-    """Scores [C,H,W] whose argmax is the label map: each mask's logits, or the pixels' where there is no mask."""
-    if len(masks):
-        return named.mask_logits.T[:, masks.assignment]  # [C,H,W]
-    size = (named.label_map.shape[0], named.label_map.shape[1])
-    words = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]  # [R,H,W]
-    scores = words.new_full((len(text.classes), *size), -torch.inf)
-    return scores.scatter_reduce(0, text.class_index[:, None, None].expand_as(words), words, "amax")
-
-
-def _output_size(inputs: dict[str, Any]) -> tuple[int, int]:
-    height, width = inputs["image"].shape[1:]
-    return inputs.get("height", height), inputs.get("width", width)

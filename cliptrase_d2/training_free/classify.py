@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cliptrase_d2.training_free.bilinear import region_weights, upsampled_argmax
@@ -60,6 +61,28 @@ def pixel_labels(logits: Tensor, class_index: Tensor, size: tuple[int, int]) -> 
         [B,H,W] int64, 0 to C-1.
     """
     return class_index[upsampled_argmax(logits, size)]
+
+
+def class_scores(
+    named: Classification, assignment: Tensor, logits: Tensor, class_index: Tensor, classes: int
+) -> Tensor:
+    """Scores whose argmax is the label map: each mask's logits, or the pixels' where there is no mask.
+
+    Args:
+        named: of one image.
+        assignment: [H,W] int64, the mask 0 to Q-1 of every pixel.
+        logits: [R,h,w].
+        class_index: [R] int64, the class of each word.
+        classes: number C of classes.
+    Returns:
+        [C,H,W].
+    """
+    if len(named.mask_logits):
+        return named.mask_logits.T[:, assignment]  # [C,H,W]
+    size = (assignment.shape[0], assignment.shape[1])
+    words = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]  # [R,H,W]
+    scores = words.new_full((classes, *size), -torch.inf)
+    return scores.scatter_reduce(0, class_index[:, None, None].expand_as(words), words, "amax")
 
 
 def vote(labels: Tensor, assignments: Sequence[Tensor], masks: Sequence[int], classes: int) -> list[Classification]:

@@ -30,7 +30,7 @@ class Windows:
     def cover(cls, grid: tuple[int, int], window: int, stride: int) -> Windows:
         """Windows of side `window` every `stride` patches; the last of a row or column ends with the image."""
         side = (min(window, grid[0]), min(window, grid[1]))
-        rows, columns = (_starts(length, inner, stride) for length, inner in zip(grid, side, strict=True))
+        rows, columns = (starts(length, inner, stride) for length, inner in zip(grid, side, strict=True))
         return cls(grid, side, tuple((row, column) for row in rows for column in columns))
 
     def patch_index(self, device: torch.device) -> Tensor:
@@ -70,6 +70,7 @@ def stitch_correlation(correlation: Tensor, windows: Windows) -> Tensor:
     return total.div_((inside.T @ inside).clamp_min_(1))  # [B,N,N], by how many windows saw both
 
 
-def _starts(length: int, window: int, stride: int) -> list[int]:
+def starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin, every `stride` along a side; the last ends with it."""
     last = length - window
     return [*range(0, last, stride), last]

@@ -73,7 +73,9 @@ def test_image_of_the_wanted_size_is_untouched(tmp_path: Path) -> None:
     assert torch.equal(mapper("whole")(files)["image"], pixels)
 
 
-@pytest.mark.parametrize(("protocol", "shape"), [("center_crop", (32, 32)), ("whole", (16, 64)), ("slide", (16, 64))])
+@pytest.mark.parametrize(
+    ("protocol", "shape"), [("center_crop", (32, 32)), ("whole", (16, 64)), ("slide", (16, 64)), ("tiles", (16, 64))]
+)
 def test_thinnest_image(tmp_path: Path, protocol: str, shape: tuple[int, int]) -> None:
     mapped = mapper(protocol)(record(tmp_path, 1, 1000))
     assert mapped["image"].shape == (3, *shape)
@@ -122,7 +124,7 @@ def test_exif_rotated_image_with_a_label_as_stored(tmp_path: Path) -> None:
 
 
 def test_unknown_protocol() -> None:
-    with pytest.raises(InputError, match="center_crop, whole, slide"):
+    with pytest.raises(InputError, match="center_crop, whole, slide, tiles"):
         mapper("centre_crop")
 
 

@@ -24,7 +24,7 @@ def test_center_crop_describes_the_crop_and_shows_it_as_it_is() -> None:
     assert (given["height"], given["width"]) == (32, 32)
 
 
-@pytest.mark.parametrize("name", ["whole", "slide"])
+@pytest.mark.parametrize("name", ["whole", "slide", "tiles"])
 def test_others_describe_the_image_and_show_it_at_size(name: str) -> None:
     protocol, image = Protocol(name, 32, 64, 16), photograph(50, 70)
     assert protocol.crop(image, BICUBIC, "a.jpg") is image
@@ -33,12 +33,21 @@ def test_others_describe_the_image_and_show_it_at_size(name: str) -> None:
     assert (given["height"], given["width"]) == (50, 70)
 
 
+def test_tiles_may_take_an_image_as_large_as_it_is() -> None:
+    image = photograph(50, 70)
+    given = Protocol("tiles", 0, 64, 16).model_input(image)
+    assert np.array_equal(given["image"].permute(1, 2, 0), np.array(image))
+    assert (given["height"], given["width"]) == (50, 70)
+    with pytest.raises(InputError, match=r"INPUT\.MIN_SIZE_TEST: 0 with patches of 16 pixels"):
+        Protocol("whole", 0, 64, 16)
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=", ".join(PROTOCOLS)):
-        Protocol("tiles", 32, 64, 16)
+        Protocol("crop", 32, 64, 16)
 
 
-@pytest.mark.parametrize("name", ["whole", "slide"])
+@pytest.mark.parametrize("name", ["whole", "slide", "tiles"])
 def test_a_point_of_a_whole_image_is_where_it_was(name: str) -> None:
     protocol = Protocol(name, 32, 64, 16)
     assert [protocol.place(point, (50, 70)) for point in ((0, 0), (69, 49))] == [(0, 0), (69, 49)]

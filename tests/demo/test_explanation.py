@@ -170,10 +170,11 @@ def test_half_precision_is_that_of_the_tower_alone(explanation: Explanation) -> 
     np.testing.assert_allclose(found.recovered, explanation.recovered, atol=0.05)
 
 
-def test_windows_are_refused() -> None:
-    model = tiny_segmenter(window=64, stride=32)
-    with pytest.raises(InputError, match=r"TEST\.PROTOCOL: slide.*whole or center_crop"):
-        explain(Segmenter(model=model, protocol="slide", short_side=96, max_size=256), PIXELS, (0, 0))
+@pytest.mark.parametrize("protocol", ["slide", "tiles"])
+def test_windows_are_refused(protocol: str) -> None:
+    model = tiny_segmenter(window=64, stride=32, in_tiles=protocol == "tiles")
+    with pytest.raises(InputError, match=rf"TEST\.PROTOCOL: {protocol}.*whole or center_crop"):
+        explain(Segmenter(model=model, protocol=protocol, short_side=96, max_size=256), PIXELS, (0, 0))
 
 
 def test_no_clustering_is_refused() -> None:

@@ -20,6 +20,7 @@ from cliptrase_d2.meta_arch import CLIPtrase
 from cliptrase_d2.training_free.method import Method
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.clip.tiny import register_tiny, tiny_clip
+from tests.meta_arch.tiny_segmenter import tiny_segmenter
 
 CLASSES = ["sky", "tree;bush", "road"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
@@ -85,6 +86,17 @@ def test_center_crop_hands_back_the_crop(model: CLIPtrase) -> None:
     expected = Image.fromarray(PIXELS).resize((44, 32), Image.Resampling.BICUBIC).crop((6, 0, 38, 32))
     np.testing.assert_array_equal(result.image, np.array(expected))
     assert result.label_map.shape == (32, 32)
+
+
+def test_tiles_hand_back_labels_and_no_masks() -> None:
+    model = tiny_segmenter(window=32, stride=16, in_tiles=True)
+    segmenter = Segmenter(model=model, protocol="tiles", short_side=0, max_size=64)
+    result = segmenter(PIXELS, CLASSES)
+    assert result.label_map.shape == (50, 70)
+    assert (result.masks.shape, result.mask_logits.shape) == ((0, 50, 70), (0, 3))
+    assert sum(part["area"] for part in result.to_coco()) == 50 * 70
+    assert len(result.to_instances()) == 0
+    assert repr(segmenter) == "Segmenter(CLIPtrase, tiles at the size of the image, cpu)"
 
 
 def test_it_says_what_it_is_and_where_it_runs(segmenter: Segmenter) -> None:

@@ -74,6 +74,16 @@ def test_files_of_words_backgrounds_and_folders(tmp_path: Path, capsys: pytest.C
     assert "Written to" in capsys.readouterr().out
 
 
+def test_an_image_in_tiles_has_no_masks_to_write(tmp_path: Path) -> None:
+    sizes = ("--opts", "INPUT.MIN_SIZE_TEST", "0", "TEST.WINDOW", "112", "TEST.STRIDE", "56")
+    words = (str(SCENES / "seen_010.webp"), "--classes", CLASSES, "--model", "emoji", "--protocol", "tiles")
+    assert str(run(*words, "--masks", "--output", str(tmp_path), *sizes)).startswith(
+        "error: --masks: with the protocol"
+    )
+    assert run(*words, "--json", "--output", str(tmp_path), *sizes) == 0
+    assert set(np.unique(read_label(tmp_path / "seen_010_labels.png"))) == {0, 1, 2}
+
+
 def test_ctrl_c_says_what_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,7 +100,7 @@ def test_the_first_bad_image_stops_the_run(dataset: str, tmp_path: Path) -> None
     assert not (tmp_path / "inference").exists()
 
 
-@pytest.mark.parametrize("protocol", ["center_crop", "whole", "slide"])
+@pytest.mark.parametrize("protocol", ["center_crop", "whole", "slide", "tiles"])
 def test_the_report_says_how_it_was_made(dataset: str, tmp_path: Path, protocol: str) -> None:
     cfg = tiny_config(tmp_path, "TEST.PROTOCOL", protocol, "TEST.SAVE_PREDICTIONS", "True")
     evaluate_dataset(cfg, tiny_segmenter(), dataset)
@@ -108,7 +108,7 @@ def test_the_report_says_how_it_was_made(dataset: str, tmp_path: Path, protocol:
     report = json.loads((folder / "metrics.json").read_text())
     expected = {"name": protocol, "short_side": 64}
     expected |= {} if protocol == "center_crop" else {"max_size": 128}
-    expected |= {"window": 64, "stride": 32} if protocol == "slide" else {}
+    expected |= {"window": 64, "stride": 32} if protocol in ("slide", "tiles") else {}
     assert report["protocol"] == expected
     assert len(report["config_hash"]) == 12
     assert "torch" in report["versions"]

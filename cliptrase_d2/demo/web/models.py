@@ -186,7 +186,7 @@ def _check(name: str, cfg: CfgNode) -> None:
     for key, given, refused, allowed in (
         ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, "SAN", f"{CLIPtrase.__name__}, whose steps are shown"),
         ("MODEL.CLIPTRASE.CLUSTERING", cfg.MODEL.CLIPTRASE.CLUSTERING, "none", "dbscan or hdbscan"),
-        ("TEST.PROTOCOL", cfg.TEST.PROTOCOL, "center_crop", "whole or slide, which see all of a photograph"),
+        ("TEST.PROTOCOL", cfg.TEST.PROTOCOL, "center_crop", "whole, slide or tiles, which see all of a photograph"),
     ):
         if given == refused:
             raise InputError("--models", f"{name} with {key} {given}", allowed, "Change it there, or with --opts.")

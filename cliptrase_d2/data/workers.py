@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from cliptrase_d2.interruption import interruption_before
 
 # What PyTorch says, wherever the process that waits for them is at that moment.
 _DEATH = re.compile(r"DataLoader worker \(pid[^)]*\)?[\d, ]*\) (?:is )?([^.]*)")
+
+_SOON = 1.0  # seconds; the system tells of a death within some milliseconds
 
 
 @contextmanager
@@ -33,12 +36,23 @@ def worker_deaths_explained(title: str) -> Iterator[None]:
         stop = interruption_before(error)
         if stop is not None:  # a signal to all processes
             raise stop from error
-        death = next(filter(None, (_DEATH.match(str(before)) for before in came_after(error))), None)
+        is_lost = isinstance(error, (ConnectionError, EOFError))  # what it had read can no longer be fetched from it
+        told = (_told_soon() if is_lost else None) or error
+        death = next(filter(None, (_DEATH.match(str(before)) for before in came_after(told))), None)
         if death is not None:
             raise _ended(title, death[1].strip()) from error
-        if isinstance(error, (ConnectionError, EOFError)):  # what it had read can no longer be fetched from it
+        if is_lost:
             raise _ended(title, str(error) or "its batch is lost") from error
         raise
+
+
+def _told_soon() -> RuntimeError | None:
+    """PyTorch's word of a death that came to light before it: waited for, or else it comes at some later line."""
+    try:
+        time.sleep(_SOON)
+    except RuntimeError as death:
+        return death
+    return None
 
 
 def _ended(title: str, how: str) -> InputError:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cliptrase_d2.data import workers
 from cliptrase_d2.data.loader import build_evaluation_loader
 from cliptrase_d2.data.workers import worker_deaths_explained
 from cliptrase_d2.errors import InputError
@@ -33,9 +34,21 @@ def test_what_pytorch_says_of_a_death_becomes_what_to_do(said: str) -> None:
     ("error", "said"),
     [(ConnectionResetError(104, "Connection reset by peer"), r"Connection reset"), (EOFError(), "its batch is lost")],
 )
-def test_a_batch_that_its_reader_can_no_longer_hand_over_is_a_death(error: Exception, said: str) -> None:
+def test_a_batch_that_its_reader_can_no_longer_hand_over_is_a_death(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    monkeypatch.setattr(workers, "_SOON", 0.0)
     with pytest.raises(InputError, match=f"reading scenes ended .*{said}"), worker_deaths_explained("scenes"):
         raise error
+
+
+def test_what_pytorch_says_a_moment_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tells(_: float) -> None:
+        raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(workers.time, "sleep", tells)
+    with pytest.raises(InputError, match=r"\(killed by signal: Killed\)"), worker_deaths_explained("scenes"):
+        raise ConnectionResetError(104, "Connection reset by peer")
 
 
 def _save_while_one_dies() -> None:

@@ -16,9 +16,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from tabulate import tabulate
@@ -57,7 +59,56 @@ def kind_of(config: str) -> str:
     return next((kind for kind in KINDS if Path(config).stem.endswith(kind)), Path(config).stem)
 
 
-def run(config: str, seed: int, folder: Path, options: Sequence[str], threads: int) -> None:
+def run_all(trainings: Sequence[tuple[str, int, Path]], options: Sequence[str], at_a_time: int) -> None:
+    """Train configurations with seeds into folders; where one fails, or at Ctrl-C, all end.
+
+    Raises:
+        InputError: a training failed.
+    """
+    threads = max(1, (os.cpu_count() or 1) // at_a_time)
+    processes = Processes()
+    with ThreadPoolExecutor(at_a_time) as pool:
+        jobs = [pool.submit(run, *training, options, threads, processes) for training in trainings]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
+            raise
+
+
+class Processes:
+    """Those that are running, to be ended together; none is started after that."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._has_ended = False
+        self._lock = threading.Lock()
+
+    def start(self, words: Sequence[str], environment: Mapping[str, str], output: BinaryIO) -> subprocess.Popen[bytes]:
+        """Start Python with words; what it writes goes to a file.
+
+        Raises:
+            CancelledError: all were ended.
+        """
+        with self._lock:
+            if self._has_ended:
+                raise CancelledError
+            command = [sys.executable, *words]
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Ask all to end."""
+        with self._lock:
+            self._has_ended = True
+            for process in self._started:
+                process.terminate()
+
+
+def run(config: str, seed: int, folder: Path, options: Sequence[str], threads: int, processes: Processes) -> None:
     """Train one configuration with one seed, unless that is done.
 
     Raises:
@@ -68,15 +119,10 @@ def run(config: str, seed: int, folder: Path, options: Sequence[str], threads: i
     folder.mkdir(parents=True, exist_ok=True)
     words = [str(ROOT / "train_net.py"), "--resume", "--config-file", config, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    with (folder / "console.txt").open("a", encoding="utf-8") as console:
-        done = subprocess.run(
-            [sys.executable, *words, "SEED", str(seed), "OUTPUT_DIR", str(folder)],
-            env=environment,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode:
+    words += ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
+    with (folder / "console.txt").open("ab") as console:
+        code = processes.start(words, environment, console).wait()
+    if code:
         last = (folder / "console.txt").read_text(encoding="utf-8").strip().splitlines()[-1:]
         raise InputError(config, f"seed {seed}: {' '.join(last)}", "a training that ends", f"See {folder}.")
 
@@ -177,15 +223,12 @@ def main() -> None:
         folders = {
             kind_of(config): [args.output / f"{kind_of(config)}_{s}" for s in args.seeds] for config in args.configs
         }
-        threads = max(1, (os.cpu_count() or 1) // args.jobs)
-        with ThreadPoolExecutor(args.jobs) as pool:
-            jobs = [
-                pool.submit(run, config, seed, folders[kind_of(config)][index], args.opts, threads)
-                for index, seed in enumerate(args.seeds)
-                for config in args.configs
-            ]
-            for job in jobs:
-                job.result()
+        trainings = [
+            (config, seed, folders[kind_of(config)][index])
+            for index, seed in enumerate(args.seeds)
+            for config in args.configs
+        ]
+        run_all(trainings, args.opts, args.jobs)
     except InputError as error:
         sys.exit(f"error: {error}")
     panels = {

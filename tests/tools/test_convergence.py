@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import threading
+import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -63,8 +68,8 @@ def test_the_table_says_when_the_cold_result_is_reached() -> None:
 
 def test_finished_runs_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "report.html").write_text("")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it was made again"))
-    convergence.run("any.yaml", 0, tmp_path, [], 1)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it was made again"))
+    convergence.run("any.yaml", 0, tmp_path, [], 1, convergence.Processes())
 
 
 def test_everything_is_written_from_finished_runs(tmp_path: Path) -> None:
@@ -85,7 +90,45 @@ def test_everything_is_written_from_finished_runs(tmp_path: Path) -> None:
         assert picture.width > 1000
 
 
-def test_a_training_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forked.instead_of_subprocesses(monkeypatch, tmp_path)
-    with pytest.raises(convergence.InputError, match="seed 3"):
-        convergence.run(str(tmp_path / "missing.yaml"), 3, tmp_path / "run", [], 1)
+@pytest.fixture
+def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, Path]]:
+    """Three in the place of train_net.py: the first takes a minute, the second fails, the third is to come after it."""
+    (tmp_path / "train_net.py").write_text(
+        "import pathlib, sys, time\n"
+        "folder = pathlib.Path(sys.argv[-1])\n"
+        "(folder / 'begun').touch()\n"
+        "if folder.name == '1':\n"
+        "    while not (folder.parent / '0' / 'begun').exists():\n"
+        "        time.sleep(0.01)\n"
+        "    sys.exit('error: no such class')\n"
+        "time.sleep(60)\n"
+        "(folder / 'report.html').touch()\n"
+    )
+    monkeypatch.setattr(convergence, "ROOT", tmp_path)
+    return [("scenes.yaml", seed, tmp_path / str(seed)) for seed in range(3)]
+
+
+def test_a_training_that_fails_is_named_and_ends_the_others(trainings: list[tuple[str, int, Path]]) -> None:
+    with pytest.raises(convergence.InputError, match=r"scenes\.yaml: seed 1: error: no such class"):
+        convergence.run_all(trainings, [], 2)
+    assert not [folder for _, _, folder in trainings if (folder / "report.html").exists()]
+
+
+def test_nothing_is_started_after_all_were_ended(trainings: list[tuple[str, int, Path]]) -> None:
+    processes = convergence.Processes()
+    processes.end()
+    with pytest.raises(CancelledError):
+        convergence.run(*trainings[0], [], 1, processes)
+
+
+def test_ctrl_c_ends_all_and_none_begins(trainings: list[tuple[str, int, Path]]) -> None:
+    def stop() -> None:
+        while not (trainings[0][2] / "begun").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(KeyboardInterrupt):
+        convergence.run_all([trainings[0], trainings[2]], [], 1)
+    assert not trainings[2][2].exists()
+    assert not (trainings[0][2] / "report.html").exists()

@@ -88,3 +88,6 @@ def test_what_a_shell_starts_in_the_background_has_no_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with clean_end():
         os.kill(os.getpid(), signal.SIGINT)
+        went_on = True
+    assert went_on
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

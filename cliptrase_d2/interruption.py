@@ -39,7 +39,8 @@ def clean_end(way_on: str = "") -> Iterator[None]:
         nonlocal received
         received = signal.Signals(number)
         # Processes that read end with this one. PyTorch would take each for an error, and raise it at any line.
-        signal.signal(signal.SIGCHLD, _no_news)
+        if hasattr(signal, "SIGCHLD"):  # not on Windows
+            signal.signal(signal.SIGCHLD, _no_news)
         raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -292,7 +292,7 @@ def _fingerprint(cfg: CfgNode, name: str, records: list[Any]) -> str:
 
 def _protocol(cfg: CfgNode) -> dict[str, Any]:
     protocol = {"name": cfg.TEST.PROTOCOL, "short_side": cfg.INPUT.MIN_SIZE_TEST}
-    if cfg.TEST.PROTOCOL != "center_crop":
+    if cfg.TEST.PROTOCOL != "center_crop" and cfg.INPUT.MIN_SIZE_TEST:
         protocol["max_size"] = cfg.INPUT.MAX_SIZE_TEST
     if cfg.TEST.PROTOCOL in ("slide", "tiles"):
         protocol |= {"window": cfg.TEST.WINDOW, "stride": cfg.TEST.STRIDE}

@@ -18,7 +18,12 @@ _KEPT, _SWEEP = 3600, 300  # seconds: how old a visitor's files get, and how oft
 _WAITING = 20  # questions; a further one is told that the queue is full
 # There is a page here, no interface for programs. Gradio's own preprocessing would open a photograph of any size.
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-_AT_WORK: dict[str, Any] = {**_PRIVATE, "concurrency_limit": 1, "concurrency_id": "model"}
+_AT_WORK: dict[str, Any] = {
+    **_PRIVATE,
+    "concurrency_limit": 1,
+    "concurrency_id": "model",
+    "trigger_mode": "always_last",  # what is asked while an answer is under way comes after it; Gradio would drop it
+}
 _EXPLAINING: dict[str, Any] = {**_AT_WORK, "show_progress": "minimal"}
 
 

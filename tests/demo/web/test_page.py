@@ -152,6 +152,15 @@ def test_the_keyboard_is_enough(desktop: Watched, scene_file: str) -> None:
     desktop.open_tab("Classes")
 
 
+def test_what_is_asked_while_an_answer_is_under_way_is_answered_after_it(desktop: Watched) -> None:
+    page = desktop.page
+    for words in ("lava, pig", "hamburger"):  # of the second nothing is waited for
+        page.locator("#classes textarea").fill(words)
+        page.locator("#segment").click()
+    page.locator("#right tbody th", has_text="hamburger").wait_for()
+    assert desktop.classes("right") == desktop.classes() == ["hamburger"]
+
+
 def test_what_is_typed_is_text(desktop: Watched) -> None:
     page = desktop.page
     words = ["<img src=x onerror=alert(1)>", "{{value}}", "${1+1}"]

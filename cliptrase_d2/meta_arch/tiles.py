@@ -16,7 +16,7 @@ from torch import Tensor
 from cliptrase_d2.training_free.windows import starts
 
 Segment = Callable[[Sequence[dict[str, Any]]], list[dict[str, Tensor]]]
-_PIXELS_TOGETHER = 2**20  # small tiles go several at a time, which keeps a GPU busy and is no more than a large one
+_PIXELS_TOGETHER = 2**20  # small tiles go several at a time, together no larger than a large one
 _OF_PIXELS = ("label_map", "sem_seg", "assignment")
 
 

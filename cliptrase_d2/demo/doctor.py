@@ -129,8 +129,9 @@ def _print_benchmarks(root: Path, keys: list[str], deep: bool, workers: int) -> 
             failed += _print_findings(benchmark.spec(root), workers, indent="    ")
     if remedies:
         print("\nWhat is not complete, once its archives are there (datasets/README.md says where to get them):")
+        longest = max(map(len, remedies))
         for remedy, helped in remedies.items():
-            print(f"  {remedy:<52}{', '.join(helped)}")
+            print(f"  {remedy:<{longest}}  {', '.join(helped)}")
     return min(failed, 1)
 
 

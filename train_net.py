@@ -11,9 +11,9 @@ import logging
 import sys
 from pathlib import Path
 
-from cliptrase_d2.errors import InputError, WriteError
-from cliptrase_d2.interruption import INTERRUPTED, clean_end
-from cliptrase_d2.whole_files import disk_faults_named, require_writable
+from cliptrase_d2.utils.atomic_files import require_writable, wrap_os_errors
+from cliptrase_d2.utils.errors import InputError, WriteError
+from cliptrase_d2.utils.interruption import INTERRUPTED, clean_end
 
 try:
     from cliptrase_d2.config import load_config
@@ -29,14 +29,14 @@ try:
     from cliptrase_d2.data.builtin import register_builtin
     from cliptrase_d2.data.custom import read_dataset_file
     from cliptrase_d2.data.register import register_spec
-    from cliptrase_d2.engine.device import resolve_device
-    from cliptrase_d2.engine.page import write_run_page
-    from cliptrase_d2.engine.systems import evaluate_runs, planned_runs
-    from cliptrase_d2.engine.trainer import NonFiniteLossError
-    from cliptrase_d2.engine.training import train
     from cliptrase_d2.evaluation.evaluator import metric_names
     from cliptrase_d2.evaluation.expected import read_expectations, verify
+    from cliptrase_d2.evaluation.run_page import write_run_page
+    from cliptrase_d2.evaluation.runs import evaluate_runs, planned_runs
     from cliptrase_d2.evaluation.summary import Results, Run, group_table, headline_table, place_of_results
+    from cliptrase_d2.san.trainer import NonFiniteLossError
+    from cliptrase_d2.san.training import train
+    from cliptrase_d2.segmenter.device import resolve_device
 except InputError as error:  # a Detectron2 that was asked for and is not there, or fails
     sys.exit(f"error: {error}")
 except KeyboardInterrupt:  # the imports take seconds
@@ -73,7 +73,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     without_gpu = resolve_device(cfg)
     cfg.freeze()
     require_writable(Path(cfg.OUTPUT_DIR), "OUTPUT_DIR")
-    with disk_faults_named(Path(cfg.OUTPUT_DIR)):
+    with wrap_os_errors(Path(cfg.OUTPUT_DIR)):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cliptrase_d2")
         logger.info(describe())
         if without_gpu:
@@ -85,7 +85,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def main(args: argparse.Namespace) -> None:
     """Set up, and do what is asked for."""
     cfg = setup(args)
-    with disk_faults_named(Path(cfg.OUTPUT_DIR)):  # of what other packages write there
+    with wrap_os_errors(Path(cfg.OUTPUT_DIR)):  # of what other packages write there
         work(cfg, args)
 
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cliptrase_d2.config import add_cliptrase_config
     from cliptrase_d2.data.register import register_dataset
-    from cliptrase_d2.demo.predictor import Segmenter
-    from cliptrase_d2.demo.result import SegmentationResult
+    from cliptrase_d2.segmenter.result import SegmentationResult
+    from cliptrase_d2.segmenter.segmenter import Segmenter
 
 __all__ = ["SegmentationResult", "Segmenter", "__version__", "add_cliptrase_config", "register_dataset"]
 
 _HOMES = {
-    "SegmentationResult": "cliptrase_d2.demo.result",
-    "Segmenter": "cliptrase_d2.demo.predictor",
+    "SegmentationResult": "cliptrase_d2.segmenter.result",
+    "Segmenter": "cliptrase_d2.segmenter.segmenter",
     "add_cliptrase_config": "cliptrase_d2.config",
     "register_dataset": "cliptrase_d2.data.register",
 }

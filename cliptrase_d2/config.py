@@ -79,7 +79,7 @@ def _add_method(cfg: CfgNode) -> None:
     method.BACKGROUND = []
     # Last block's attention (A.2): "qq_kk_vv" (CLIPtrase), "qq_kk" (SCLIP), "v" (MaskCLIP), "qk" (plain CLIP);
     # "clearclip" and "naclip", which also drop the block's residual and MLP; "gem", beside the last seven blocks;
-    # "own_patch", "cosine" and "cosine_oracle" of Table 1, the last of which looks at the labels (clip/attention.py).
+    # "own_patch", "cosine" and "cosine_oracle" of Table 1, the last of which looks at the labels.
     method.ATTENTION = "qq_kk_vv"
     # Block whose q, k, v are correlated (A.2), counted from the end: -2 is the last but one.
     method.CORRELATION_LAYER = -2
@@ -95,7 +95,7 @@ def _add_method(cfg: CfgNode) -> None:
     method.EPS = 0.7
     method.MIN_SAMPLES = 3
     # Derive both from the number of patches N instead: 0.05·√N and N/65. For images of any size.
-    method.RESOLUTION_FREE = False
+    method.ADAPTIVE_DBSCAN = False
     # HDBSCAN's smallest cluster, in patches, >= 2.
     method.MIN_CLUSTER_SIZE = 5
     # Enlargement of the cluster maps before the median filter, and the filter's side (odd; 1: none).
@@ -117,7 +117,7 @@ def _add_masks(cfg: CfgNode) -> None:
     masks = cfg.MODEL.MASKS = CfgNode()
     # Where masks come from: "scr", clusters of CLIP's own correlation; "backbone", those of another ViT's tokens
     # (Table 2); "sam", SAM's masks of these clusters; "sam_automatic", SAM's masks of a grid of points; or a source of
-    # your own (mask_sources/source.py). With MODEL.CLIPTRASE.CLUSTERING "none" there are no masks from anywhere.
+    # your own (mask_sources/base.py). With MODEL.CLIPTRASE.CLUSTERING "none" there are no masks from anywhere.
     masks.SOURCE = "scr"
     # "backbone": a ViT of timm with a class token, such as vit_base_patch16_224.dino; its cosines, without heads.
     masks.BACKBONE = "vit_base_patch14_dinov2.lvd142m"
@@ -188,15 +188,15 @@ def _add_training(cfg: CfgNode) -> None:
     # the same but for its random points.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Checkpoints that are kept, the newest; 0: all.
-    cfg.SOLVER.CHECKPOINTS_KEPT = 3
+    cfg.SOLVER.MAX_TO_KEEP = 3
 
 
 def _add_evaluation(cfg: CfgNode) -> None:
-    # Evaluate these systems, one after the other, and compare them in one table: names of engine/systems.py, such as
+    # Evaluate these systems, one after the other, and compare them in one table: names of evaluation/runs.py, such as
     # "clip", "sclip", "cliptrase_scr", "cliptrase"; one without clusters gets them by "+clusters", as in
     # "sclip+clusters". Each sets some keys of MODEL.CLIPTRASE, no other. Its results are in
     # OUTPUT_DIR/<system>/inference/. Empty: the configuration as it stands.
-    cfg.TEST.SYSTEMS = ()
+    cfg.TEST.METHODS = ()
     # "center_crop": a square of MIN_SIZE_TEST, labels cropped too (the paper's numbers); "whole": the whole image,
     # result at its original size; "slide": windows, result at original size (SCLIP's protocol); "tiles": windows that
     # are images of their own, for images of any size.

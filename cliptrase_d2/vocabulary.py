@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.user_files import CONTROL_CHARACTER
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.user_files import CONTROL_CHARACTER
 
 BACKGROUND_NAME = "background"
 SYNONYM_SEPARATOR = ";"
@@ -41,11 +41,11 @@ class Vocabulary:
         """
         for given in (classes, background):
             if isinstance(given, str):
-                came = f"one string, {given[:60]!r}"
-                raise InputError(where, came, "a list of class names", "Put the names in a list.")
+                got = f"one string, {given[:60]!r}"
+                raise InputError(where, got, "Put the names in a list.", allowed="a list of class names")
         words = [_split(name, where) for name in classes]
         if not words:
-            raise InputError(where, "no class", "at least one class name", "Name the classes to look for.")
+            raise InputError(where, "no class", "Name the classes to look for.", allowed="at least one class name")
         names = [synonyms[0] for synonyms in words]
         if background:
             names.append(BACKGROUND_NAME)
@@ -69,14 +69,14 @@ def _split(name: object, where: object) -> tuple[str, ...]:
     words = tuple(word.strip() for word in name.split(SYNONYM_SEPARATOR)) if isinstance(name, str) else ()
     # White space around a name is dropped by now; a tab inside it is often that of a table.
     if any(map(CONTROL_CHARACTER.search, words)):
-        came = f"the class name {str(name)[:60]!r} with a control character"
-        raise InputError(where, came, "letters, digits and signs", "Remove tabs and the like from the list.")
+        got = f"the class name {str(name)[:60]!r} with a control character"
+        raise InputError(where, got, "Remove tabs and the like from the list.", allowed="letters, digits and signs")
     if not words or not all(words):
         raise InputError(
             where,
             f"the class name {name!r}",
-            f"text, synonyms separated by {SYNONYM_SEPARATOR!r}, none of them empty",
             "Give every class a name (quote it in YAML if it reads as a number or as yes/no).",
+            allowed=f"text, synonyms separated by {SYNONYM_SEPARATOR!r}, none of them empty",
         )
     return words
 
@@ -89,14 +89,14 @@ def _refuse_duplicates(names: list[str], words: list[tuple[str, ...]], where: ob
                 raise InputError(
                     where,
                     f"the word {word!r} twice (in class {seen[word]!r} and in class {name!r})",
-                    "every word once, for a pixel cannot choose between equals",
                     "Remove one of them, or make them synonyms of one class with ';'.",
+                    allowed="every word once, for a pixel cannot choose between equals",
                 )
             seen[word] = name
     if len(set(names)) != len(names):
         raise InputError(
             where,
             f"a class named {BACKGROUND_NAME!r} besides background prompts",
-            "one or the other",
             "Remove the class, or give its words as background prompts.",
+            allowed="one or the other",
         )

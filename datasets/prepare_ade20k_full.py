@@ -21,8 +21,8 @@ from cliptrase_d2.data.images import read_image
 from cliptrase_d2.data.prepare.archives import Archive
 from cliptrase_d2.data.prepare.command import Options, run
 from cliptrase_d2.data.prepare.convert import Job, convert_all, write_label
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.utils.atomic_files import atomic_write
+from cliptrase_d2.utils.errors import InputError
 
 ARCHIVE = Archive("ADE20K_2021_17_01.zip", "https://groups.csail.mit.edu/vision/datasets/ADE20K (registration)")
 COUNT = 2000
@@ -52,7 +52,9 @@ def convert(image: Path, colours: Path, image_target: Path, label_target: Path) 
     """Write image and labels at their reduced size."""
     labels, pixels = class_indices(read_image(colours)), read_image(image)
     if labels.shape != pixels.shape[:2]:
-        raise InputError(colours, f"{labels.shape} pixels", f"{pixels.shape[:2]}, as {image}", "Unpack both again.")
+        raise InputError(
+            colours, f"{labels.shape} pixels", "Unpack both again.", allowed=f"{pixels.shape[:2]}, as {image}"
+        )
     size = reduced_size(labels.shape[1], labels.shape[0])
     # By OpenCV, as in MaskFormer: Pillow takes the nearest label at another place of each pixel.
     write_label(label_target, cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST))
@@ -63,7 +65,7 @@ def convert(image: Path, colours: Path, image_target: Path, label_target: Path) 
         reduced = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
         Image.fromarray(reduced).save(buffer, "JPEG", quality=QUALITY)
         whole = buffer.getvalue()
-    write_whole(image_target, lambda file: file.write(whole))
+    atomic_write(image_target, lambda file: file.write(whole))
 
 
 def pick(name: str) -> str | None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cliptrase_d2.data.emoji_scenes.files import SHIPPED, SHIPPED_SIZE, write_scenes
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.interruption import clean_end
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.interruption import clean_end
 
 SMALLEST = 16  # pixels; of a smaller scene nothing can be recognised
 

@@ -20,7 +20,7 @@ from cliptrase_d2.data.prepare.archives import Archive
 from cliptrase_d2.data.prepare.command import Options, run
 from cliptrase_d2.data.prepare.convert import class_indices
 from cliptrase_d2.data.prepare.pascal_context import AnnotatedImage, prepare_labels
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 LABELS = Archive("trainval.tar.gz", "https://cs.stanford.edu/~roozbeh/pascal-context/ or https://roozbehm.info")
 UNLABELLED = 65535
@@ -37,12 +37,14 @@ def read_numbers(path: Path) -> np.ndarray:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise InputError("scipy", "not installed", "SciPy", "Run pip install 'cliptrase_d2[prepare]'.") from error
+        raise InputError(
+            "scipy", "not installed", "Run pip install 'cliptrase_d2[prepare]'.", allowed="SciPy"
+        ) from error
     try:
         return loadmat(path)["LabelMap"].astype(np.int64)
     except Exception as error:  # SciPy raises of every kind on a broken file
-        came = f"unreadable ({type(error).__name__}: {error})"
-        raise InputError(path, came, "a .mat file with LabelMap", "Unpack the archive again.") from error
+        got = f"unreadable ({type(error).__name__}: {error})"
+        raise InputError(path, got, "Unpack the archive again.", allowed="a .mat file with LabelMap") from error
 
 
 def labels_of(image: AnnotatedImage, folder: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.archives import Archive, below
 from cliptrase_d2.data.prepare.command import Options, run
 from cliptrase_d2.data.prepare.convert import relabel_all
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 ARCHIVE = Archive(
     "VOCtrainval_11-May-2012.tar",
@@ -43,7 +43,7 @@ def prepare(options: Options) -> None:
     voc = options.root / "VOC2012"
     listed = voc / "ImageSets/Segmentation/val.txt"
     if not listed.is_file():
-        raise InputError(listed, "no such file in the archive", "the official archive", "Download it again.")
+        raise InputError(listed, "no such file in the archive", "Download it again.", allowed="the official archive")
     stems = listed.read_text(encoding="ascii").split()
     options.require(len(stems), COUNT, listed)
     raw = [voc / "SegmentationClass" / f"{stem}.png" for stem in stems]

@@ -34,8 +34,8 @@ nitpick_ignore_regex = [
     # Parts of models, which only `from_config` puts together.
     ("py:.*", r"cliptrase_d2\.(clip\.(visual|text|split_tower)|losses|side_adapter)\..*"),
     ("py:.*", r".*\._\w+"),
-    # Detectron2's, whose place the stand-in takes.
-    ("py:.*", r"cliptrase_d2\.d2\.standin\..*"),
+    # Detectron2's, whose place the fallback takes.
+    ("py:.*", r"cliptrase_d2\.d2\.fallback\..*"),
 ]
 smartquotes_action = "D"  # dashes, and quotes as they are
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
 from cliptrase_d2.data.images import read_image, read_label
-from cliptrase_d2.demo.explanation import explain
-from cliptrase_d2.demo.predictor import Segmenter
+from cliptrase_d2.segmenter.explanation import explain
+from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.visualization.explanation import Grouping, clustering_picture, correlation_picture
 from cliptrase_d2.visualization.legend import with_caption
 from cliptrase_d2.visualization.picture import evaluation_picture

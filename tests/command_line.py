@@ -19,7 +19,7 @@ import train_net
 from cliptrase_d2.d2 import setup_logger
 from tests.clip.tiny import register_tiny
 from tests.drawn_scenes import write_scenes
-from tests.meta_arch.tiny_segmenter import tiny_options
+from tests.pipeline.tiny_segmenter import tiny_options
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADLINE = {"pAcc", "mAcc", "fwIoU", "mIoU", "mAcc_all_classes", "mIoU_all_classes"}

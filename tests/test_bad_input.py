@@ -18,7 +18,7 @@ from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from tests.clip.tiny import tiny_clip
 from tests.command_line import HEADLINE, call, results, run, write_dataset
 from tests.drawn_scenes import CLASSES, write_scenes
-from tests.meta_arch.tiny_segmenter import tiny_options
+from tests.pipeline.tiny_segmenter import tiny_options
 
 Break = Callable[[Path], list[str]]
 
@@ -117,9 +117,9 @@ SETTINGS: dict[str, tuple[Break, str, str]] = {
     "key without value": (_options("TEST.PROTOCOL"), "TEST.PROTOCOL", "pairs of KEY and VALUE"),
     "unknown protocol": (_options("TEST.PROTOCOL", "crop"), "TEST.PROTOCOL", "center_crop, whole, slide"),
     "unknown reaction": (_options("TEST.ON_ERROR", "ignore"), "TEST.ON_ERROR", "stop or skip"),
-    "unknown system": (_options("TEST.SYSTEMS", "['clp']"), "TEST.SYSTEMS", "clip, maskclip, sclip"),
+    "unknown system": (_options("TEST.METHODS", "['clp']"), "TEST.METHODS", "clip, maskclip, sclip"),
     "system without clusters": (
-        _options("TEST.SYSTEMS", "['cliptrase']", "MODEL.CLIPTRASE.CLUSTERING", "none"),
+        _options("TEST.METHODS", "['cliptrase']", "MODEL.CLIPTRASE.CLUSTERING", "none"),
         "MODEL.CLIPTRASE.CLUSTERING", "dbscan or hdbscan",
     ),
     "expected result of nothing": (

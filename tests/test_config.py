@@ -11,22 +11,22 @@ import pytest
 import torch
 import yaml
 
-from cliptrase_d2.clip.attention import attention_named
 from cliptrase_d2.config import add_cliptrase_config, load_config
 from cliptrase_d2.d2 import CfgNode, build_model, get_cfg
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.register import register_dataset
-from cliptrase_d2.engine import evaluation
-from cliptrase_d2.engine.systems import planned_runs
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.evaluation import evaluate as evaluation
 from cliptrase_d2.evaluation.published import published_numbers
-from cliptrase_d2.meta_arch import CLIPtrase
-from cliptrase_d2.training_free.method import Method
+from cliptrase_d2.evaluation.runs import planned_runs
+from cliptrase_d2.methods.attention import attention_named
+from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.settings import Method
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
-from tests import test_config_san
 from tests.clip.tiny import register_tiny, tiny_clip
 from tests.drawn_scenes import CLASSES, write_scenes
-from tests.meta_arch.tiny_segmenter import tiny_config, tiny_segmenter
+from tests.pipeline.tiny_segmenter import tiny_config, tiny_segmenter
+from tests.san import test_config as test_config_san
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SLIDE = ("TEST.PROTOCOL", "slide")
@@ -45,7 +45,7 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
     ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan", lambda model: model.method.clustering, "hdbscan"),
     ("MODEL.CLIPTRASE.EPS", "1.25", lambda model: model.method.eps, 1.25),
     ("MODEL.CLIPTRASE.MIN_SAMPLES", "9", lambda model: model.method.min_samples, 9),
-    ("MODEL.CLIPTRASE.RESOLUTION_FREE", "True", lambda model: model.method.resolution_free, True),
+    ("MODEL.CLIPTRASE.ADAPTIVE_DBSCAN", "True", lambda model: model.method.adaptive_dbscan, True),
     ("MODEL.CLIPTRASE.MIN_CLUSTER_SIZE", "4", lambda model: model.method.min_cluster_size, 4),
     ("MODEL.CLIPTRASE.MASK_UPSAMPLE", "2", lambda model: model.method.mask_upsample, 2),
     ("MODEL.CLIPTRASE.MEDIAN_FILTER", "3", lambda model: model.method.median_filter, 3),
@@ -72,10 +72,10 @@ OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
     ("TEST.UNSUPERVISED_GROUPS", "2", lambda _, evaluator: getattr(evaluator, "num_groups", 0), 2),
     ("OUTPUT_DIR", "elsewhere", lambda _, evaluator: evaluator.folder.parts[0], "elsewhere"),
 ]
-# Of MODEL.MASKS: tested in tests/mask_sources/test_source.py.
+# Of MODEL.MASKS: tested in tests/mask_sources/test_base.py.
 OF_THE_MASKS = {f"MODEL.MASKS.{key}" for key in load_config().MODEL.MASKS}
 # Tested by name below.
-BY_NAME = {"TEST.SYSTEMS", "MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP.SEED", "MODEL.CLIPTRASE.BACKGROUND"}
+BY_NAME = {"TEST.METHODS", "MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP.SEED", "MODEL.CLIPTRASE.BACKGROUND"}
 
 
 def _keys(cfg: CfgNode, prefix: str = "") -> set[str]:
@@ -158,7 +158,7 @@ def test_windows_are_those_of_the_protocol(tmp_path: Path, protocol: str, window
 
 
 def test_systems_take_the_place_of_the_configurations_own_method(tmp_path: Path) -> None:
-    names = ("TEST.SYSTEMS", "('clip', 'sclip')", "DATASETS.TEST", "('voc',)")
+    names = ("TEST.METHODS", "('clip', 'sclip')", "DATASETS.TEST", "('voc',)")
     runs = planned_runs(tiny_config(tmp_path, *names))
     assert [cfg.MODEL.CLIPTRASE.ATTENTION for cfg in runs.values()] == ["qk", "qq_kk"]
 

@@ -15,7 +15,7 @@ CONFIG = str(ROOT / "configs" / "emoji_scenes.yaml")
 
 def compared_systems() -> list[str]:
     """What the configuration compares, of which the README shows every one."""
-    return list(load_config(CONFIG).TEST.SYSTEMS)
+    return list(load_config(CONFIG).TEST.METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -70,5 +70,5 @@ def test_no_network_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     words = ["--eval-only", "--config-file", CONFIG, "OUTPUT_DIR", str(tmp_path), "DATALOADER.NUM_WORKERS", "0"]
-    short = ["TEST.SYSTEMS", "['clip']", "TEST.EXPECTED_RESULTS", "[]", "DATASETS.TEST", "('emoji_scenes_held_out',)"]
+    short = ["TEST.METHODS", "['clip']", "TEST.EXPECTED_RESULTS", "[]", "DATASETS.TEST", "('emoji_scenes_held_out',)"]
     assert call(monkeypatch, *words, *short) == ""

@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from cliptrase_d2.d2 import SIDE, CfgNode
+from cliptrase_d2.d2 import BACKEND, CfgNode
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import dataset_labels, register_dataset
-from cliptrase_d2.engine.build import build_segmenter
-from cliptrase_d2.engine.evaluation import evaluate_dataset
+from cliptrase_d2.evaluation.evaluate import evaluate_dataset
+from cliptrase_d2.segmenter.build import build_segmenter
 from tests.drawn_scenes import CLASSES, draw_scene, write_scenes
-from tests.meta_arch.tiny_segmenter import tiny_config
+from tests.pipeline.tiny_segmenter import tiny_config
 
-if SIDE != "detectron2":
-    pytest.skip("these tests are for Detectron2, and the stand-in runs", allow_module_level=True)
+if BACKEND != "detectron2":
+    pytest.skip("these tests are for Detectron2, and the fallback runs", allow_module_level=True)
 
 SEM_SEG = ("MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "True")
 

@@ -11,12 +11,12 @@ import torch
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
 from cliptrase_d2.data.register import register_dataset
-from cliptrase_d2.engine.build import build_segmenter
-from cliptrase_d2.engine.evaluation import evaluate_dataset
-from cliptrase_d2.engine.parts import InParts
+from cliptrase_d2.evaluation.evaluate import evaluate_dataset
+from cliptrase_d2.segmenter.build import build_segmenter
+from cliptrase_d2.utils.oom_retry import OOMRetry
 from tests.command_line import ROOT
-from tests.meta_arch.tiny_san import tiny_san_config
-from tests.meta_arch.tiny_segmenter import VOCABULARY, scene
+from tests.pipeline.tiny_segmenter import VOCABULARY, scene
+from tests.san.tiny_san import tiny_san_config
 
 SCENES = ROOT / "datasets" / "emoji_scenes"
 BASE = ("MODEL.DEVICE", "cpu", "SEED", "3", "TEST.EXPECTED_RESULTS", "[]", "TEST.SAVE_OVERLAYS", "0")
@@ -56,7 +56,7 @@ def test_san_gives_an_image_what_it_has_alone_whatever_the_sizes_beside_it(tmp_p
     inputs = [{"image": scene(index, *size), "vocabulary": VOCABULARY} for index, size in enumerate(sizes)]
     together = {
         member: output
-        for members, outputs in InParts(model)(inputs)
+        for members, outputs in OOMRetry(model)(inputs)
         for member, output in zip(members, outputs, strict=True)
     }
     for index, given in enumerate(inputs):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cliptrase_d2.clip.embedded import NAME, TAG, WEIGHTS
-from cliptrase_d2.clip.load import load_clip, tokenizer_for
+from cliptrase_d2.clip.load import get_tokenizer, load_clip
 from cliptrase_d2.clip.open_clip_modules import pixel_statistics
 from cliptrase_d2.data.emoji_scenes.names import HELD_OUT, SEEN_THINGS, STUFF, THINGS
 from cliptrase_d2.data.emoji_scenes.scene import Layout, Thing, draw
@@ -34,7 +34,7 @@ def _top1(names: tuple[str, ...], pictures: int) -> float:
     shown = [names[index % len(names)] for index in range(pictures)]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in pixel_statistics(model.visual))
     images = (torch.stack([_one_thing(name, index) for index, name in enumerate(shown)]) - mean) / std
-    texts = tokenizer_for(NAME)([f"a photo of a {name}." for name in THINGS])
+    texts = get_tokenizer(NAME)([f"a photo of a {name}." for name in THINGS])
     similarity = model.encode_image(images, normalize=True) @ model.encode_text(texts, normalize=True).T
     return float(
         np.mean([THINGS[best] == name for best, name in zip(similarity.argmax(1).tolist(), shown, strict=True)])

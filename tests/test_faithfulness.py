@@ -20,10 +20,10 @@ from torch import Tensor
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.mapper import EvaluationMapper
-from cliptrase_d2.engine.build import build_segmenter
-from cliptrase_d2.meta_arch import CLIPtrase
-from cliptrase_d2.training_free.correlation import self_correlation
-from cliptrase_d2.training_free.method import PatchScene
+from cliptrase_d2.pipeline.correlation import self_correlation
+from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.settings import PatchScene
+from cliptrase_d2.segmenter.build import build_segmenter
 from cliptrase_d2.vocabulary import Vocabulary
 
 NAME = "ViT-B-16-quickgelu"

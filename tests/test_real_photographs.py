@@ -23,7 +23,7 @@ SIZES = {  # what the model sees; small, for random weights learn nothing from m
 # No trained weights are at hand: seeded random ones show that everything runs, not how well it segments.
 OPTIONS = (
     *("MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEMPLATES", "simple"),
-    *("MODEL.DEVICE", "cpu", "MODEL.CLIPTRASE.RESOLUTION_FREE", "True", "DATALOADER.NUM_WORKERS", "0"),
+    *("MODEL.DEVICE", "cpu", "MODEL.CLIPTRASE.ADAPTIVE_DBSCAN", "True", "DATALOADER.NUM_WORKERS", "0"),
     *("TEST.BATCH_SIZE", "2", "TEST.SAVE_PREDICTIONS", "True"),
 )
 pytestmark = pytest.mark.slow

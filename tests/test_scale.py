@@ -22,7 +22,7 @@ COMMAND = (str(forked.ROOT / "train_net.py"), "--eval-only", "--config-file", "c
 DATASET, COUNT = "emoji_scenes_held_out", 24
 OPTIONS = (
     *("DATASETS.TEST", f"('{DATASET}',)"),
-    *("TEST.SYSTEMS", "()", "TEST.EXPECTED_RESULTS", "[]", "TEST.SAVE_PREDICTIONS", "False"),
+    *("TEST.METHODS", "()", "TEST.EXPECTED_RESULTS", "[]", "TEST.SAVE_PREDICTIONS", "False"),
     *("TEST.SAVE_OVERLAYS", "0", "TEST.BATCH_SIZE", "5", "DATALOADER.NUM_WORKERS", "0"),
 )
 # Writes progress after every batch, and stops at the third until it is killed.

@@ -19,7 +19,7 @@ from cliptrase_d2.d2 import safe_checkpoint
 from cliptrase_d2.data.custom import read_dataset_file
 from cliptrase_d2.data.images import read_image
 from cliptrase_d2.data.register import load_records
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from tests.command_line import run, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +29,7 @@ FILES += [ROOT / "train_net.py"]
 # Calls that could run what they are given, and the only places that may have them, each with its reason there.
 ALLOWED = {
     "pickle.loads": {"cliptrase_d2/data/loader.py", "cliptrase_d2/data/packed_batch.py"},
-    "yaml.load": {"cliptrase_d2/plain_yaml.py"},
+    "yaml.load": {"cliptrase_d2/utils/plain_yaml.py"},
     "torch.export.load": {"cliptrase_d2/export/formats.py"},
 }
 FORBIDDEN = {

@@ -19,7 +19,7 @@ from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from tests import forked
 from tests.command_line import HEADLINE, call, results, run, run_process, wrapper, write_dataset
 from tests.drawn_scenes import CLASSES, draw_scene
-from tests.meta_arch.tiny_segmenter import tiny_options
+from tests.pipeline.tiny_segmenter import tiny_options
 
 
 def test_two_data_sets_from_the_command_line(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_systems_are_compared_in_one_table(
 ) -> None:
     groups = {"things": list(CLASSES[3:]), "stuff": list(CLASSES[:3])}
     first, second = write_dataset(tmp_path / "first", 2, groups=groups), write_dataset(tmp_path / "second", 2)
-    systems = ("TEST.SYSTEMS", "['clip', 'cliptrase']", "TEST.SAVE_OVERLAYS", "1")
+    systems = ("TEST.METHODS", "['clip', 'cliptrase']", "TEST.SAVE_OVERLAYS", "1")
     assert run(monkeypatch, first, *systems, flags=("--dataset", str(second))) == ""
     output = first.parent / "output"
     one, two = (yaml.safe_load(dataset.read_text())["name"] for dataset in (first, second))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
 
@@ -72,7 +72,7 @@ def test_a_name_that_is_no_name_is_refused(name: object) -> None:
     with pytest.raises(InputError) as caught:
         Vocabulary.parse(["dog", name], where="classes.txt")  # type: ignore[list-item]
     assert caught.value.where == "classes.txt"
-    assert repr(name) in caught.value.came
+    assert repr(name) in caught.value.got
 
 
 def test_a_background_prompt_that_is_no_name_is_refused() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cliptrase_d2 import SegmentationResult, Segmenter, __version__, register_dataset
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 WORDS = ["soccer ball", "red book;book", "water"]
 

@@ -23,22 +23,13 @@ from torch import Tensor
 
 from cliptrase_d2.clip.open_clip_modules import joint_width
 from cliptrase_d2.config import load_config
-from cliptrase_d2.engine.build import build_cliptrase
-from cliptrase_d2.engine.profiling import (
-    STAGES,
-    Clock,
-    blocks,
-    device_title,
-    peak_megabytes,
-    random_text,
-    timed,
-    write_report,
-)
-from cliptrase_d2.interruption import clean_end
-from cliptrase_d2.meta_arch import CLIPtrase
-from cliptrase_d2.meta_arch.precision import PRECISIONS
-from cliptrase_d2.training_free.refinement import REFINEMENTS
+from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.refinement import REFINEMENTS
+from cliptrase_d2.segmenter.build import build_cliptrase
+from cliptrase_d2.utils.interruption import clean_end
+from cliptrase_d2.utils.precision import PRECISIONS
 from cliptrase_d2.vocabulary import Vocabulary
+from tools.profiling import STAGES, Clock, blocks, device_title, peak_megabytes, random_text, timed, write_report
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -64,7 +55,7 @@ def build(args: argparse.Namespace) -> CLIPtrase:
         "MODEL.CLIP.NAME": args.model,
         "MODEL.CLIP.PRETRAINED": args.pretrained,
         "MODEL.CLIP.PRECISION": args.precision,
-        "MODEL.CLIPTRASE.RESOLUTION_FREE": "True",
+        "MODEL.CLIPTRASE.ADAPTIVE_DBSCAN": "True",
         "MODEL.CLIPTRASE.REFINEMENT": args.refinement,
         "MODEL.DEVICE": args.device,
     }

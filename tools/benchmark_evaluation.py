@@ -34,13 +34,13 @@ from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode, DatasetCatalog
 from cliptrase_d2.data.loader import EvaluationLoader
 from cliptrase_d2.data.register import register_dataset
-from cliptrase_d2.engine.build import build_cliptrase
-from cliptrase_d2.engine.evaluation import evaluate_dataset
-from cliptrase_d2.engine.profiling import STAGES, Clock, blocks, device_title, random_text, timed, write_report
+from cliptrase_d2.evaluation.evaluate import evaluate_dataset
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
-from cliptrase_d2.interruption import clean_end
-from cliptrase_d2.meta_arch import CLIPtrase
-from cliptrase_d2.meta_arch.precision import PRECISIONS
+from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.segmenter.build import build_cliptrase
+from cliptrase_d2.utils.interruption import clean_end
+from cliptrase_d2.utils.precision import PRECISIONS
+from tools.profiling import STAGES, Clock, blocks, device_title, random_text, timed, write_report
 
 PARTS = (*STAGES, "metrics", "reading", "rest")  # of an evaluation's time; reading is what of it is waited for
 _SHAPE = (375, 500)  # of a photograph of PASCAL VOC
@@ -93,7 +93,7 @@ def configuration(args: argparse.Namespace, folder: Path, size: int, batch: int,
         "MODEL.CLIP.NAME": args.model,
         "MODEL.CLIP.PRETRAINED": args.pretrained,
         "MODEL.CLIP.PRECISION": precision,
-        "MODEL.CLIPTRASE.RESOLUTION_FREE": "True",
+        "MODEL.CLIPTRASE.ADAPTIVE_DBSCAN": "True",
         "MODEL.DEVICE": args.device,
         "TEST.PROTOCOL": "center_crop",
         "TEST.BATCH_SIZE": str(batch),

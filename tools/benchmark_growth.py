@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cliptrase_d2.clip.tokens import TextFeatures
-from cliptrase_d2.engine.profiling import blocks, device_title, peak_megabytes, write_report
-from cliptrase_d2.interruption import clean_end
-from cliptrase_d2.training_free.correlation import self_correlation, suppress_global_patches
-from cliptrase_d2.training_free.method import Method, PatchScene
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.pipeline.correlation import self_correlation, suppress_global_patches
+from cliptrase_d2.pipeline.settings import Method, PatchScene
+from cliptrase_d2.utils.atomic_files import atomic_write
+from cliptrase_d2.utils.interruption import clean_end
+from tools.profiling import blocks, device_title, peak_megabytes, write_report
 
-SIDES = (14, 21, 32, 40, 48, 56, 64)  # of a square grid; 64² = 4096 patches are an image of 1024² pixels
+BACKENDS = (14, 21, 32, 40, 48, 56, 64)  # of a square grid; 64² = 4096 patches are an image of 1024² pixels
 CLASSES = (20, 171, 847, 2500, 10000)
 MASKS = (5, 20, 80, 320)
 GRID, PIXELS = (40, 80), (1024, 2048)  # two megapixels, which the model sees at 640×1280
@@ -39,7 +39,7 @@ _PATCH = 16
 def parse_arguments() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sides", type=int, nargs="+", default=list(SIDES), help="patches on a side of the grid")
+    parser.add_argument("--sides", type=int, nargs="+", default=list(BACKENDS), help="patches on a side of the grid")
     parser.add_argument("--classes", type=int, nargs="+", default=list(CLASSES))
     parser.add_argument("--masks", type=int, nargs="+", default=list(MASKS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +71,7 @@ def words_of(count: int, device: str) -> TextFeatures:
 def with_patches(side: int, device: str, repeats: int) -> dict[str, Any]:
     """Correlation, clustering, masks and naming of 171 classes, on a square grid."""
     grid, pixels = (side, side), (side * _PATCH, side * _PATCH)
-    method, scale = Method(resolution_free=True), torch.tensor(100.0, device=device)
+    method, scale = Method(adaptive_dbscan=True), torch.tensor(100.0, device=device)
     heads = torch.randn(3, 1, _HEADS, side * side + 1, _HEAD_WIDTH, device=device)
     scene, labels = scene_of(grid, 20, device)
     text = words_of(171, device)
@@ -88,7 +88,7 @@ def with_patches(side: int, device: str, repeats: int) -> dict[str, Any]:
 @torch.inference_mode()
 def with_classes(count: int, device: str, repeats: int) -> dict[str, Any]:
     """Naming 20 masks of two megapixels."""
-    method, scale = Method(resolution_free=True), torch.tensor(100.0, device=device)
+    method, scale = Method(adaptive_dbscan=True), torch.tensor(100.0, device=device)
     scene, labels = scene_of(GRID, 20, device)
     masks, text = method.propose(scene, labels, PIXELS), words_of(count, device)
     naming = lambda: method.classify(masks, method.word_logits(scene, text, scale), text)  # noqa: E731
@@ -98,7 +98,7 @@ def with_classes(count: int, device: str, repeats: int) -> dict[str, Any]:
 @torch.inference_mode()
 def with_masks(count: int, device: str, repeats: int) -> dict[str, Any]:
     """Making masks of two megapixels, without and with their soft maps."""
-    method = Method(resolution_free=True)
+    method = Method(adaptive_dbscan=True)
     scene, labels = scene_of(GRID, count, device)
     jobs = {
         "masks": lambda: method.propose(scene, labels, PIXELS),
@@ -160,7 +160,7 @@ def draw(growth: dict[str, list[dict[str, Any]]], path: Path) -> None:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
-    write_whole(path, lambda target: target.write(file.getvalue()))
+    atomic_write(path, lambda target: target.write(file.getvalue()))
 
 
 def main() -> None:

@@ -22,13 +22,13 @@ from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.data.benchmarks import BENCHMARKS, Benchmark, benchmark_of, benchmark_root
 from cliptrase_d2.data.inspection import benchmark_state
-from cliptrase_d2.engine.systems import SYSTEMS
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.comparison import EVALUATED, Entry, csv_table, markdown_table, with_averages
 from cliptrase_d2.evaluation.evaluator import results_folder
 from cliptrase_d2.evaluation.published import PUBLISHED_PROTOCOL, published_numbers, published_source
-from cliptrase_d2.interruption import clean_end
-from cliptrase_d2.whole_files import write_whole_text
+from cliptrase_d2.evaluation.runs import SYSTEMS
+from cliptrase_d2.utils.atomic_files import atomic_write_text
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.interruption import clean_end
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = [key for key in BENCHMARKS if not key.endswith("_paper")]
@@ -80,7 +80,7 @@ def plan(args: argparse.Namespace, key: str) -> Plan:
     size = ["INPUT.MIN_SIZE_TEST", str(args.size)] if args.size and not is_crop else []
     systems = str(list(args.systems))
     # What a configuration expects is compared here, so that a difference is no failure.
-    ours = ["TEST.SYSTEMS", systems, "TEST.EXPECTED_RESULTS", "[]", "OUTPUT_DIR", str(args.output / f"{key}_{variant}")]
+    ours = ["TEST.METHODS", systems, "TEST.EXPECTED_RESULTS", "[]", "OUTPUT_DIR", str(args.output / f"{key}_{variant}")]
     options = [*size, *args.opts, *ours]
     cfg = load_config(ROOT / config, options)
     benchmark = benchmark_of(cfg.DATASETS.TEST[0])
@@ -140,7 +140,7 @@ def write(output: Path, cfg: CfgNode, found: Sequence[Entry]) -> str:
     rows = with_averages(found, len(PUBLISHED))
     text = document(cfg, rows)
     for name, content in (("comparison.md", text), ("comparison.csv", csv_table(rows))):
-        write_whole_text(output / name, content)
+        atomic_write_text(output / name, content)
     return text
 
 

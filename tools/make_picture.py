@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
-from cliptrase_d2.demo.explanation import explain
-from cliptrase_d2.demo.predictor import Segmenter
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.segmenter.explanation import explain
+from cliptrase_d2.segmenter.segmenter import Segmenter
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.legend import with_caption
 from cliptrase_d2.visualization.overlay import labels_at_size
 from cliptrase_d2.visualization.picture import labelled_picture

@@ -23,10 +23,10 @@ from cliptrase_d2.clip.embedded import NAME, WEIGHTS
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS
-from cliptrase_d2.engine.systems import SYSTEMS, planned_runs
 from cliptrase_d2.evaluation.evaluator import results_folder
+from cliptrase_d2.evaluation.runs import SYSTEMS, planned_runs
 from cliptrase_d2.evaluation.summary import Run
-from cliptrase_d2.interruption import clean_end
+from cliptrase_d2.utils.interruption import clean_end
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "RESULTS.md"
@@ -59,7 +59,7 @@ TABLES = {
     "ablation": Table("All scenes, the rows of Table 1", config="configs/ablations/table1_emoji_scenes.yaml"),
     "hdbscan": Table(
         "All scenes, clusters by HDBSCAN",
-        ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan", "TEST.SYSTEMS", "['cliptrase']", *NOT_EXPECTED),
+        ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan", "TEST.METHODS", "['cliptrase']", *NOT_EXPECTED),
     ),
     "pamr": Table(
         "All scenes, label maps refined by colours (PAMR)", ("MODEL.CLIPTRASE.REFINEMENT", "pamr", *NOT_EXPECTED)
@@ -71,7 +71,7 @@ TABLES = {
         "Each split",
         (
             *("DATASETS.TEST", str(tuple(f"emoji_scenes_{split}" for split in SPLITS))),
-            *("TEST.SYSTEMS", "['clip', 'sclip', 'cliptrase']", *NOT_EXPECTED),
+            *("TEST.METHODS", "['clip', 'sclip', 'cliptrase']", *NOT_EXPECTED),
         ),
     ),
 }
@@ -96,7 +96,7 @@ class Study(NamedTuple):
 STUDIES = {
     "clusterings": Study(
         "Sizes of the image and ways of clustering",
-        ("tools/compare_clustering.py", "--output", "output/results/clustering.md"),
+        ("experiments/compare_clustering.py", "--output", "output/results/clustering.md"),
         "output/results/clustering.md",
         "On these scenes a radius of 0.5 to 0.7 serves all three sizes, so they do not show the growth with √N that\n"
         "the paper's two settings suggest: the resolution-free rule, made for whole photographs, is no gain here. No\n"
@@ -104,7 +104,7 @@ STUDIES = {
     ),
     "global_patches": Study(
         "Global patches, layer by layer",
-        ("tools/global_patches.py", "--no-plot", "--output", "output/results/global_patches"),
+        ("experiments/global_patches.py", "--no-plot", "--output", "output/results/global_patches"),
         "output/results/global_patches/global_patches.md",
         "The supplement's pattern (A.1) in small: strongest in the last block but one, weaker in the last. The cosine\n"
         "correlation has no such columns. Taking the class token's row away raises the share a little: left are\n"

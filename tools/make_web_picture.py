@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from cliptrase_d2.demo.web import command
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.web import command
 
 _MOMENT = 120_000  # milliseconds until the page must be there
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cliptrase_d2.clip.torchscript import activation_in_code, is_torchscript, read_torchscript
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.user_files import fault_of
-from cliptrase_d2.weights_files import check_zip, fault_in
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.user_files import fault_of
+from cliptrase_d2.utils.weights_files import check_zip, fault_in
 
 FORMATS = "OpenAI's JIT archive, an open_clip .pt/.bin state dict, or .safetensors"
 # Entries that only OpenAI's own state dicts have.
@@ -51,7 +51,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     fault = fault_of(path)
     if fault:
-        raise InputError(path, fault, FORMATS, "Check the path.")
+        raise InputError(path, fault, "Check the path.", allowed=FORMATS)
     try:
         content, kind = _read(path)
     except Exception as error:  # a damaged file can make its reader fail in any way, and all mean the same
@@ -62,12 +62,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             path,
             f"no tensors ({kind} with {type(content).__name__})",
-            FORMATS,
             "Pass the file of a trained CLIP model.",
+            allowed=FORMATS,
         )
     fault = fault_in(tensors)
     if fault:
-        raise InputError(path, fault, "weights that are plain, finite numbers", "Download or save it again.")
+        raise InputError(path, fault, "Download or save it again.", allowed="weights that are plain, finite numbers")
     if all(name.startswith(_DATA_PARALLEL) for name in tensors):  # saved while wrapped for several GPUs
         tensors = {name.removeprefix(_DATA_PARALLEL): value for name, value in tensors.items()}
     quick_gelu, reason = _activation(path, kind, tensors)
@@ -112,10 +112,13 @@ def _unreadable(path: Path, error: Exception) -> InputError:
         return InputError(
             path,
             f"a pickle that names {code[1]}, which could run code",
-            f"files with nothing but tensors: {FORMATS}",
             "It was not executed. Get the weights from a source that you trust, as .safetensors or as a state dict.",
+            allowed=f"files with nothing but tensors: {FORMATS}",
         )
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return InputError(
-        path, f"a file that cannot be read ({reason[:120]})", FORMATS, "It may be truncated: copy or download it again."
+        path,
+        f"a file that cannot be read ({reason[:120]})",
+        "It may be truncated: copy or download it again.",
+        allowed=FORMATS,
     )

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from cliptrase_d2.clip.checkpoint import Checkpoint, read_checkpoint
 from cliptrase_d2.clip.open_clip_modules import check_supported, set_pixel_statistics
-from cliptrase_d2.clip.source import Source, find_source, model_config
 from cliptrase_d2.clip.token_rows import expand_token_rows
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.clip.weights_source import Source, find_source, model_config
+from cliptrase_d2.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 _SHOWN = 5  # names in a message
@@ -99,7 +99,7 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0) -> tuple[CLIP, LoadR
     return model.eval().requires_grad_(False), report
 
 
-def tokenizer_for(name: str) -> SimpleTokenizer:
+def get_tokenizer(name: str) -> SimpleTokenizer:
     """The tokenizer of a model; a part of open_clip, so nothing is downloaded.
 
     Raises:
@@ -110,8 +110,8 @@ def tokenizer_for(name: str) -> SimpleTokenizer:
         raise InputError(
             f"CLIP model {name!r}",
             f"the tokenizer {text['hf_tokenizer_name']!r} of another library",
-            "CLIP's own tokenizer",
             "Choose a model such as ViT-B-16, ViT-L-14 or ViT-H-14.",
+            allowed="CLIP's own tokenizer",
         )
     return SimpleTokenizer(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
 
@@ -199,8 +199,8 @@ def _refuse_other_architecture(wanted: dict[str, Tensor], tensors: dict[str, Ten
         raise InputError(
             source.path,
             "the weights of another model; " + "; ".join(f"{label}: {_some(names)}" for label, names in found if names),
-            "a checkpoint of the named CLIP model",
             f"Name the model that the file belongs to. It holds {_some(list(tensors))}.",
+            allowed="a checkpoint of the named CLIP model",
         )
 
 

@@ -21,7 +21,7 @@ from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer, VisionTransformer
 from torch import Tensor, nn
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 # What a CLIP, or what is built around its text tower, holds that decides no text feature.
@@ -48,8 +48,8 @@ def check_supported(model: CLIP, name: str) -> None:
         raise InputError(
             f"CLIP model {name!r}",
             f"a text tower with {found}",
-            "open_clip's own causal text transformer, read at its end token",
             "Choose a model such as ViT-B-16, ViT-L-14 or ViT-H-14.",
+            allowed="open_clip's own causal text transformer, read at its end token",
         )
 
 
@@ -64,8 +64,8 @@ def check_visual(visual: VisionTransformer, name: str) -> None:
         raise InputError(
             f"CLIP model {name!r}",
             f"an image tower with {found}",
-            "a plain ViT that is read at its class token",
             "Choose a model such as ViT-B-32, ViT-B-16, ViT-L-14, ViT-L-14-336 or ViT-H-14.",
+            allowed="a plain ViT that is read at its class token",
         )
 
 

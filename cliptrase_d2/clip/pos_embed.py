@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 RESIZE_MODES = ("scale_factor", "output_size")
 _CUBIC = -0.75  # the free parameter of PyTorch's cubic kernel
@@ -33,8 +33,8 @@ def resize_position_embedding(
         raise InputError(
             "MODEL.CLIP.POS_EMBED_RESIZE",
             f"the mode {mode!r}",
-            f"one of {', '.join(RESIZE_MODES)}",
             "Use one of these names.",
+            allowed=f"one of {', '.join(RESIZE_MODES)}",
         )
     if tuple(grid) == tuple(trained_grid):
         return embedding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 SLOT = "{}"
 
@@ -32,7 +32,7 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
 }
 
 
-def templates_named(name: str) -> tuple[str, ...]:
+def get_templates(name: str) -> tuple[str, ...]:
     """Look up a template set.
 
     Raises:
@@ -40,7 +40,10 @@ def templates_named(name: str) -> tuple[str, ...]:
     """
     if name not in TEMPLATE_SETS:
         raise InputError(
-            "MODEL.CLIP.TEMPLATES", f"the set {name!r}", f"one of {', '.join(TEMPLATE_SETS)}", "Use one of these names."
+            "MODEL.CLIP.TEMPLATES",
+            f"the set {name!r}",
+            "Use one of these names.",
+            allowed=f"one of {', '.join(TEMPLATE_SETS)}",
         )
     return TEMPLATE_SETS[name]
 
@@ -52,4 +55,4 @@ def fill(name: str, word: str) -> list[str]:
         InputError: there is no set of this name.
     """
     # replace, not format: a word may hold braces.
-    return [template.replace(SLOT, word) for template in templates_named(name)]
+    return [template.replace(SLOT, word) for template in get_templates(name)]

@@ -21,7 +21,7 @@ from cliptrase_d2.clip.open_clip_modules import (
     text_fingerprint,
     untrained_tokens,
 )
-from cliptrase_d2.clip.prompts import fill, templates_named
+from cliptrase_d2.clip.prompts import fill, get_templates
 from cliptrase_d2.clip.text_cache import cache_key, read_features, write_features
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.vocabulary import Vocabulary
@@ -59,7 +59,7 @@ class TextEncoder:
         tokens_per_chunk: int = 4096,
         words_per_block: int = 512,
     ):
-        templates_named(templates)
+        get_templates(templates)
         self.model, self.tokenizer, self.templates = model, tokenizer, templates
         self.cache_dir = cache_dir
         self.tokens_per_chunk, self.words_per_block = tokens_per_chunk, words_per_block
@@ -93,7 +93,7 @@ class TextEncoder:
         if not self.cache_dir:
             return []
         model, length = text_fingerprint(self.model), f"{context_length(self.model)}"
-        return [cache_key(model, length, templates_named(self.templates), block) for block in blocks]
+        return [cache_key(model, length, get_templates(self.templates), block) for block in blocks]
 
     def _store(self, folder: Path, key: str, features: Tensor) -> None:
         try:
@@ -103,7 +103,7 @@ class TextEncoder:
             self.cache_dir = None  # so that it is said once
 
     def _bar(self, words: int) -> tqdm:
-        prompts = words * len(templates_named(self.templates))
+        prompts = words * len(get_templates(self.templates))
         short = prompts * _TOKENS_OF_A_PROMPT <= _CHUNKS_WITHOUT_BAR * self.tokens_per_chunk
         return tqdm(total=prompts, desc="Text features", unit="prompt", disable=short)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cliptrase_d2.whole_files import remove_abandoned, write_whole
+from cliptrase_d2.utils.atomic_files import atomic_write, remove_abandoned
 
 logger = logging.getLogger(__name__)
 FORMAT = "cliptrase text features 2"
@@ -65,7 +65,7 @@ def write_features(folder: Path, key: str, features: Tensor) -> None:
     features = features.contiguous()
     metadata = {"format": FORMAT, "key": key, "sha256": _digest(features)}
     stored = safetensors.torch.save({"features": features}, metadata)
-    write_whole(cache_file(folder, key), lambda file: file.write(stored))
+    atomic_write(cache_file(folder, key), lambda file: file.write(stored))
 
 
 def _digest(features: Tensor) -> str:

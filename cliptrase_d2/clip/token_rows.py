@@ -12,7 +12,7 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 # With the prefix "text." in CustomTextCLIP.
 WEIGHT, TOKEN_IDS = "token_embedding.weight", "token_embedding.token_ids"
@@ -64,8 +64,8 @@ def _check(ids: Tensor, rows: Tensor, vocab_size: int, where: object) -> None:
         raise InputError(
             where,
             f"{TOKEN_IDS} with {found}",
-            f"one number for each row of {WEIGHT}, strictly increasing, 0 to {vocab_size - 1}",
             "Name the model that the file belongs to, or write the file again.",
+            allowed=f"one number for each row of {WEIGHT}, strictly increasing, 0 to {vocab_size - 1}",
         )
 
 

@@ -10,10 +10,10 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from cliptrase_d2.clip import open_clip_modules as clip
-from cliptrase_d2.clip.attention import AttentionInput, attention_named
 from cliptrase_d2.clip.pos_embed import RESIZE_MODES, ResizedPositions
 from cliptrase_d2.clip.tokens import VisualTokens
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.methods.attention import AttentionInput, attention_named
+from cliptrase_d2.utils.errors import InputError
 
 
 class VisualTower(nn.Module):
@@ -49,15 +49,15 @@ class VisualTower(nn.Module):
             raise InputError(
                 "MODEL.CLIPTRASE.CORRELATION_LAYER",
                 f"block {correlation_layer} of a tower with {depth} blocks",
-                f"{-depth} to {depth - 1}",
                 "Count from the end: -1 is the last block, -2 the last but one.",
+                allowed=f"{-depth} to {depth - 1}",
             )
         if position_resize not in RESIZE_MODES:
             raise InputError(
                 "MODEL.CLIP.POS_EMBED_RESIZE",
                 f"the mode {position_resize!r}",
-                f"one of {', '.join(RESIZE_MODES)}",
                 "Use one of these names.",
+                allowed=f"one of {', '.join(RESIZE_MODES)}",
             )
         self.visual = visual
         self.attention = attention_named(attention)
@@ -118,8 +118,8 @@ class VisualTower(nn.Module):
             raise InputError(
                 "MODEL.CLIPTRASE.ATTENTION",
                 "an oracle, for images without labels",
-                "labels, whose regions it looks at",
                 "Evaluate it on a data set with labels, or choose another attention.",
+                allowed="labels, whose regions it looks at",
             )
 
     def layers(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -148,7 +148,7 @@ class VisualTower(nn.Module):
             raise InputError(
                 "images",
                 f"{height}×{width} pixels",
-                f"height and width in multiples of {self.patch_size}, the patch size",
                 "Pad or resize the images first.",
+                allowed=f"height and width in multiples of {self.patch_size}, the patch size",
             )
         return height // self.patch_size, width // self.patch_size

@@ -12,9 +12,9 @@ from typing import Any
 
 from fvcore.common.config import BASE_KEY, CfgNode
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.plain_yaml import PlainYAMLError, load_plain_yaml
-from cliptrase_d2.user_files import read_text
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.plain_yaml import PlainYAMLError, load_plain_yaml
+from cliptrase_d2.utils.user_files import read_text
 
 _MOST_FILES = 100
 
@@ -46,10 +46,12 @@ def merge_config_options(cfg: CfgNode, opts: Sequence[str] | None) -> None:
     where = "options KEY VALUE"
     for flag in opts:
         if str(flag).startswith("--"):
-            raise InputError(where, f"the flag {flag}", "keys and values", "Move all flags before the first KEY.")
+            raise InputError(
+                where, f"the flag {flag}", "Move all flags before the first KEY.", allowed="keys and values"
+            )
     if len(opts) % 2:
-        came = f"{len(opts)} words: {' '.join(map(str, opts))}"
-        raise InputError(where, came, "pairs of KEY and VALUE", "Separate each key from its value by a space.")
+        got = f"{len(opts)} words: {' '.join(map(str, opts))}"
+        raise InputError(where, got, "Separate each key from its value by a space.", allowed="pairs of KEY and VALUE")
     known = set(_all_keys(cfg))
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         if key not in known:
@@ -68,18 +70,20 @@ def _files_in_order(
     read = [] if read is None else read
     read.append(path)
     if len(read) > _MOST_FILES:  # thirty files that name two bases each would be read 2^30 times
-        came = f"more than {_MOST_FILES} files by way of {BASE_KEY}"
-        raise InputError(read[0], came, f"{_MOST_FILES} at most", "Name fewer bases, or each of them once.")
+        got = f"more than {_MOST_FILES} files by way of {BASE_KEY}"
+        raise InputError(read[0], got, "Name fewer bases, or each of them once.", allowed=f"{_MOST_FILES} at most")
     if os.path.realpath(path) in parents:
         raise InputError(
-            path, f"its {BASE_KEY} leads back to itself", f"a chain of {BASE_KEY} files", "Cut the circle."
+            path, f"its {BASE_KEY} leads back to itself", "Cut the circle.", allowed=f"a chain of {BASE_KEY} files"
         )
     content = _read_yaml(path)
     bases = content.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        came = f"{bases!r} ({type(bases).__name__})"
-        raise InputError(f"{path}: {BASE_KEY}", came, "a path or a list of paths", "Give paths relative to this file.")
+        got = f"{bases!r} ({type(bases).__name__})"
+        raise InputError(
+            f"{path}: {BASE_KEY}", got, "Give paths relative to this file.", allowed="a path or a list of paths"
+        )
     for base in bases:
         base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
         yield from _files_in_order(base_path, (*parents, os.path.realpath(path)), read)
@@ -91,13 +95,15 @@ def _read_yaml(path: str) -> dict[str, Any]:
     try:
         content = load_plain_yaml(read_text(path))
     except PlainYAMLError as error:
-        came = f"a tag that plain YAML does not have ({error})" if error.is_tag else f"it cannot be parsed ({error})"
+        got = f"a tag that plain YAML does not have ({error})" if error.is_tag else f"it cannot be parsed ({error})"
         fix = "Write the value itself; tags that run code are never loaded." if error.is_tag else "Correct that line."
-        raise InputError(path, came, allowed, fix) from error
+        raise InputError(path, got, fix, allowed=allowed) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(path, f"a {type(content).__name__} at the top", allowed, "Begin with a key such as MODEL:")
+        raise InputError(
+            path, f"a {type(content).__name__} at the top", "Begin with a key such as MODEL:", allowed=allowed
+        )
     return content
 
 
@@ -111,8 +117,10 @@ def _leaves(node: CfgNode, content: Mapping[Any, Any], file: str, prefix: str = 
         if isinstance(child, CfgNode) and isinstance(value, dict):
             yield from _leaves(child, value, file, f"{key}.")
         elif isinstance(child, CfgNode) and value is not None:
-            came = f"{value!r} ({type(value).__name__})"
-            raise InputError(f"{file}: {key}", came, f"keys such as {', '.join(child)}", "Give one of them a value.")
+            got = f"{value!r} ({type(value).__name__})"
+            raise InputError(
+                f"{file}: {key}", got, "Give one of them a value.", allowed=f"keys such as {', '.join(child)}"
+            )
         elif value is not None or not isinstance(child, CfgNode):  # a heading with nothing below it says nothing
             yield key, value
 
@@ -132,7 +140,7 @@ def _unknown_key(node: CfgNode, key: str, where: str, prefix: str = "") -> Input
         f"the keys of the config; the closest is {close[0]}" if close else f"the keys of the config: {_first(keys)}"
     )
     fix = f"Write {close[0]}." if close else "Check the key's spelling and place."
-    return InputError(where, f"unknown key {key}", allowed, fix)
+    return InputError(where, f"unknown key {key}", fix, allowed=allowed)
 
 
 def _first(keys: Sequence[str], most: int = 8) -> str:
@@ -145,4 +153,4 @@ def _type_error(cfg: CfgNode, key: str, value: object, where: str) -> InputError
         current = current[part]
     kind = type(current).__name__
     fix = f"Its value now is {current!r}; write yours in the same form."
-    return InputError(where, f"{value!r} ({type(value).__name__})", f"a value of type {kind}", fix)
+    return InputError(where, f"{value!r} ({type(value).__name__})", fix, allowed=f"a value of type {kind}")

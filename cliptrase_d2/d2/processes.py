@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import ProcessExitedException
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.interruption import INTERRUPTED, Interrupted
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.interruption import INTERRUPTED, Interrupted
 
 TIMEOUT = timedelta(minutes=30)
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -95,7 +95,9 @@ def make_launch(spawn: Callable[..., None], comm: ModuleType) -> Callable[..., N
             work = (comm.__name__, local_size, main_func, args)
             run_in_group(comm, place, "env://", run_and_leave, work, timeout)
         elif torch.cuda.is_available() and num_gpus_per_machine > available:
-            raise InputError("--num-gpus", num_gpus_per_machine, f"up to {available}, the GPUs found", "Lower it.")
+            raise InputError(
+                "--num-gpus", num_gpus_per_machine, "Lower it.", allowed=f"up to {available}, the GPUs found"
+            )
         elif num_gpus_per_machine * num_machines <= 1:
             main_func(*args)
         else:

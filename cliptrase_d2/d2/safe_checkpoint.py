@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.weights_files import check_zip, fault_in
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.weights_files import check_zip, fault_in
 
 _ALLOWED = "a complete .pth file of tensors and plain values, or a .safetensors file"
 
@@ -28,14 +28,14 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     except Exception as error:  # torch, zipfile, pickle and safetensors each raise their own for a bad file
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         fix = "Download or save it again; convert a pickle (.pkl) to .safetensors where you trust it."
-        raise InputError(path, f"it cannot be read as data ({reason})", _ALLOWED, fix) from error
+        raise InputError(path, f"it cannot be read as data ({reason})", fix, allowed=_ALLOWED) from error
     weights = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        came = f"no table of tensors but {_outline(content)}"
-        raise InputError(path, came, _ALLOWED, "Save the model's state_dict(), alone or under the key 'model'.")
+        got = f"no table of tensors but {_outline(content)}"
+        raise InputError(path, got, "Save the model's state_dict(), alone or under the key 'model'.", allowed=_ALLOWED)
     fault = fault_in(weights)
     if fault:
-        raise InputError(path, fault, "weights that are plain, finite numbers", "Download or save it again.")
+        raise InputError(path, fault, "Download or save it again.", allowed="weights that are plain, finite numbers")
     return dict(content) if "model" in content else {"model": weights}
 
 
@@ -74,7 +74,7 @@ class DataOnly:
         """
         if path and "://" not in path and not os.path.isfile(path):
             raise InputError(
-                path, "no such file", "a checkpoint", "Check MODEL.WEIGHTS, or the output folder to resume."
+                path, "no such file", "Check MODEL.WEIGHTS, or the output folder to resume.", allowed="a checkpoint"
             )
         return super().load(path, *args, **kwargs)  # type: ignore[misc, no-any-return]  # of the class after this one
 
@@ -84,11 +84,11 @@ class DataOnly:
         given = {name.removeprefix("module."): _form(value) for name, value in checkpoint["model"].items()}
         for name in sorted(own.keys() & given.keys()):
             if own[name].shape == given[name].shape and own[name] != given[name]:
-                came = f"{name} of {'fractions' if given[name].is_float else 'whole numbers'}"
-                raise InputError(filename, came, "numbers of the model's kind", "Save it without quantisation.")
+                got = f"{name} of {'fractions' if given[name].is_float else 'whole numbers'}"
+                raise InputError(filename, got, "Save it without quantisation.", allowed="numbers of the model's kind")
         if own and not own.items() & given.items():
-            came = f"none of its {len(given)} tensors has the name and shape of one of the model's {len(own)}"
+            got = f"none of its {len(given)} tensors has the name and shape of one of the model's {len(own)}"
             raise InputError(
-                filename, came, "a checkpoint of this model", "Choose the config that it was trained with."
+                filename, got, "Choose the config that it was trained with.", allowed="a checkpoint of this model"
             )
         return checkpoint

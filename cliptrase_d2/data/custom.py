@@ -13,9 +13,9 @@ from typing import Any
 from cliptrase_d2.data.files import FoundFiles, find_files
 from cliptrase_d2.data.groups import ClassGroups, class_groups
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.plain_yaml import PlainYAMLError, load_plain_yaml
-from cliptrase_d2.user_files import read_text
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.plain_yaml import PlainYAMLError, load_plain_yaml
+from cliptrase_d2.utils.user_files import read_text
 from cliptrase_d2.vocabulary import Vocabulary
 
 DATASET_KEYS = (
@@ -71,8 +71,8 @@ class DatasetSpec:
             raise InputError(
                 self.where,
                 f"the name {self.name!r}",
-                "up to 100 letters, digits, '_', '-' and '.', for a folder is named after it",
                 "Rename it (in YAML quote a name that reads as a number or as yes/no).",
+                allowed="up to 100 letters, digits, '_', '-' and '.', for a folder is named after it",
             )
         rule = self.label_rule  # reading the property checks the class list, with or without labels
         if self.labels is not None:
@@ -151,10 +151,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = load_plain_yaml(read_text(path))
     except PlainYAMLError as error:
-        raise InputError(path, f"no valid YAML ({error})", "a file of plain YAML", "Correct the line.") from error
+        raise InputError(
+            path, f"no valid YAML ({error})", "Correct the line.", allowed="a file of plain YAML"
+        ) from error
     if not isinstance(values, dict):
         raise InputError(
-            path, f"{type(values).__name__} in place of keys", f"keys {', '.join(DATASET_KEYS)}", "Write 'key: value'."
+            path,
+            f"{type(values).__name__} in place of keys",
+            "Write 'key: value'.",
+            allowed=f"keys {', '.join(DATASET_KEYS)}",
         )
     return values
 
@@ -164,41 +169,46 @@ def _check_keys(values: dict[str, Any], path: Path) -> None:
         if key not in DATASET_KEYS:
             close = difflib.get_close_matches(str(key), DATASET_KEYS, n=1)
             fix = f"Did you mean {close[0]!r}?" if close else "Remove it."
-            raise InputError(path, f"the unknown key {key!r}", ", ".join(DATASET_KEYS), fix)
+            raise InputError(path, f"the unknown key {key!r}", fix, allowed=", ".join(DATASET_KEYS))
     missing = [key for key in _REQUIRED_KEYS if values.get(key) is None]
     if missing:
-        raise InputError(path, f"no {' and no '.join(missing)}", f"at least {', '.join(_REQUIRED_KEYS)}", "Add them.")
+        raise InputError(
+            path, f"no {' and no '.join(missing)}", "Add them.", allowed=f"at least {', '.join(_REQUIRED_KEYS)}"
+        )
 
 
 def _path(value: object, key: str, path: Path) -> Path:
     if not isinstance(value, str):
         raise InputError(
-            path, f"{key} {value!r}", "a path, relative to this file", "Write a path, in quotes if need be."
+            path, f"{key} {value!r}", "Write a path, in quotes if need be.", allowed="a path, relative to this file"
         )
     try:
         return path.parent / Path(value).expanduser()
     except RuntimeError as error:  # "~nobody"
         raise InputError(
-            path, f"{key} {value!r}", "a path, relative to this file", f"Write it out ({error})."
+            path, f"{key} {value!r}", f"Write it out ({error}).", allowed="a path, relative to this file"
         ) from error
 
 
 def _text(value: object, key: str, path: Path) -> str:
     if not isinstance(value, str):
-        raise InputError(path, f"{key} {value!r}", "the end of a file name, as text", "Put it in quotes.")
+        raise InputError(path, f"{key} {value!r}", "Put it in quotes.", allowed="the end of a file name, as text")
     return value
 
 
 def _names(value: object, key: str, path: Path) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise InputError(path, f"{key} {value!r}", "a list of names", f"Write {key}: [first, second].")
+        raise InputError(path, f"{key} {value!r}", f"Write {key}: [first, second].", allowed="a list of names")
     return tuple(value)
 
 
 def _groups(value: object, path: Path) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict):
         raise InputError(
-            path, f"groups {value!r}", "group names with lists of classes", "Write groups: {things: [first, second]}."
+            path,
+            f"groups {value!r}",
+            "Write groups: {things: [first, second]}.",
+            allowed="group names with lists of classes",
         )
     return {name: _names(members, f"groups: {name}", path) for name, members in value.items()}
 
@@ -212,6 +222,9 @@ def read_class_file(path: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     if "" in lines:
         raise InputError(
-            path, f"line {lines.index('') + 1} is empty", "one class name per line", "Remove it or name the class."
+            path,
+            f"line {lines.index('') + 1} is empty",
+            "Remove it or name the class.",
+            allowed="one class name per line",
         )
     return tuple(lines)

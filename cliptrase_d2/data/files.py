@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.user_files import check_name, read_text
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.user_files import check_name, read_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
@@ -55,7 +55,7 @@ def find_files(
             UTF-8, a list that cannot be read, or no image of a stem in it.
     """
     if labels is not None and os.path.realpath(labels) == os.path.realpath(images):
-        raise InputError(labels, "images and labels in one folder", "a folder of their own", "Move the labels.")
+        raise InputError(labels, "images and labels in one folder", "Move the labels.", allowed="a folder of their own")
     image_of = _files_by_stem(images, image_suffix, IMAGE_SUFFIXES, "image", if_missing)
     if image_list is not None:
         image_of = _listed(image_of, image_list, images, if_missing)
@@ -86,8 +86,8 @@ def _listed(image_of: dict[str, Path], image_list: Path, images: Path, if_missin
     stems = set(read_text(image_list).split())
     missing = sorted(stems - set(image_of), key=natural_key)
     if missing or not stems:
-        came = f"{len(missing)} of {len(stems)} stems without an image, such as {missing[0]}" if missing else "no stem"
-        raise InputError(image_list, came, f"stems of images in {images}, one per line", if_missing)
+        got = f"{len(missing)} of {len(stems)} stems without an image, such as {missing[0]}" if missing else "no stem"
+        raise InputError(image_list, got, if_missing, allowed=f"stems of images in {images}, one per line")
     return {stem: path for stem, path in image_of.items() if stem in stems}
 
 
@@ -97,13 +97,15 @@ def _files_by_stem(place: Path, ending: str, suffixes: Sequence[str], what: str,
     where_from = "directly in the folder" if pattern == "*" else f"called {pattern}"
     allowed = f"{what}s ending in {' '.join(ending + suffix for suffix in suffixes)} (any case), {where_from}"
     if not os.path.isdir(folder):
-        raise InputError(folder, "not a folder" if os.path.exists(folder) else "no such folder", allowed, if_missing)
+        raise InputError(
+            folder, "not a folder" if os.path.exists(folder) else "no such folder", if_missing, allowed=allowed
+        )
     found: dict[str, Path] = {}
     others: list[str] = []
     try:
         listed = sorted(folder.glob(pattern), key=lambda path: natural_key(path.name))
     except (OSError, ValueError) as error:  # a folder that may not be read; a pattern such as "**x"
-        raise InputError(place, f"it cannot be listed ({error})", allowed, "Check the path.") from error
+        raise InputError(place, f"it cannot be listed ({error})", "Check the path.", allowed=allowed) from error
     for path in listed:
         if path.name.startswith(".") or path.is_dir() or not path.stem.endswith(ending):
             continue
@@ -113,13 +115,16 @@ def _files_by_stem(place: Path, ending: str, suffixes: Sequence[str], what: str,
             others.append(path.name)
         elif stem in found:
             raise InputError(
-                folder, f"two {what}s of one stem, {found[stem].name} and {path.name}", "one each", "Remove one."
+                folder,
+                f"two {what}s of one stem, {found[stem].name} and {path.name}",
+                "Remove one.",
+                allowed="one each",
             )
         else:
             found[stem] = path
     if not found:
-        came = f"no {what}" + (f" among {len(others)} files, such as {others[0]}" if others else "")
-        raise InputError(place, came, allowed, "Check the path, or convert the files.")
+        got = f"no {what}" + (f" among {len(others)} files, such as {others[0]}" if others else "")
+        raise InputError(place, got, "Check the path, or convert the files.", allowed=allowed)
     if others:
         logger.warning("%s: %d files are no %ss and left out: %s", place, len(others), what, ", ".join(others[:3]))
     return found

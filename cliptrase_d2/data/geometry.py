@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 _MOST_PIXELS = 2**28  # a line of one pixel's height would be blown up to gigabytes
 
@@ -70,7 +70,7 @@ def resize_and_crop(image: Image.Image, side: int, resample: Image.Resampling, w
         raise InputError(
             where,
             f"{image.width}x{image.height} pixels, which the protocol center_crop makes {width}x{height}",
-            f"at most {_MOST_PIXELS} pixels after resizing",
             "Use the protocol whole, or cut the image.",
+            allowed=f"at most {_MOST_PIXELS} pixels after resizing",
         )
     return image.resize((width, height), resample).crop((left, top, left + side, top + side))

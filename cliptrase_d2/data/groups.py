@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 ClassGroups = dict[str, tuple[int, ...]]
 
@@ -31,21 +31,23 @@ def _members(
     name: object, members: Sequence[str], index: Mapping[str, int], names: Sequence[str], where: object
 ) -> tuple[int, ...]:
     if not isinstance(name, str) or not name.strip():
-        raise InputError(where, f"the group name {name!r}", "text", "Give every group a name (quote it in YAML).")
+        raise InputError(
+            where, f"the group name {name!r}", "Give every group a name (quote it in YAML).", allowed="text"
+        )
     if not members:
         raise InputError(
-            where, f"the group {name!r} without a class", "at least one class", "Fill it, or leave it out."
+            where, f"the group {name!r} without a class", "Fill it, or leave it out.", allowed="at least one class"
         )
     for member in members:
         if not isinstance(member, str) or member not in index:
             allowed = f"the classes of the data set: {', '.join(names)}"
             raise InputError(
-                where, f"the class {member!r} in group {name!r}", allowed, "Spell it as in the class list."
+                where, f"the class {member!r} in group {name!r}", "Spell it as in the class list.", allowed=allowed
             )
     indices = tuple(index[member] for member in members)
     if len(set(indices)) < len(indices):
         twice = next(names[position] for position in indices if indices.count(position) > 1)
         raise InputError(
-            where, f"the class {twice!r} twice in group {name!r}", "every class once", "Remove one of them."
+            where, f"the class {twice!r} twice in group {name!r}", "Remove one of them.", allowed="every class once"
         )
     return indices

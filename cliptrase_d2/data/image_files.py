@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, TiffImagePlugin, WebPImagePlugin  # noqa: F401  the last two register themselves
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.user_files import fault_of
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.user_files import fault_of
 
 # Covers cameras of 100 megapixels. Its colours are 0.4 GB and its labels, while they are counted, 1 GB for every
 # reading process; the next power of two would be more than most machines have for each.
@@ -40,7 +40,7 @@ def check_bound(max_pixels: int) -> int:
         InputError: one below 0.
     """
     if max_pixels < 0:
-        raise InputError("INPUT.MAX_PIXELS", max_pixels, "a number of pixels, or 0 for no bound", "Change it.")
+        raise InputError("INPUT.MAX_PIXELS", max_pixels, "Change it.", allowed="a number of pixels, or 0 for no bound")
     return max_pixels
 
 
@@ -56,11 +56,11 @@ def check_pixels(size: tuple[int, int], max_pixels: int, where: object) -> None:
     """
     width, height = size
     if width < 1 or height < 1:
-        raise InputError(where, f"{width} x {height} pixels", "at least one pixel", "Export the image again.")
+        raise InputError(where, f"{width} x {height} pixels", "Export the image again.", allowed="at least one pixel")
     if 0 < max_pixels < width * height:
-        came = f"{width:,} x {height:,} = {width * height:,} pixels"
+        got = f"{width:,} x {height:,} = {width * height:,} pixels"
         fix = "Make the image smaller, or raise INPUT.MAX_PIXELS (0: no bound) where you trust it."
-        raise InputError(where, came, f"at most {max_pixels:,} pixels", fix)
+        raise InputError(where, got, fix, allowed=f"at most {max_pixels:,} pixels")
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def opened(path: str | Path, formats: Sequence[str] = IMAGE_FORMATS) -> Iterator
     """
     fault = fault_of(path)
     if fault:
-        raise InputError(path, fault, "an existing image", "Check the path.")
+        raise InputError(path, fault, "Check the path.", allowed="an existing image")
     with explained(path), Path(path).open("rb") as file, _recognised(file, path, formats) as image:
         yield image
 
@@ -90,7 +90,9 @@ def _recognised(file: BinaryIO, path: str | Path, formats: Sequence[str]) -> Ima
             file.seek(0)
             return factory(file, str(path))
     fix = "Export it as one of these, or remove it."
-    raise InputError(path, "unreadable (another kind of file)", f"a whole image file: {', '.join(formats)}", fix)
+    raise InputError(
+        path, "unreadable (another kind of file)", fix, allowed=f"a whole image file: {', '.join(formats)}"
+    )
 
 
 @contextmanager
@@ -104,6 +106,6 @@ def explained(where: object) -> Iterator[None]:
         raise InputError(
             where,
             f"unreadable ({type(error).__name__}: {error})",
-            "a whole image file that Pillow can open",
             "Fetch or export the file again, or remove it.",
+            allowed="a whole image file that Pillow can open",
         ) from error

@@ -18,7 +18,7 @@ from cliptrase_d2.data.image_files import (
     opened,
 )
 from cliptrase_d2.data.png import check_png
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L")
 _LABEL_MODES = ("1", "L", "P", "I", *_SIXTEEN_BIT_MODES)
@@ -131,8 +131,8 @@ def read_label_of(record: Mapping[str, Any], size: tuple[int, int]) -> np.ndarra
         raise InputError(
             file,
             f"{image.width}x{image.height} pixels, its image {record['file_name']} {size[0]}x{size[1]}",
-            "the size of the image" + (" after its EXIF rotation" if turned else ""),
             "Turn the label file the way the image is shown." if turned else "Check that the two belong together.",
+            allowed="the size of the image" + (" after its EXIF rotation" if turned else ""),
         )
 
 
@@ -142,8 +142,8 @@ def _raw_values(image: ImageFile.ImageFile, path: str | Path) -> np.ndarray:
         raise InputError(
             path,
             f"a label file of mode {image.mode}",
-            "one channel of whole numbers: 8 or 16 bit grey, palette indices, or 32 bit TIFF",
             "Convert the colours to class indices in one channel.",
+            allowed="one channel of whole numbers: 8 or 16 bit grey, palette indices, or 32 bit TIFF",
         )
     if image.format == "PNG":
         check_png(path, all_pixels=True)
@@ -155,7 +155,7 @@ def _raw_values(image: ImageFile.ImageFile, path: str | Path) -> np.ndarray:
     ):
         if fault:
             allowed = "a single picture whose values are stored as they are"
-            raise InputError(path, f"a label file of {fault}", allowed, fix)
+            raise InputError(path, f"a label file of {fault}", fix, allowed=allowed)
     image.load()
     return np.asarray(image).astype(np.int32) // _STRETCHED_BY.get(encoding, 1)
 
@@ -188,5 +188,7 @@ def _has_another_page(image: Image.Image) -> bool:
     return another
 
 
-def _no_colours(where: object, came: str) -> InputError:
-    return InputError(where, came, "8 or 16 bits per channel, grey or colour", "Convert the image, to PNG for example.")
+def _no_colours(where: object, got: str) -> InputError:
+    return InputError(
+        where, got, "Convert the image, to PNG for example.", allowed="8 or 16 bits per channel, grey or colour"
+    )

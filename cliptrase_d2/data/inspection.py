@@ -14,8 +14,8 @@ from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.files import FoundFiles
 from cliptrase_d2.data.images import read_image, read_label_of
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.data.parallel import in_parallel
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.parallel import in_parallel
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def benchmark_state(benchmark: Benchmark, root: Path) -> BenchmarkState:
     try:
         found = benchmark.spec(root).find_files()
     except InputError as error:
-        return BenchmarkState(0, benchmark.count, f"{error.where}: {error.came}", remedy)
+        return BenchmarkState(0, benchmark.count, f"{error.where}: {error.got}", remedy)
     return BenchmarkState(len(found.records), benchmark.count, "", remedy)
 
 

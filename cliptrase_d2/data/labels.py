@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 _SHOWN = 5  # values named in one message
 
@@ -40,14 +40,17 @@ class LabelRule:
         """
         if not _is_int(self.ignore_label):
             raise InputError(
-                where, f"ignore_label {self.ignore_label!r}", "a whole number", "Give the value of unscored pixels."
+                where,
+                f"ignore_label {self.ignore_label!r}",
+                "Give the value of unscored pixels.",
+                allowed="a whole number",
             )
         if 0 <= self.ignore_label < self.num_classes:
             raise InputError(
                 where,
                 f"ignore_label {self.ignore_label}, which is also the index of one of the {self.num_classes} classes",
-                f"a value outside 0..{self.num_classes - 1}",
                 "Set another ignore_label, 65535 for example, and use label_map if the files hold the old one.",
+                allowed=f"a value outside 0..{self.num_classes - 1}",
             )
         if self.label_map is None:
             return
@@ -55,16 +58,16 @@ class LabelRule:
             raise InputError(
                 where,
                 f"label_map {self.label_map!r}",
-                "raw value: class index, at least one",
                 "Leave it out or fill it.",
+                allowed="raw value: class index, at least one",
             )
         for raw, index in self.label_map.items():
             if not (_is_int(raw) and _is_int(index) and (0 <= index < self.num_classes or index == self.ignore_label)):
                 raise InputError(
                     where,
                     f"label_map entry {raw!r}: {index!r}",
-                    f"whole numbers (no quotes); {self._allowed_indices()} after the colon",
                     "Correct the entry, or the class list.",
+                    allowed=f"whole numbers (no quotes); {self._allowed_indices()} after the colon",
                 )
 
     def apply(self, raw: np.ndarray, where: object) -> np.ndarray:
@@ -84,9 +87,9 @@ class LabelRule:
                 raise InputError(
                     where,
                     f"the label values {_some(raw[~known])}",
-                    self._allowed_indices(),
                     "Say in label_map which class each raw value is (labels that start at 1 need "
                     f"{{0: {self.ignore_label}, 1: 0, 2: 1, ...}}), or correct the class list.",
+                    allowed=self._allowed_indices(),
                 )
             return raw.astype(np.int64)
         table = {self.ignore_label: self.ignore_label, **self.label_map}
@@ -97,9 +100,9 @@ class LabelRule:
             raise InputError(
                 where,
                 f"the label values {_some(raw[unknown])}, which label_map does not name",
-                f"the keys of label_map ({_some(np.array(list(self.label_map)), 40)}) and "
-                f"the ignore label {self.ignore_label}",
                 "Add them to label_map, with the ignore label if they are not to be scored.",
+                allowed=f"the keys of label_map ({_some(np.array(list(self.label_map)), 40)}) and "
+                f"the ignore label {self.ignore_label}",
             )
         return np.array([table[int(key)] for key in keys], dtype=np.int64)[position]
 

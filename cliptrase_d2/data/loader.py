@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, comm
 from cliptrase_d2.data.packed_batch import BadRecord, PackedBatch
 from cliptrase_d2.data.register import no_image, no_label
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 ON_ERROR = ("stop", "skip")
 Mapper = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -82,11 +82,14 @@ def list_records(dataset_name: str, on_error: str) -> list[Any]:
         InputError: an unregistered name, a folder that cannot be used; with "stop" also unpaired files.
     """
     if on_error not in ON_ERROR:
-        raise InputError("TEST.ON_ERROR", repr(on_error), " or ".join(ON_ERROR), "Choose one of these.")
+        raise InputError("TEST.ON_ERROR", repr(on_error), "Choose one of these.", allowed=" or ".join(ON_ERROR))
     if dataset_name not in DatasetCatalog.list():
         known = ", ".join(sorted(DatasetCatalog.list())) or "none"
         raise InputError(
-            "DATASETS.TEST", f"the unknown data set {dataset_name!r}", known, "Register it, or use --dataset D.yaml."
+            "DATASETS.TEST",
+            f"the unknown data set {dataset_name!r}",
+            "Register it, or use --dataset D.yaml.",
+            allowed=known,
         )
     spec = MetadataCatalog.get(dataset_name).get("spec")
     if on_error == "stop" or spec is None or spec.labels is None:

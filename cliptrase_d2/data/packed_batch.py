@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 _ALIGNMENT = 64  # bytes, of the beginning of every tensor
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.data.geometry import center_crop_geometry, cropped_place, cropped_range, resize_and_crop, whole_size
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 PROTOCOLS = ("center_crop", "whole", "slide", "tiles")
 
@@ -40,19 +40,19 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
-            raise InputError("TEST.PROTOCOL", repr(self.name), ", ".join(PROTOCOLS), "Choose one of these.")
+            raise InputError("TEST.PROTOCOL", repr(self.name), "Choose one of these.", allowed=", ".join(PROTOCOLS))
         if self.name == "tiles" and self.short_side == 0:
             return
         if self.short_side < self.patch_size or (self.crops and self.short_side % self.patch_size):
             raise InputError(
                 "INPUT.MIN_SIZE_TEST",
                 f"{self.short_side} with patches of {self.patch_size} pixels",
-                f"a multiple of {self.patch_size}",
                 f"Use {max(1, round(self.short_side / self.patch_size)) * self.patch_size}.",
+                allowed=f"a multiple of {self.patch_size}",
             )
         if not self.crops and self.max_size < self.short_side:
             allowed = f"at least the short side, {self.short_side}"
-            raise InputError("INPUT.MAX_SIZE_TEST", self.max_size, allowed, "Raise it.")
+            raise InputError("INPUT.MAX_SIZE_TEST", self.max_size, "Raise it.", allowed=allowed)
 
     @property
     def crops(self) -> bool:
@@ -89,11 +89,11 @@ class Protocol:
             part = (self.short_side, self.short_side)
         seen_y, seen_x = map(cropped_range, size, resized, start, part)
         if x not in seen_x or y not in seen_y:
-            came = f"{x},{y} in an image of {width}x{height} pixels"
+            got = f"{x},{y} in an image of {width}x{height} pixels"
             allowed = f"x of {seen_x[0]} to {seen_x[-1]} and y of {seen_y[0]} to {seen_y[-1]}"
             allowed += ", the square in its middle that the model sees" if self.crops else ""
             raise InputError(
-                "point", came, allowed, "Choose another" + (", or the protocol whole." if self.crops else ".")
+                "point", got, "Choose another" + (", or the protocol whole." if self.crops else "."), allowed=allowed
             )
         return cropped_place(x, width, resized[1], start[1]), cropped_place(y, height, resized[0], start[0])
 

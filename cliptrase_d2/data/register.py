@@ -10,7 +10,7 @@ from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.files import LABEL_SUFFIXES
 from cliptrase_d2.data.groups import ClassGroups
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
 _SHOWN = 3  # files named in one message
@@ -51,7 +51,9 @@ def register_dataset(
     """
     groups = groups or {}
     if any(isinstance(names, str) for names in (classes, background, *groups.values())):
-        raise InputError(f"data set {name!r}", "classes as one string", "a list of names", "Put them in a list.")
+        raise InputError(
+            f"data set {name!r}", "classes as one string", "Put them in a list.", allowed="a list of names"
+        )
     return register_spec(
         DatasetSpec(
             name,
@@ -80,7 +82,10 @@ def register_spec(spec: DatasetSpec) -> str:
     if spec.name in DatasetCatalog.list():
         if MetadataCatalog.get(spec.name).get("spec") != spec:
             raise InputError(
-                spec.where, f"the name {spec.name!r}, which another data set has", "a new name", "Choose another name."
+                spec.where,
+                f"the name {spec.name!r}, which another data set has",
+                "Choose another name.",
+                allowed="a new name",
             )
         return spec.name
     DatasetCatalog.register(spec.name, lambda: load_records(spec))
@@ -140,8 +145,8 @@ def no_image(labels: Sequence[Path], images: Path) -> InputError:
     return InputError(
         _names(labels),
         f"no image of that stem in {images}",
-        "an image for every label file",
         "Add the image, or remove the label file.",
+        allowed="an image for every label file",
     )
 
 
@@ -150,8 +155,8 @@ def no_label(images: Sequence[Path], labels: Path) -> InputError:
     return InputError(
         _names(images),
         f"no label file of that stem in {labels}",
-        f"a label file ({' '.join(LABEL_SUFFIXES)}) for every image",
         "Add the label file, remove the image, or give no labels for prediction only.",
+        allowed=f"a label file ({' '.join(LABEL_SUFFIXES)}) for every image",
     )
 
 

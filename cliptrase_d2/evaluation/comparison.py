@@ -23,7 +23,7 @@ class Entry:
     Attributes:
         benchmark: as the paper prints it.
         dataset: as registered.
-        system: of ``TEST.SYSTEMS``.
+        system: of ``TEST.METHODS``.
         status: ``EVALUATED``, or why there are no numbers.
         ours: metric -> percent, by the rules of the published script; empty where it was not evaluated.
         published: metric -> percent; empty where the paper has no number.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 def confusion_matrix(
@@ -36,7 +36,10 @@ def confusion_matrix(
     truth = torch.as_tensor(truth).to(prediction.device).long()
     if truth.shape != prediction.shape:
         raise InputError(
-            where, f"a prediction of {_size(prediction)} for labels of {_size(truth)}", "equal sizes", "Resize one."
+            where,
+            f"a prediction of {_size(prediction)} for labels of {_size(truth)}",
+            "Resize one.",
+            allowed="equal sizes",
         )
     counted = truth != ignore_label
     for labels, what in ((truth, "label"), (prediction, "predicted class")):
@@ -45,8 +48,8 @@ def confusion_matrix(
             raise InputError(
                 where,
                 f"the {what} {int(labels[outside][0])}",
-                f"0..{num_classes - 1} or the ignore label {ignore_label}",
                 "Check that class list, label_map and vocabulary agree.",
+                allowed=f"0..{num_classes - 1} or the ignore label {ignore_label}",
             )
     pairs = torch.where(counted, truth * num_classes + prediction, num_classes**2)  # the last one is not counted
     counts = torch.bincount(pairs.flatten(), minlength=num_classes**2 + 1)

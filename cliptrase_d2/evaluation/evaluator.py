@@ -16,15 +16,15 @@ from torch import Tensor
 
 from cliptrase_d2.d2 import DatasetEvaluator, comm
 from cliptrase_d2.data.register import dataset_groups, dataset_labels
-from cliptrase_d2.device_copies import stacked
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_of_images
 from cliptrase_d2.evaluation.counts import Counts, total
 from cliptrase_d2.evaluation.metrics import MEANS, group_metric_names, group_metrics, segmentation_metrics
 from cliptrase_d2.evaluation.report.artefacts import write_confusion, write_gallery_entry
 from cliptrase_d2.evaluation.table import format_table
+from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
+from cliptrase_d2.utils.device_copies import stack_to_device
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.picture import evaluation_picture
-from cliptrase_d2.whole_files import write_whole, write_whole_text
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         }
         write_confusion(self.folder, counts.confusion)
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-        write_whole_text(self.folder / "metrics.json", text)
+        atomic_write_text(self.folder / "metrics.json", text)
         self._log(report)
         return {"sem_seg": mean_numbers(report)}
 
@@ -171,7 +171,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         path = self.folder / "predictions" / f"{Path(file_name).stem}.png"
         depth = np.uint8 if len(self.classes) <= 255 else np.uint16
         image = Image.fromarray(label_map.cpu().numpy().astype(depth))
-        write_whole(path, lambda file: image.save(file, format="PNG"))
+        atomic_write(path, lambda file: image.save(file, format="PNG"))
 
     def draw(self, given: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """Draw the prediction of an image over what the model saw, for its folder and for the page of the run."""
@@ -181,13 +181,13 @@ class SegmentationEvaluator(DatasetEvaluator):
         truth = given["sem_seg"].cpu().numpy() if "sem_seg" in given else None
         pixels = evaluation_picture(seen, result["label_map"].cpu().numpy(), truth, self.classes, self.ignore_label)
         # Thin letters and borders need every pixel's own colour.
-        write_whole(path, lambda file: Image.fromarray(pixels).save(file, format="JPEG", quality=90, subsampling=0))
+        atomic_write(path, lambda file: Image.fromarray(pixels).save(file, format="JPEG", quality=90, subsampling=0))
 
 
 def _brought(labels: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
     """Labels [H,W] of images on a device; a GPU gets those of one size in one go."""
     if device.type == "cuda" and len({truth.shape for truth in labels}) == 1:
-        return stacked(labels, device).unbind()
+        return stack_to_device(labels, device).unbind()
     return [truth.to(device) for truth in labels]
 
 
@@ -207,6 +207,6 @@ def require_distinct_stems(file_names: Iterable[str], switch: str) -> None:
             raise InputError(
                 file_name,
                 f"the stem of {other}, whose results it would overwrite",
-                "one image per stem",
                 f"Rename one, or set {switch}.",
+                allowed="one image per stem",
             )

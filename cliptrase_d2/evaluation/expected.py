@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.summary import Results, Run
+from cliptrase_d2.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 _KEY = "TEST.EXPECTED_RESULTS"
@@ -82,7 +82,7 @@ def verify(expectations: Sequence[Expectation], results: Results) -> list[Expect
             [one.task, one.metric, *map(_shown, (one.percent, one.tolerance, results[one.run][one.metric]))]
             for one in failed
         ]
-        headers = ["task", "metric", "expected", "tolerance", "came"]
+        headers = ["task", "metric", "expected", "tolerance", "got"]
         alignment = ("left", "left", "right", "right", "right")
         table = tabulate(rows, headers=headers, disable_numparse=True, colalign=alignment)
         logger.error("Not as expected, in percent:\n%s", table)
@@ -97,20 +97,20 @@ def _checked(entry: object) -> tuple[str, str, float, float]:
         if all(isinstance(name, str) for name in (task, metric)) and all(map(_is_number, (percent, tolerance))):
             if tolerance >= 0:
                 return task, metric, percent, tolerance
-            raise InputError(_KEY, f"the tolerance {tolerance} in {entry!r}", "0 or more", "Correct it.")
-    raise InputError(_KEY, f"the entry {entry!r}", _FORM, "Write it in this form.")
+            raise InputError(_KEY, f"the tolerance {tolerance} in {entry!r}", "Correct it.", allowed="0 or more")
+    raise InputError(_KEY, f"the entry {entry!r}", "Write it in this form.", allowed=_FORM)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _nothing_of_that_name(came: str, name: str, known: Sequence[str]) -> InputError:
+def _nothing_of_that_name(got: str, name: str, known: Sequence[str]) -> InputError:
     by_small_letters = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), by_small_letters, n=1)
     fix = f"Did you mean {by_small_letters[close[0]]!r}?" if close else "Name one of these."
     allowed = f"{', '.join(known)}; or {_KEY} [], which expects nothing"
-    return InputError(_KEY, f"{came}, which names nothing that is evaluated", allowed, fix)
+    return InputError(_KEY, f"{got}, which names nothing that is evaluated", fix, allowed=allowed)
 
 
 def _shown(value: float) -> str:

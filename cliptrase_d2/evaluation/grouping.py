@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 _DIGITS = 4  # of features: their last bits depend on the batch and are not to decide a group
 
@@ -50,8 +50,8 @@ def group_masks(features: np.ndarray, pixels: np.ndarray, groups: int, seed: int
         raise InputError(
             "TEST.UNSUPERVISED_GROUPS",
             f"{groups} groups for the {len(features)} masks of the data set",
-            "at most as many groups as masks",
             "Lower it, or choose a clustering that finds more masks.",
+            allowed="at most as many groups as masks",
         )
     directions = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     kmeans = MiniBatchKMeans(n_clusters=groups, random_state=seed, batch_size=4096, n_init=10)

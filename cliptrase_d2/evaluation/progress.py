@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from cliptrase_d2.evaluation.counts import Counts
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.utils.atomic_files import atomic_write
 
 FLUSH_SECONDS = 5.0  # what a kill costs at most; writing takes some 20 ms at 847 classes
 _NAME = re.compile(r"(\d+)-(\d+)\.npz")
@@ -144,5 +144,5 @@ class ProgressWriter:
                 notes=np.array(json.dumps(notes)),
             )
 
-        write_whole(self.path, write)
+        atomic_write(self.path, write)
         self._written = time.monotonic()

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from cliptrase_d2.d2 import comm
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.counts import Counts
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from cliptrase_d2.evaluation.grouping import group_masks, mask_histograms, match_groups
+from cliptrase_d2.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class UnsupervisedEvaluator(SegmentationEvaluator):
         if not 1 <= groups <= len(self.classes):
             allowed = f"1 to {len(self.classes)}, the number of classes, for a class is matched to at most one group"
             raise InputError(
-                "TEST.UNSUPERVISED_GROUPS", groups, allowed, "Change it, or set 0 to name classes by words."
+                "TEST.UNSUPERVISED_GROUPS", groups, "Change it, or set 0 to name classes by words.", allowed=allowed
             )
         self.num_groups = groups
         self.seed = seed
@@ -78,7 +78,7 @@ class UnsupervisedEvaluator(SegmentationEvaluator):
             file_name = given["file_name"]
             if "sem_seg" not in given:
                 fix = "Add labels, or set TEST.UNSUPERVISED_GROUPS 0."
-                raise InputError(file_name, "no labels", "labels, for groups are matched to them", fix)
+                raise InputError(file_name, "no labels", fix, allowed="labels, for groups are matched to them")
             self._masks.append(self._seen(file_name, given["sem_seg"], result))
             if bool((given["sem_seg"] == self.ignore_label).all()):
                 self.counts.without_valid_label.append(file_name)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.export.tower import INPUTS, TowerOutput
+from cliptrase_d2.utils.errors import InputError
 
 METADATA = "metadata.json"  # in a .pt2; an ONNX file has a place of its own
 Runner = Callable[[Tensor, Tensor], TowerOutput]
@@ -35,7 +35,7 @@ class Format(NamedTuple):
     load: Callable[[Path], Runner]
 
 
-def format_of(path: Path) -> Format:
+def get_format(path: Path) -> Format:
     """The format that a suffix names.
 
     Raises:
@@ -43,11 +43,13 @@ def format_of(path: Path) -> Format:
     """
     if path.suffix not in FORMATS:
         allowed = " or ".join(f"{suffix} ({kind.title})" for suffix, kind in FORMATS.items())
-        raise InputError("--output", f"the file {path.name!r}", f"a file that ends with {allowed}", "Rename it.")
+        raise InputError(
+            "--output", f"the file {path.name!r}", "Rename it.", allowed=f"a file that ends with {allowed}"
+        )
     missing = [package for package in FORMATS[path.suffix].packages if find_spec(package) is None]
     if missing:
         fix = "Install them: pip install 'cliptrase_d2[export]'."
-        raise InputError("--output", f"{path.suffix} without the packages {', '.join(missing)}", "both", fix)
+        raise InputError("--output", f"{path.suffix} without the packages {', '.join(missing)}", fix, allowed="both")
     return FORMATS[path.suffix]
 
 

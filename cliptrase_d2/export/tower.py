@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip.open_clip_modules import joint_width, position_embedding, trained_grid
 from cliptrase_d2.clip.pos_embed import position_embedding_by_products
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.meta_arch import CLIPtrase, Segmenting
-from cliptrase_d2.training_free.classify import patch_logits
+from cliptrase_d2.pipeline.classify import patch_logits
+from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.segmenter.build import Segmenting
+from cliptrase_d2.utils.errors import InputError
 
 INPUTS = ("images", "words")
 
@@ -50,10 +51,10 @@ class ExportableTower(nn.Module):
         super().__init__()
         if not isinstance(model, CLIPtrase):
             fix = "Name a configuration of it."
-            raise InputError("MODEL.META_ARCHITECTURE", repr(type(model).__name__), "CLIPtrase", fix)
+            raise InputError("MODEL.META_ARCHITECTURE", repr(type(model).__name__), fix, allowed="CLIPtrase")
         if model.tower.attention.is_oracle:
-            came, allowed = "an oracle, which asks for labels", "an attention that sees images only"
-            raise InputError("MODEL.CLIPTRASE.ATTENTION", came, allowed, "Choose another attention.")
+            got, allowed = "an oracle, which asks for labels", "an attention that sees images only"
+            raise InputError("MODEL.CLIPTRASE.ATTENTION", got, "Choose another attention.", allowed=allowed)
         self.tower = copy.deepcopy(model.tower).cpu().float().requires_grad_(False)
         self.method = model.method
         self.scale = float(model.clip.logit_scale.exp())

@@ -13,12 +13,12 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from cliptrase_d2 import __version__
-from cliptrase_d2.clip.attention import ATTENTIONS
 from cliptrase_d2.clip.open_clip_modules import pixel_statistics
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.export.formats import Runner, format_of
+from cliptrase_d2.export.formats import Runner, get_format
 from cliptrase_d2.export.tower import ExportableTower, TowerOutput
-from cliptrase_d2.meta_arch import Segmenting
+from cliptrase_d2.methods.attention import ATTENTIONS
+from cliptrase_d2.segmenter.build import Segmenting
+from cliptrase_d2.utils.errors import InputError
 
 _TRACED = (2, 5)  # images and words of the trace, where 1 of either would be taken for fixed
 _CHECKED = ((1, 3), (3, 1))  # of the checks
@@ -71,7 +71,7 @@ def export_tower(
             be written, or numbers that differ; the place then is as it was.
     """
     path = Path(path)
-    kind = format_of(path)
+    kind = get_format(path)
     tower = _tower(model, size, any_size)
     metadata = {**_metadata(tower, size, any_size), **(notes or {})}
     program = _trace(tower, size, dtype)
@@ -86,7 +86,7 @@ def export_tower(
             made = sorted(Path(folder).iterdir(), key=lambda file: file == written)
             files = [file.replace(path.with_name(file.name)) for file in made]
     except OSError as error:
-        raise InputError(path, str(error), "a file that can be written", "Choose another place.") from error
+        raise InputError(path, str(error), "Choose another place.", allowed="a file that can be written") from error
     return Report(tuple(reversed(files)), differences, metadata)
 
 
@@ -94,7 +94,7 @@ def _tower(model: Segmenting, size: tuple[int, int], any_size: bool) -> Exportab
     side = model.patch_multiple
     if any(pixels < 1 or pixels % side for pixels in size):
         allowed = f"height and width in multiples of {side}, the patch size"
-        raise InputError("--size", f"{size[0]}x{size[1]} pixels", allowed, "Change it.")
+        raise InputError("--size", f"{size[0]}x{size[1]} pixels", "Change it.", allowed=allowed)
     return ExportableTower(model, None if any_size else (size[0] // side, size[1] // side))
 
 
@@ -140,9 +140,9 @@ def _refuse(differences: Mapping[tuple[int, ...], Differences], tolerance: float
     for shape, outputs in differences.items():
         for name, difference in outputs.items():
             if not difference <= tolerance:  # which NaN is not, either
-                came = f"{name} that differ from PyTorch's by {difference:.2g} of the largest, of images {list(shape)}"
+                got = f"{name} that differ from PyTorch's by {difference:.2g} of the largest, of images {list(shape)}"
                 fix = "Raise --tolerance if that is good enough for you, or try another version of the exporter."
-                raise InputError(path, came, f"at most {tolerance:g}", fix)
+                raise InputError(path, got, fix, allowed=f"at most {tolerance:g}")
 
 
 def _metadata(tower: ExportableTower, size: tuple[int, int], any_size: bool) -> dict[str, str]:

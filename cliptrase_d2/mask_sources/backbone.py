@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase_d2.mask_sources.scr import clustered_masks
-from cliptrase_d2.mask_sources.source import MaskSettings, MaskSource, register_mask_source
+from cliptrase_d2.mask_sources.base import MaskSettings, MaskSource, register_mask_source
+from cliptrase_d2.mask_sources.clusters import clustered_masks
 from cliptrase_d2.mask_sources.timm_vit import load_vit
-from cliptrase_d2.training_free.method import Method, PatchScene
-from cliptrase_d2.training_free.proposals import MaskProposals
+from cliptrase_d2.pipeline.proposals import MaskProposals
+from cliptrase_d2.pipeline.settings import Method, PatchScene
 
 
 @register_mask_source("backbone")

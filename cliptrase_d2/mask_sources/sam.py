@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from torchvision.ops import masks_to_boxes, nms
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.mask_sources.painting import (
-    boxes_of,
+from cliptrase_d2.mask_sources.base import MaskSettings, MaskSource, no_masks, register_mask_source
+from cliptrase_d2.mask_sources.clusters import clustered_masks
+from cliptrase_d2.mask_sources.hard_masks import (
+    compute_boxes,
     fill_gaps,
+    make_proposals,
     point_grid,
-    proposals_of,
     stability,
     typical_points,
 )
 from cliptrase_d2.mask_sources.sam_model import PromptedSam, Prompts, load_sam
-from cliptrase_d2.mask_sources.scr import clustered_masks
-from cliptrase_d2.mask_sources.source import MaskSettings, MaskSource, no_masks, register_mask_source
-from cliptrase_d2.training_free.method import Method, PatchScene
-from cliptrase_d2.training_free.proposals import MaskProposals
+from cliptrase_d2.pipeline.proposals import MaskProposals
+from cliptrase_d2.pipeline.settings import Method, PatchScene
+from cliptrase_d2.utils.errors import InputError
 
 PROMPTS = ("points", "box")
 _POINTS = 3  # of a cluster
@@ -77,7 +77,7 @@ class SamSource(MaskSource):
         """The clusters that SAM is asked about, [n] int64, and by what."""
         if self.prompt == "box":
             asked = clusters.assignment.unique()  # a cluster may have patches and yet win no pixel
-            return asked, Prompts(boxes=boxes_of(clusters.assignment, len(clusters))[asked])
+            return asked, Prompts(boxes=compute_boxes(clusters.assignment, len(clusters))[asked])
         points, is_point = typical_points(scene.correlation[index], labels, scene.grid, _POINTS)
         return torch.arange(len(points), device=points.device), Prompts(points=points, is_point=is_point)
 
@@ -90,7 +90,7 @@ class SamSource(MaskSource):
         for place in scores.argsort(descending=True, stable=True).flip(0):
             mask = self.sam.enlarge(logits[place][None], size, output)[0] > 0
             assignment = torch.where(mask, asked[place], assignment)
-        return proposals_of(assignment, len(clusters), _size(clusters.coarse))
+        return make_proposals(assignment, len(clusters), _size(clusters.coarse))
 
 
 @register_mask_source("sam_automatic")
@@ -142,7 +142,7 @@ class SamAutomaticSource(MaskSource):
             assignment = self._painted(image, size)
             if len(clusters) or (assignment >= 0).any():
                 coarse = (scene.grid[0] * self.method.mask_upsample, scene.grid[1] * self.method.mask_upsample)
-                proposals.append(proposals_of(*fill_gaps(assignment, clusters), coarse))
+                proposals.append(make_proposals(*fill_gaps(assignment, clusters), coarse))
             else:
                 proposals.append(no_masks(scene, size))
         return proposals
@@ -191,4 +191,4 @@ def _size(maps: Tensor) -> tuple[int, int]:
 
 def _require(key: str, value: object, holds: bool, allowed: str) -> None:
     if not holds:
-        raise InputError(f"MODEL.MASKS.{key}", repr(value), allowed, "Change it in the configuration.")
+        raise InputError(f"MODEL.MASKS.{key}", repr(value), "Change it in the configuration.", allowed=allowed)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 _KEY = "MODEL.MASKS.SAM"
 # What the model's config.json calls itself, and the class that it is. SAM 2's checkpoints also hold its video part.
@@ -142,13 +142,13 @@ def load_sam(name: str) -> PromptedSam:
         raise InputError(
             _KEY,
             f"{name!r}, which cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0][:160]})",
-            "a SAM or SAM 2 of the Hugging Face hub, or a folder of one",
             "Check the name; without network, download the model elsewhere and name its folder.",
+            allowed="a SAM or SAM 2 of the Hugging Face hub, or a folder of one",
         ) from error
     if found["missing_keys"] or found["mismatched_keys"]:
         names = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
-        came = f"{name!r}, which lacks {len(names)} weights, {names[0]} one of them"
-        raise InputError(_KEY, came, "all weights of a SAM or SAM 2", "Download it again.")
+        got = f"{name!r}, which lacks {len(names)} weights, {names[0]} one of them"
+        raise InputError(_KEY, got, "Download it again.", allowed="all weights of a SAM or SAM 2")
     return PromptedSam(model.eval().requires_grad_(False))
 
 
@@ -159,8 +159,8 @@ def _transformers() -> ModuleType:
         raise InputError(
             "MODEL.MASKS.SOURCE",
             f"a source that needs the package transformers ({error})",
-            "'scr' or 'backbone' without it",
             "Run: pip install 'cliptrase_d2[sam]'",
+            allowed="'scr' or 'backbone' without it",
         ) from error
     return transformers
 
@@ -170,7 +170,7 @@ def _other_model(name: str, kind: str, version: str) -> InputError:
         fix = f"transformers {version} has no {_CLASSES[kind]}. Run: pip install --upgrade 'cliptrase_d2[sam]'"
     else:
         fix = "Choose a model such as facebook/sam-vit-base or facebook/sam2.1-hiera-small."
-    return InputError(_KEY, f"{name!r}, a model of the type {kind!r}", " or ".join(map(repr, _CLASSES)), fix)
+    return InputError(_KEY, f"{name!r}, a model of the type {kind!r}", fix, allowed=" or ".join(map(repr, _CLASSES)))
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

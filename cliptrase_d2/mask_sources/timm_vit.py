@@ -14,8 +14,8 @@ from timm.layers import PatchEmbed
 from timm.models import eva, vision_transformer
 from torch import nn
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.weights_files import check_zip, fault_in
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.weights_files import check_zip, fault_in
 
 logger = logging.getLogger(__name__)
 _KEY, _WEIGHTS_KEY = "MODEL.MASKS.BACKBONE", "MODEL.MASKS.BACKBONE_WEIGHTS"
@@ -54,8 +54,8 @@ def load_vit(name: str, weights: str) -> Any:
         raise InputError(
             _WEIGHTS_KEY,
             f"{weights!r}, which is no file here",
-            "'pretrained', a file, or '' for random weights",
             "Check the path.",
+            allowed="'pretrained', a file, or '' for random weights",
         )
     return model.eval().requires_grad_(False)
 
@@ -72,21 +72,23 @@ def _check_name(name: str) -> None:
         _refuse_name(f"the unknown tag of {name!r}", name, tags, ", ".join(tags) or "a name without a tag")
 
 
-def _refuse_name(came: str, name: str, known: list[str], allowed: str) -> NoReturn:
+def _refuse_name(got: str, name: str, known: list[str], allowed: str) -> NoReturn:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    raise InputError(_KEY, came, allowed, f"Did you mean {' or '.join(close)}?" if close else "Check the spelling.")
+    raise InputError(
+        _KEY, got, f"Did you mean {' or '.join(close)}?" if close else "Check the spelling.", allowed=allowed
+    )
 
 
 def _check_supported(model: Any, name: str) -> None:
     plain = type(getattr(model, "patch_embed", None)) is PatchEmbed and isinstance(model, tuple(_FAMILIES))
     if not plain:
-        came = f"{name!r}, a {type(model).__name__}"
+        got = f"{name!r}, a {type(model).__name__}"
     elif model.cls_token is None:
-        came = f"{name!r}, which has no class token"
+        got = f"{name!r}, which has no class token"
     else:
         return
     fix = "Choose a model such as vit_base_patch16_224.dino or vit_base_patch14_dinov2.lvd142m."
-    raise InputError(_KEY, came, "a plain ViT with a class token", fix)
+    raise InputError(_KEY, got, fix, allowed="a plain ViT with a class token")
 
 
 def _create(name: str, *, pretrained: bool) -> nn.Module:
@@ -101,8 +103,8 @@ def _pretrained(name: str) -> nn.Module:
         raise InputError(
             f"{_WEIGHTS_KEY} of {name!r}",
             f"'pretrained', but they cannot be had ({_reason(error)})",
-            "weights that can be downloaded from here, a file, or '' for random weights",
             f"Download https://huggingface.co/timm/{name} elsewhere and name its model.safetensors.",
+            allowed="weights that can be downloaded from here, a file, or '' for random weights",
         ) from error
 
 
@@ -131,9 +133,9 @@ def _fill(model: nn.Module, path: Path) -> nn.Module:
     return model
 
 
-def _unusable(path: Path, came: str) -> InputError:
+def _unusable(path: Path, got: str) -> InputError:
     allowed = "a .safetensors file or a state dict of tensors alone, of the named model"
-    return InputError(path, came, allowed, f"Name the model of the file in {_KEY}, or copy it again.")
+    return InputError(path, got, f"Name the model of the file in {_KEY}, or copy it again.", allowed=allowed)
 
 
 def _reason(error: Exception) -> str:

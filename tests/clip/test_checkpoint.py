@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from cliptrase_d2.clip.checkpoint import read_checkpoint
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import openai_state, save_openai_archive, tiny_clip
 
 STATE = {"visual.proj": torch.ones(2, 3), "ln_final.weight": torch.zeros(4)}

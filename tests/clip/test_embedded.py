@@ -9,9 +9,9 @@ import safetensors.torch
 import torch
 
 from cliptrase_d2.clip import embedded
-from cliptrase_d2.clip.load import load_clip, tokenizer_for
-from cliptrase_d2.clip.source import find_source, model_config
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.clip.load import get_tokenizer, load_clip
+from cliptrase_d2.clip.weights_source import find_source, model_config
+from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import sparse_state
 
 SETUP = Path(__file__).resolve().parents[2] / "setup.cfg"
@@ -52,7 +52,7 @@ def test_the_tag_belongs_to_no_other_model() -> None:
 @pytest.mark.usefixtures("no_download")
 def test_the_tag_is_the_packaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained, _ = load_clip(embedded.NAME, "", seed=3)
-    tokenizer = tokenizer_for(embedded.NAME)
+    tokenizer = get_tokenizer(embedded.NAME)
     tokens = tokenizer(["a photo of a cat."])
     monkeypatch.setattr(embedded, "WEIGHTS", tmp_path / "emoji-clip.safetensors")
     safetensors.torch.save_file(sparse_state(trained, tokens.flatten().tolist()), embedded.WEIGHTS)

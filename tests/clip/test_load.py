@@ -10,10 +10,10 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from cliptrase_d2.clip import load as load_module
-from cliptrase_d2.clip.load import load_clip, tokenizer_for
+from cliptrase_d2.clip.load import get_tokenizer, load_clip
 from cliptrase_d2.clip.open_clip_modules import pixel_statistics
-from cliptrase_d2.clip.source import Source
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.clip.weights_source import Source
+from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import TINY_CONFIG, openai_state, register_tiny, save_openai_archive, tiny_clip
 
 MODELS = ("ViT-B-32", "ViT-B-16", "ViT-B-16-quickgelu", "ViT-L-14", "ViT-L-14-336", "ViT-H-14", "ViT-bigG-14")
@@ -212,7 +212,7 @@ def test_unknown_name_tag_and_file_are_refused() -> None:
 
 @pytest.mark.parametrize("model_name", MODELS)
 def test_tokenizer_is_open_clips_own(model_name: str) -> None:
-    ours, theirs = tokenizer_for(model_name), open_clip.get_tokenizer(model_name)
+    ours, theirs = get_tokenizer(model_name), open_clip.get_tokenizer(model_name)
     prompts = ["a photo of a cat.", "Straße & <b>café</b>", "x " * 100]
     assert torch.equal(ours(prompts), theirs(prompts))
 
@@ -234,12 +234,12 @@ def test_common_models_are_supported(model_name: str, monkeypatch: pytest.Monkey
 
 def test_tokenizer_from_the_hub_is_refused() -> None:
     with pytest.raises(InputError, match=r"bert-base-uncased.*CLIP's own tokenizer"):
-        tokenizer_for("ViT-L-14-CLIPA")
+        get_tokenizer("ViT-L-14-CLIPA")
 
 
 def test_open_clip_says_nothing_to_the_user(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     handlers = list(logging.getLogger().handlers)
     load_clip(name, save("openai", tmp_path / "w.pt", tiny_clip()))
-    tokenizer_for(name)
+    get_tokenizer(name)
     assert logging.getLogger().handlers == handlers
     assert capfd.readouterr() == ("", "")

@@ -15,7 +15,7 @@ from cliptrase_d2.clip.open_clip_modules import (
     text_fingerprint,
     untrained_tokens,
 )
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import TINY_CONFIG, tiny_clip
 
 VISION, TEXT = TINY_CONFIG["vision_cfg"], TINY_CONFIG["text_cfg"]

@@ -11,7 +11,7 @@ from cliptrase_d2.clip.pos_embed import (
     position_embedding_by_products,
     resize_position_embedding,
 )
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 def cubic(t: float, a: float = -0.75) -> float:

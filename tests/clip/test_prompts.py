@@ -1,7 +1,7 @@
 import pytest
 
 from cliptrase_d2.clip.prompts import TEMPLATE_SETS, fill
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 @pytest.mark.parametrize(("name", "count"), [("imagenet", 80), ("vild", 14), ("simple", 1)])

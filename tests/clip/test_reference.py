@@ -11,7 +11,7 @@ import torch
 from open_clip.model import CLIP
 from PIL import Image
 
-from cliptrase_d2.clip.load import tokenizer_for
+from cliptrase_d2.clip.load import get_tokenizer
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.vocabulary import Vocabulary
@@ -56,6 +56,6 @@ def test_text_features(model: CLIP, shared: Path, reference: Path) -> None:
     expected = torch.from_numpy(np.load(reference / "cliptrase" / "stages_224.npz")["text"])
     classes = json.loads((shared / "data" / "vocabularies.json").read_text())["voc20"]["classes"]
     count = 3  # the 80 templates of all twenty take half a minute
-    encoder = TextEncoder(model, tokenizer_for(NAME), templates="imagenet")
+    encoder = TextEncoder(model, get_tokenizer(NAME), templates="imagenet")
     features = encoder(Vocabulary.parse(classes[:count])).features
     torch.testing.assert_close(features, expected[:count], atol=1e-4, rtol=0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cliptrase_d2.clip import text as text_module
 from cliptrase_d2.clip.prompts import fill
 from cliptrase_d2.clip.text import TextEncoder, _chunks
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.clip.tiny import tiny_clip
 

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from cliptrase_d2.clip.text_cache import FORMAT, cache_file, cache_key, read_features, write_features
-from cliptrase_d2.errors import WriteError
+from cliptrase_d2.utils.errors import WriteError
 from tests.faults import kill_at_file, room_for
 
 FEATURES = torch.arange(12.0).view(3, 4)
@@ -113,6 +113,6 @@ def test_what_a_killed_writer_left_is_no_cache_and_goes_when_it_is_old(
 
 
 def test_a_disk_without_room_leaves_nothing(tmp_path: Path) -> None:
-    with room_for(50), pytest.raises(WriteError, match=r"text-.*safetensors: cannot be written .*Make room"):
+    with room_for(50), pytest.raises(WriteError, match=r"text-.*safetensors: cannot be written .*Free some space"):
         write_features(tmp_path, KEY, FEATURES)
     assert not list(tmp_path.iterdir())

@@ -6,9 +6,9 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from torch import Tensor
 
-from cliptrase_d2.clip.load import load_clip, tokenizer_for
+from cliptrase_d2.clip.load import get_tokenizer, load_clip
 from cliptrase_d2.clip.token_rows import expand_token_rows
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import TINY_CONFIG, register_tiny, sparse_state, tiny_clip
 
 WEIGHT, IDS = "token_embedding.weight", "token_embedding.token_ids"
@@ -81,7 +81,7 @@ def test_sparse_state_is_half_precision_without_the_mask(build: type) -> None:
 def test_round_trip_through_a_file(tmp_path: Path, suffix: str, custom: bool, caplog: pytest.LogCaptureFixture) -> None:
     name = register_tiny(tmp_path, f"tiny-rows-{custom}", custom_text=custom)
     trained = custom_clip() if custom else tiny_clip(seed=3)
-    tokens = tokenizer_for(name)(["a photo of a cat.", "a dog"])  # with start, end and padding
+    tokens = get_tokenizer(name)(["a photo of a cat.", "a dog"])  # with start, end and padding
     state = sparse_state(trained, tokens.flatten().tolist())
     path = tmp_path / f"w{suffix}"
     if suffix == ".pt":

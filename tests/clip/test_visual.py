@@ -7,10 +7,10 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from cliptrase_d2.clip import open_clip_modules as modules
-from cliptrase_d2.clip.attention import ATTENTIONS, AttentionInput
 from cliptrase_d2.clip.pos_embed import resize_position_embedding
 from cliptrase_d2.clip.visual import VisualTower
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.methods.attention import ATTENTIONS, AttentionInput
+from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import tiny_clip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cliptrase_d2.d2 import CfgNode, get_cfg, merge_config_file, merge_config_options
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 @pytest.fixture

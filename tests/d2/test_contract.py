@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cliptrase_d2.d2 import side
+from cliptrase_d2.d2 import backend as side
 from cliptrase_d2.d2.safe_checkpoint import DataOnly
 
 if not side.is_installed():
@@ -36,7 +36,7 @@ _MODULES = {
 
 
 def _side(index: int) -> SimpleNamespace:
-    prefix = "cliptrase_d2.d2.standin." if index else ""
+    prefix = "cliptrase_d2.d2.fallback." if index else ""
     return SimpleNamespace(**{key: importlib.import_module(prefix + names[index]) for key, names in _MODULES.items()})
 
 
@@ -193,7 +193,7 @@ def test_trainings_are_equal_number_by_number(
         assert torch.equal(value, second.model.state_dict()[name])
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["Detectron2 first", "stand-in first"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["Detectron2 first", "fallback first"])
 def test_one_side_resumes_what_the_other_began(
     order: tuple[int, int], theirs: SimpleNamespace, ours: SimpleNamespace, tmp_path: Path
 ) -> None:

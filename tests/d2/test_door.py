@@ -28,8 +28,8 @@ def test_every_promised_name_is_there() -> None:
 
 
 def test_the_names_come_from_the_side_that_is_said() -> None:
-    assert d2.get_cfg.__module__.partition(".")[0] == ("detectron2" if d2.SIDE == "detectron2" else "cliptrase_d2")
-    assert d2.describe().startswith("Detectron2 " if d2.SIDE == "detectron2" else "stand-in (")
+    assert d2.get_cfg.__module__.partition(".")[0] == ("detectron2" if d2.BACKEND == "detectron2" else "cliptrase_d2")
+    assert d2.describe().startswith("Detectron2 " if d2.BACKEND == "detectron2" else "fallback (")
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_a_broken_detectron2_is_explained_and_not_passed_over(body: str, tmp_pat
     assert result.returncode != 0
     last = result.stderr.strip().splitlines()[-1]
     assert "InputError: Detectron2: it is installed, but importing it fails with" in last
-    assert "CLIPTRASE_D2=standin" in last
+    assert "CLIPTRASE_D2=fallback" in last
 
 
 def test_the_standin_passes_by_a_broken_detectron2_on_request(tmp_path: Path) -> None:
     fake = _fake_detectron2(tmp_path, "raise ImportError('undefined symbol')")
-    result = _import_door(fake, "standin")
-    assert result.stdout.strip() == "stand-in (chosen by CLIPTRASE_D2)", result.stderr
+    result = _import_door(fake, "fallback")
+    assert result.stdout.strip() == "fallback (chosen by CLIPTRASE_D2)", result.stderr

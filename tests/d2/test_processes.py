@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cliptrase_d2.d2 import comm, launch
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from tests import forked
 
 needs_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would share the GPUs of this machine")
@@ -42,7 +42,7 @@ def _fail() -> None:
 
 
 def _refuse() -> None:
-    raise InputError("photo.jpg", "nothing", "a photograph", "Bring one.")
+    raise InputError("photo.jpg", "nothing", "Bring one.", allowed="a photograph")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch import nn
 
 from cliptrase_d2.d2 import DetectionCheckpointer
 from cliptrase_d2.d2.safe_checkpoint import read_checkpoint
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 class Evil:
@@ -101,16 +101,16 @@ def test_a_truncated_safetensors_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "came"),
+    ("content", "got"),
     [
         ([torch.ones(1)], "a list"),
         ({"model": 3}, "a table with the keys model"),
         ({"epoch": 3, "state_dict": {"weight": torch.ones(1)}}, "a table with the keys epoch, state_dict"),
     ],
 )
-def test_a_file_without_a_table_of_tensors_says_what_it_holds(content: Any, came: str, tmp_path: Path) -> None:
+def test_a_file_without_a_table_of_tensors_says_what_it_holds(content: Any, got: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(InputError, match=f"a.pth: no table of tensors but {came}"):
+    with pytest.raises(InputError, match=f"a.pth: no table of tensors but {got}"):
         read_checkpoint(str(tmp_path / "a.pth"))
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptrase_d2.d2 import SIDE, DatasetCatalog, MetadataCatalog
+from cliptrase_d2.d2 import BACKEND, DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.benchmarks import BENCHMARKS, DETECTRON2_NAMES, Benchmark, benchmark_of, benchmark_root
 from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import dataset_labels
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = (*BENCHMARKS.values(), *DETECTRON2_NAMES)
@@ -202,7 +202,7 @@ def test_names_of_detectron2_mean_the_same_on_both_sides() -> None:
         vocabulary, rule = dataset_labels(name)
         assert [name.strip() for name in vocabulary.classes] == list(spec.classes)
         assert (rule.num_classes, rule.ignore_label) == (len(spec.classes), 255)
-        assert (MetadataCatalog.get(name).get("spec") is None) == (SIDE == "detectron2")
+        assert (MetadataCatalog.get(name).get("spec") is None) == (BACKEND == "detectron2")
 
 
 def test_benchmark_of_a_name() -> None:

@@ -12,7 +12,7 @@ from cliptrase_d2.data.emoji_scenes.files import write_scenes
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.register import register_dataset
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 NAMES = ("emoji_scenes", "emoji_scenes_seen", "emoji_scenes_unseen_combination", "emoji_scenes_held_out")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cliptrase_d2.data.custom import DatasetSpec, read_dataset_file
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 MINIMAL = "name: my_set\nimages: photos\nclasses: [sky, tree]\n"
 

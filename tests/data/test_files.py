@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cliptrase_d2.cli.inputs import find_inputs
 from cliptrase_d2.data.files import find_files
-from cliptrase_d2.demo.inputs import find_inputs
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 def fill(folder: Path, *names: str) -> Path:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cliptrase_d2.data.geometry import center_crop_geometry, cropped_place, cropped_range, resize_and_crop, whole_size
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 @pytest.mark.parametrize(

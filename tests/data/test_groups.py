@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cliptrase_d2.data.groups import class_groups
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 ENTRIES = ("sky", "person;man", "tree")
 NAMES = ("sky", "person", "tree", "background")

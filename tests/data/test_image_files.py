@@ -18,7 +18,7 @@ from PIL import Image
 
 from cliptrase_d2.data.image_files import MAX_PIXELS, check_bound, check_pixels
 from cliptrase_d2.data.images import read_image, read_label, read_size
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:

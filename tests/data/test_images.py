@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cliptrase_d2.data.images import read_image, read_label, read_size
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 ORIENTATION = 0x0112  # EXIF tag
 TURN_RIGHT = 6  # shown after a quarter turn clockwise

@@ -16,7 +16,7 @@ from cliptrase_d2.data.loader import build_evaluation_loader, list_records, spli
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.packed_batch import BadRecord
 from cliptrase_d2.data.register import register_dataset
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 @pytest.fixture

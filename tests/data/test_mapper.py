@@ -9,7 +9,7 @@ from PIL import Image
 
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.mapper import EvaluationMapper
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.parse(["sky", "tree", "road"])

@@ -5,7 +5,7 @@ import pickle
 import torch
 
 from cliptrase_d2.data.packed_batch import BadRecord, PackedBatch
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
 
@@ -45,7 +45,7 @@ def test_what_arrives_can_be_written_to_and_is_its_own() -> None:
 
 
 def test_a_record_that_could_not_be_read_arrives_with_its_error() -> None:
-    error = InputError("a.png", "nothing", "an image", "Give one.")
+    error = InputError("a.png", "nothing", "Give one.", allowed="an image")
     found, image = handed_over([BadRecord("a.png", error), {"image": torch.ones(3, 1, 1)}])
     assert (found.file_name, str(found.error)) == ("a.png", str(error))
     assert image["image"].tolist() == [[[1.0]], [[1.0]], [[1.0]]]

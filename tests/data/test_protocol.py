@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.data.protocol import PROTOCOLS, Protocol
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 BICUBIC = Image.Resampling.BICUBIC
 

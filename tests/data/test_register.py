@@ -7,7 +7,7 @@ import pytest
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.register import dataset_groups, dataset_labels, register_dataset
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from cliptrase_d2.config import load_config
 from cliptrase_d2.data.benchmarks import vocabulary_file
 from cliptrase_d2.data.inspection import benchmark_state
 from cliptrase_d2.data.unsupervised_benchmarks import UNSUPERVISED_BENCHMARKS, known_benchmarks
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from tests.data.test_benchmarks import write_pair
 
 ROOT = Path(__file__).resolve().parents[2]

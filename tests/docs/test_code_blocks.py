@@ -14,12 +14,12 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from cliptrase_d2.clip.attention import ATTENTIONS
+from cliptrase_d2.cli.main import main
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.custom import DATASET_KEYS
-from cliptrase_d2.demo.cli import main
 from cliptrase_d2.mask_sources import MASK_SOURCES
+from cliptrase_d2.methods.attention import ATTENTIONS
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name_of
 
 COMMANDS = [

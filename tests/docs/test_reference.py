@@ -53,9 +53,10 @@ def test_every_function_that_defines_keys_has_a_section() -> None:
 
 def test_every_tool_is_on_the_page_of_tools() -> None:
     page = (REFERENCE / "tools.md").read_text(encoding="utf-8")
-    tools = [path for path in (ROOT / "tools").glob("*.py") if path.name != "__init__.py"]
-    assert tools
-    assert not [path.name for path in tools if f":prog: tools/{path.name}\n" not in page]
+    scripts = [path for path in ROOT.glob("*/*.py") if path.parent.name in ("tools", "experiments")]
+    names = [path.relative_to(ROOT).as_posix() for path in scripts if "def main(" in path.read_text(encoding="utf-8")]
+    assert names
+    assert not [name for name in names if f":prog: {name}\n" not in page]
 
 
 def test_every_name_of_the_package_is_in_the_python_reference() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.confusion import confusion_matrix, confusion_of_images
+from cliptrase_d2.utils.errors import InputError
 
 
 def test_rows_are_truth_and_columns_prediction() -> None:

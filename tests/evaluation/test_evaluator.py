@@ -13,9 +13,9 @@ from PIL import Image
 
 from cliptrase_d2.d2 import comm
 from cliptrase_d2.data.register import register_dataset
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.counts import Counts
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, mean_numbers, require_distinct_stems
+from cliptrase_d2.utils.errors import InputError
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_reset_forgets(tmp_path: Path, name: str) -> None:
 
 def test_skipped_images_are_named(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     evaluator = SegmentationEvaluator(name, tmp_path)
-    evaluator.skip("b.jpg", InputError("b.jpg", "unreadable", "an image", "Fetch it again."))
+    evaluator.skip("b.jpg", InputError("b.jpg", "unreadable", "Fetch it again.", allowed="an image"))
     evaluator.process([image("a.jpg", [[0]])], [answer([[0]])])
     with caplog.at_level(logging.INFO):
         evaluator.evaluate()
@@ -159,7 +159,7 @@ def test_class_outside_the_vocabulary(tmp_path: Path, name: str) -> None:
 def test_shares_of_all_processes_are_summed(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = SegmentationEvaluator(name, tmp_path)
     other.process([image("b.jpg", [[1, 1]]), image("c.jpg", [[255]])], [answer([[1, 0]]), answer([[0]])])
-    other.skip("d.jpg", InputError("d.jpg", "", "", ""))
+    other.skip("d.jpg", InputError("d.jpg", "", "", allowed=""))
     sent: list[Any] = []
     with monkeypatch.context() as patch:
         patch.setattr(comm, "gather", lambda share: sent.append(share) or [])

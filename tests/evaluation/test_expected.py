@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.expected import Expectation, read_expectations, task_names, verify
 from cliptrase_d2.evaluation.summary import Run
+from cliptrase_d2.utils.errors import InputError
 
 VOC = Run("", "voc")
 METRICS = {VOC: ["mIoU", "pAcc", "mIoU-things"]}
@@ -50,7 +50,7 @@ def test_entries_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "came", "allowed", "fix"),
+    ("entry", "got", "allowed", "fix"),
     [
         (["semseg", "mIoU", 1.0, 1.0], "the task 'semseg'", "voc/sem_seg, sem_seg", "Did you mean 'sem_seg'?"),
         (["ade/sem_seg", "mIoU", 1.0, 1.0], "the task 'ade/sem_seg'", "voc/sem_seg", "Did you mean"),
@@ -65,18 +65,18 @@ def test_entries_are_read() -> None:
         (["sem_seg", "mIoU", 1.0, -1.0], "the tolerance -1.0", "0 or more", ""),
     ],
 )
-def test_what_cannot_be_is_refused(entry: Any, came: str, allowed: str, fix: str) -> None:
+def test_what_cannot_be_is_refused(entry: Any, got: str, allowed: str, fix: str) -> None:
     with pytest.raises(InputError) as caught:
         read_expectations([entry], METRICS)
     error = caught.value
     assert error.where == "TEST.EXPECTED_RESULTS"
-    assert came in error.came
+    assert got in error.got
     assert allowed in error.allowed
     assert fix in error.fix
 
 
 @pytest.mark.parametrize(
-    ("percent", "tolerance", "came", "holds"),
+    ("percent", "tolerance", "got", "holds"),
     [
         (25.0, 0.5, 25.5, True),
         (25.0, 0.5, 24.5, True),
@@ -89,10 +89,10 @@ def test_what_cannot_be_is_refused(entry: Any, came: str, allowed: str, fix: str
     ],
 )
 def test_a_result_holds_within_the_tolerance_and_never_if_it_is_nan(
-    percent: float, tolerance: float, came: float, holds: bool
+    percent: float, tolerance: float, got: float, holds: bool
 ) -> None:
     expectation = Expectation("sem_seg", VOC, "mIoU", percent, tolerance)
-    assert verify([expectation], {VOC: {"mIoU": came}}) == ([] if holds else [expectation])
+    assert verify([expectation], {VOC: {"mIoU": got}}) == ([] if holds else [expectation])
 
 
 def test_one_line_says_that_all_hold(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,7 +112,7 @@ def test_all_that_deviate_stand_in_one_table(caplog: pytest.LogCaptureFixture) -
     assert record.levelno == logging.ERROR
     rows = [line.split() for line in record.getMessage().splitlines()[1:] if not re.fullmatch("[- ]+", line)]
     assert rows == [
-        ["task", "metric", "expected", "tolerance", "came"],
+        ["task", "metric", "expected", "tolerance", "got"],
         ["sem_seg", "mIoU", "25", "0.5", "24"],
         ["sem_seg", "mIoU-things", "8", "0", "8.0001"],
     ]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.grouping import group_masks, mask_histograms, match_groups
+from cliptrase_d2.utils.errors import InputError
 
 
 def test_pixels_of_each_class_in_each_mask_by_hand() -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from cliptrase_d2.errors import WriteError
 from cliptrase_d2.evaluation import progress as module
 from cliptrase_d2.evaluation.counts import Counts, total
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
+from cliptrase_d2.utils.errors import WriteError
 from tests.faults import room_for
 
 
@@ -91,7 +91,7 @@ def test_what_is_counted_after_the_last_note_is_not_written(progress: Progress) 
 def test_a_disk_without_room_keeps_what_was_written_before(progress: Progress) -> None:
     writer = progress.writer(1, 0)
     write(writer, [0, 2], counts(2))
-    with room_for(100), pytest.raises(WriteError, match=r"0001-0000\.npz: cannot be written .*Make room"):
+    with room_for(100), pytest.raises(WriteError, match=r"0001-0000\.npz: cannot be written .*Free some space"):
         write(writer, [1], counts(3))
     assert progress.read()[0].sum() == 2
     assert len(list(progress.folder.iterdir())) == 1

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.data.register import register_dataset
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.unsupervised import UnsupervisedEvaluator
+from cliptrase_d2.utils.errors import InputError
 
 LEFT, RIGHT, LOW = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.export.tower import ExportableTower
-from cliptrase_d2.meta_arch import CLIPtrase
-from cliptrase_d2.training_free.method import Method
-from tests.meta_arch.tiny_san import tiny_san
-from tests.meta_arch.tiny_segmenter import scene, telling_words, tiny_segmenter
+from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.settings import Method
+from cliptrase_d2.utils.errors import InputError
+from tests.pipeline.tiny_segmenter import scene, telling_words, tiny_segmenter
+from tests.san.tiny_san import tiny_san
 
 IMAGES = torch.stack([scene(0), scene(1)])  # [2,3,96,128], of 6×8 patches where 4×4 were trained
 

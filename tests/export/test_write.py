@@ -12,13 +12,13 @@ import torch
 from onnxruntime import InferenceSession
 from torch import Tensor
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.export import Report, export_tower, formats, write
 from cliptrase_d2.export.formats import METADATA, Format
 from cliptrase_d2.export.tower import ExportableTower, TowerOutput
-from cliptrase_d2.meta_arch import CLIPtrase
-from cliptrase_d2.training_free.method import Method, PatchScene
-from tests.meta_arch.tiny_segmenter import scene, telling_words, tiny_segmenter
+from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.settings import Method, PatchScene
+from cliptrase_d2.utils.errors import InputError
+from tests.pipeline.tiny_segmenter import scene, telling_words, tiny_segmenter
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from torch import Tensor
 from cliptrase_d2.d2 import build_model
 from cliptrase_d2.mask_sources.backbone import BackboneSource, token_cosines
 from cliptrase_d2.mask_sources.timm_vit import load_vit
-from cliptrase_d2.training_free.method import Method, PatchScene
+from cliptrase_d2.pipeline.settings import Method, PatchScene
 from tests.mask_sources.tiny_models import TINY_VIT, save_vit
-from tests.meta_arch.tiny_segmenter import scene, tiny_config
+from tests.pipeline.tiny_segmenter import scene, tiny_config
 
 METHOD = Method(eps=0.2, min_samples=3)
 

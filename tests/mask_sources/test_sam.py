@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliptrase_d2.d2 import build_model
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources.sam import SamAutomaticSource, SamSource
 from cliptrase_d2.mask_sources.sam_model import Prompts
-from cliptrase_d2.training_free.method import Method, PatchScene
-from tests.meta_arch.tiny_segmenter import scene, tiny_config
+from cliptrase_d2.pipeline.settings import Method, PatchScene
+from cliptrase_d2.utils.errors import InputError
+from tests.pipeline.tiny_segmenter import scene, tiny_config
 
 METHOD = Method(eps=0.5, min_samples=2, mask_upsample=1, median_filter=1)
 IMAGE = torch.zeros(1, 3, 32, 64)

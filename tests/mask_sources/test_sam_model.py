@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources import MaskSettings, build_mask_source, sam_model
 from cliptrase_d2.mask_sources.sam_model import PromptedSam, Prompts, load_sam
-from cliptrase_d2.training_free.method import Method
-from tests.meta_arch.tiny_segmenter import scene
+from cliptrase_d2.pipeline.settings import Method
+from cliptrase_d2.utils.errors import InputError
+from tests.pipeline.tiny_segmenter import scene
 
 transformers = pytest.importorskip("transformers")
 from tests.mask_sources.tiny_models import save_sam, save_sam2  # noqa: E402  they need it, too

@@ -9,9 +9,9 @@ import pytest
 import timm
 import torch
 
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.mask_sources import timm_vit
 from cliptrase_d2.mask_sources.timm_vit import load_vit
+from cliptrase_d2.utils.errors import InputError
 from tests.mask_sources.tiny_models import TINY_VIT, save_vit
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cliptrase_d2.engine import profiling
 from tests.clip.tiny import register_tiny
-from tools import benchmark
+from tools import benchmark, profiling
 
 
 @pytest.fixture

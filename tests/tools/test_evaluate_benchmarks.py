@@ -123,7 +123,7 @@ def test_incomplete_benchmark_is_left_out(root: Path, tmp_path: Path, monkeypatc
 def test_every_benchmark_can_be_planned(key: str, words: tuple[str, ...]) -> None:
     planned = plan(parse_arguments(words), key)
     assert planned.cfg.TEST.EXPECTED_RESULTS == []
-    assert list(planned.cfg.TEST.SYSTEMS) == ["clip", "sclip", "cliptrase"]
+    assert list(planned.cfg.TEST.METHODS) == ["clip", "sclip", "cliptrase"]
     is_crop = planned.cfg.TEST.PROTOCOL == "center_crop"
     assert planned.benchmark is BENCHMARKS.get(f"{key}_paper" if is_crop else key, BENCHMARKS[key])
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptrase_d2.demo.predictor import Segmenter
-from cliptrase_d2.errors import InputError
-from tests.meta_arch.tiny_segmenter import scene, tiny_options, tiny_segmenter
+from cliptrase_d2.segmenter.segmenter import Segmenter
+from cliptrase_d2.utils.errors import InputError
+from tests.pipeline.tiny_segmenter import scene, tiny_options, tiny_segmenter
 from tools import make_picture
 
 CLASSES = ["sky", "grass", "brick wall", "circle"]

@@ -13,8 +13,8 @@ import pytest
 
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.builtin import register_builtin
-from cliptrase_d2.engine.systems import planned_runs
 from cliptrase_d2.evaluation.evaluator import metric_names
+from cliptrase_d2.evaluation.runs import planned_runs
 from cliptrase_d2.evaluation.summary import Run
 from tools import make_results_table
 from tools.make_results_table import (

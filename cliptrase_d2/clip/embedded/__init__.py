@@ -7,7 +7,7 @@ from typing import Any
 
 import open_clip
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 NAME = "emoji-clip"
 TAG = "emoji_scenes"
@@ -33,7 +33,7 @@ def weights() -> Path:
         raise InputError(
             WEIGHTS,
             f"no file, although the weights {TAG!r} of {NAME} are a part of this package",
-            "a complete installation",
             "Install the package again.",
+            allowed="a complete installation",
         )
     return WEIGHTS

@@ -15,10 +15,10 @@ from cliptrase_d2.data.emoji_scenes.names import CLASSES, HELD_OUT, SEEN_THINGS,
 from cliptrase_d2.data.emoji_scenes.scene import Scene, draw
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS, scene_layout
 from cliptrase_d2.data.images import read_label
-from cliptrase_d2.data.parallel import in_parallel
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text, remove_unfinished, wrap_os_errors
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.parallel import in_parallel
 from cliptrase_d2.visualization.overlay import palette
-from cliptrase_d2.whole_files import disk_faults_named, remove_unfinished, write_whole, write_whole_text
 
 NAME = "emoji_scenes"
 TRAINING_NAME = "emoji_scenes_train"
@@ -75,7 +75,7 @@ def write_scenes(
         InputError: a split that there is not, a folder that cannot be written to or holds another series.
     """
     wanted = [(split, index) for split, count in counts.items() for index in range(count)]
-    with disk_faults_named(root):
+    with wrap_os_errors(root):
         for folder in (root / _IMAGES, root / _LABELS):
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder)
@@ -85,7 +85,7 @@ def write_scenes(
         _draw_all(root, [scene for scene in wanted if not is_there[scene]], size, seed, workers)
         for name, spec in dataset_specs(root).items():
             if spec.name == NAME or name.removesuffix(".yaml") in counts:
-                write_whole_text(root / name, _description(spec, root))
+                atomic_write_text(root / name, _description(spec, root))
 
 
 def write_scene(root: Path, size: int, seed: int, scene: SceneNumber) -> None:
@@ -101,8 +101,8 @@ def write_scene(root: Path, size: int, seed: int, scene: SceneNumber) -> None:
     image, label = _paths(root, scene)
     annotation = Image.fromarray(drawn.label)
     annotation.putpalette(palette(len(CLASSES)).tobytes())  # for the eye; the values stay class indices
-    write_whole(label, lambda file: annotation.save(file, "PNG", optimize=True))
-    write_whole(image, lambda file: Image.fromarray(drawn.image).save(file, "WEBP", lossless=True, quality=75))
+    atomic_write(label, lambda file: annotation.save(file, "PNG", optimize=True))
+    atomic_write(image, lambda file: Image.fromarray(drawn.image).save(file, "WEBP", lossless=True, quality=75))
 
 
 def _draw_all(root: Path, scenes: list[SceneNumber], size: int, seed: int, workers: int) -> None:
@@ -124,8 +124,8 @@ def _check_series(root: Path, scene: SceneNumber, size: int, seed: int) -> None:
         raise InputError(
             path,
             "a scene of another size or seed",
-            f"scenes of {size} pixels and seed {seed}, or none",
             "Choose another folder, or remove this one.",
+            allowed=f"scenes of {size} pixels and seed {seed}, or none",
         )
 
 

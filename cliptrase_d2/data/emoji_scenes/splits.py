@@ -6,7 +6,7 @@ import numpy as np
 
 from cliptrase_d2.data.emoji_scenes.names import HELD_OUT, SEEN_THINGS, STUFF, THINGS, is_unseen_combination
 from cliptrase_d2.data.emoji_scenes.scene import Layout, Thing
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 SPLITS = ("seen", "unseen_combination", "held_out")
 # Training draws from other numbers than any split, so no scene to evaluate on was ever trained on.
@@ -31,7 +31,7 @@ def scene_layout(index: int, split: str, seed: int = 0) -> Layout:
         InputError: there is no such split.
     """
     if split not in SPLITS:
-        raise InputError("split", repr(split), " or ".join(SPLITS), "Use one of these names.")
+        raise InputError("split", repr(split), "Use one of these names.", allowed=" or ".join(SPLITS))
     rng = np.random.default_rng((seed, _SERIES[split], index))
     stuff = _stuff(rng)
     names = [str(rng.choice(allowed_things(stuff, split))) for _ in range(rng.integers(1, 5))]

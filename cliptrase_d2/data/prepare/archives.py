@@ -19,8 +19,8 @@ from typing import IO
 
 from tqdm import tqdm
 
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.utils.atomic_files import atomic_write
+from cliptrase_d2.utils.errors import InputError
 
 # Where a member of an archive goes, relative to the root; None for one that is not wanted.
 Pick = Callable[[str], str | None]
@@ -59,7 +59,9 @@ class Archive:
         """
         path = folder / self.file
         if not path.is_file():
-            raise InputError(path, "no such archive", f"{self.file} from {self.source}", "Download it to this folder.")
+            raise InputError(
+                path, "no such archive", "Download it to this folder.", allowed=f"{self.file} from {self.source}"
+            )
         return path
 
 
@@ -72,7 +74,7 @@ def check_md5(path: Path, expected: str) -> None:
     found = _md5(path)
     if found != expected:
         fix = f"{_AGAIN[:-1]}, or use --no-checksum for an archive that differs on purpose."
-        raise InputError(path, f"the MD5 sum {found}", expected, fix)
+        raise InputError(path, f"the MD5 sum {found}", fix, allowed=expected)
 
 
 def unpack(archive: Path, root: Path, pick: Pick) -> list[Path]:
@@ -95,18 +97,20 @@ def unpack(archive: Path, root: Path, pick: Pick) -> list[Path]:
         for name, size, open_member in tqdm(_members(archive), desc=archive.name, unit="file", mininterval=1.0):
             unpacked += size
             if unpacked > most:
-                came = f"files of more than {most:,} bytes, {_MOST_GROWTH} times the archive"
-                raise InputError(archive, came, "the official archive", "Do not use this archive.")
+                got = f"files of more than {most:,} bytes, {_MOST_GROWTH} times the archive"
+                raise InputError(archive, got, "Do not use this archive.", allowed="the official archive")
             place = pick(name)
             if place is None:
                 continue
             target = _target(archive, root, place)
             if not (target.is_file() and target.stat().st_size == size):
                 with open_member() as member:
-                    write_whole(target, lambda file, member=member: shutil.copyfileobj(member, file))  # type: ignore[misc]
+                    atomic_write(target, lambda file, member=member: shutil.copyfileobj(member, file))  # type: ignore[misc]
             taken.append(target)
     if not taken:
-        raise InputError(archive, "nothing that is wanted", "the official archive", "Check that it is the right one.")
+        raise InputError(
+            archive, "nothing that is wanted", "Check that it is the right one.", allowed="the official archive"
+        )
     return taken
 
 
@@ -139,9 +143,11 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]
 def _target(archive: Path, root: Path, place: str) -> Path:
     parts = PurePosixPath(place).parts
     if not parts or ".." in parts or PurePosixPath(place).is_absolute() or "\\" in place:
-        raise InputError(archive, f"the file {place!r} in it", "files below its folders", "Do not use this archive.")
+        raise InputError(
+            archive, f"the file {place!r} in it", "Do not use this archive.", allowed="files below its folders"
+        )
     if any(len(part.encode()) > _LONGEST_NAME for part in parts) or "\0" in place:
-        raise InputError(archive, f"a file whose name is {place[:60]!r}...", "names of files", _AGAIN)
+        raise InputError(archive, f"a file whose name is {place[:60]!r}...", _AGAIN, allowed="names of files")
     return root.joinpath(*parts)
 
 
@@ -154,7 +160,7 @@ def _explained(archive: Path) -> Iterator[None]:
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno not in _OF_THE_ARCHIVE:
             raise  # of the disk
-        raise InputError(archive, f"a broken archive ({error})", "the whole of it", _AGAIN) from error
+        raise InputError(archive, f"a broken archive ({error})", _AGAIN, allowed="the whole of it") from error
 
 
 def _md5(path: Path) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from cliptrase_d2.data.benchmarks import Benchmark, benchmark_root
 from cliptrase_d2.data.prepare.archives import Archive, Pick, check_md5, unpack
 from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
-from cliptrase_d2.errors import InputError, WriteError
-from cliptrase_d2.interruption import clean_end
-from cliptrase_d2.whole_files import remove_unfinished
+from cliptrase_d2.utils.atomic_files import remove_unfinished
+from cliptrase_d2.utils.errors import InputError, WriteError
+from cliptrase_d2.utils.interruption import clean_end
 
 _GO_ON = "The same command goes on from here."
 
@@ -61,7 +61,7 @@ class Options:
         """
         if found != expected and not self.incomplete:
             raise InputError(
-                where, f"{found:,} files", f"{expected:,}", "Download the archive again, or use --incomplete."
+                where, f"{found:,} files", "Download the archive again, or use --incomplete.", allowed=f"{expected:,}"
             )
 
 
@@ -90,7 +90,7 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
         sys.exit(f"error: {error}")
     except OSError as error:
         allowed = "a folder that can be read and written, on a disk with room"
-        sys.exit(f"error: {InputError(options.root, f'stopped at {error}', allowed, _GO_ON)}")
+        sys.exit(f"error: {InputError(options.root, f'stopped at {error}', _GO_ON, allowed=allowed)}")
 
 
 def _say(benchmark: Benchmark, root: Path) -> None:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.data.parallel import in_parallel
-from cliptrase_d2.errors import InputError
-from cliptrase_d2.whole_files import write_whole
+from cliptrase_d2.utils.atomic_files import atomic_write
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.parallel import in_parallel
 
 
 class Job(NamedTuple):
@@ -78,7 +78,7 @@ def write_label(path: Path, labels: np.ndarray) -> None:
     image = Image.fromarray(labels.astype(depth))
     kind = "TIFF" if depth is np.uint16 else "PNG"
     options = {"compression": "tiff_deflate"} if depth is np.uint16 else {}
-    write_whole(path, lambda file: image.save(file, format=kind, **options))
+    atomic_write(path, lambda file: image.save(file, format=kind, **options))
 
 
 def same_file(source: Path, target: Path) -> None:
@@ -90,7 +90,7 @@ def same_file(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another disk, or one without such links
         with source.open("rb") as opened:
-            write_whole(target, lambda file: shutil.copyfileobj(opened, file))
+            atomic_write(target, lambda file: shutil.copyfileobj(opened, file))
 
 
 def class_indices(rule: LabelRule, raw: np.ndarray, where: object) -> np.ndarray:
@@ -102,7 +102,9 @@ def class_indices(rule: LabelRule, raw: np.ndarray, where: object) -> np.ndarray
     try:
         return rule.apply(raw, where)
     except InputError as error:
-        raise InputError(where, error.came, "the values of the official files", "Check that it is one.") from error
+        raise InputError(
+            where, error.got, "Check that it is one.", allowed="the values of the official files"
+        ) from error
 
 
 def _relabel(source: Path, target: Path, rule: LabelRule) -> None:

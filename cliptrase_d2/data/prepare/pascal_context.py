@@ -13,7 +13,7 @@ import numpy as np
 from cliptrase_d2.data.prepare.archives import Archive, below
 from cliptrase_d2.data.prepare.command import Options
 from cliptrase_d2.data.prepare.convert import Job, convert_all, same_file, write_label
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 IMAGES = Archive(
     "VOCtrainval_03-May-2010.tar",
@@ -86,8 +86,10 @@ def validation_images(path: Path) -> list[AnnotatedImage]:
             if image["phase"] == "val" and regions[image["image_id"]]
         ]
     except (ValueError, KeyError, TypeError) as error:
-        came = f"not the annotations ({type(error).__name__}: {error})"
-        raise InputError(path, came, f"{ANNOTATIONS.file} from {ANNOTATIONS.source}", "Download it again.") from error
+        got = f"not the annotations ({type(error).__name__}: {error})"
+        raise InputError(
+            path, got, "Download it again.", allowed=f"{ANNOTATIONS.file} from {ANNOTATIONS.source}"
+        ) from error
 
 
 def painted(image: AnnotatedImage) -> np.ndarray:
@@ -100,13 +102,15 @@ def painted(image: AnnotatedImage) -> np.ndarray:
         from pycocotools import mask
     except ImportError as error:
         raise InputError(
-            "pycocotools", "not installed", "pycocotools", "Run pip install 'cliptrase_d2[prepare]'."
+            "pycocotools", "not installed", "Run pip install 'cliptrase_d2[prepare]'.", allowed="pycocotools"
         ) from error
     labels = np.zeros(image.size, dtype=np.int64)
     for number, region in image.regions:
         decoded = mask.decode(region).astype(bool)  # [H,W]
         if decoded.shape != labels.shape:
-            raise InputError(image.stem, f"a region of {decoded.shape}", f"{labels.shape}", "Download the file again.")
+            raise InputError(
+                image.stem, f"a region of {decoded.shape}", "Download the file again.", allowed=f"{labels.shape}"
+            )
         labels[decoded] = number
     return labels
 

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.atomic_files import atomic_write
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
 from cliptrase_d2.visualization.picture import class_shares
 from cliptrase_d2.visualization.stages import cluster_picture
-from cliptrase_d2.whole_files import write_whole
 
 PARTS = ("image", "truth", "prediction", "masks")
 _LONG_SIDE = 480  # pixels of a picture on the page
@@ -52,7 +52,7 @@ class GalleryEntry:
 def write_confusion(folder: Path, confusion: Tensor) -> None:
     """Write the matrix [C,C], rows truth, columns prediction, of an evaluation's folder."""
     counts = confusion.cpu().numpy()
-    write_whole(_confusion_file(folder), lambda file: np.savez_compressed(file, confusion=counts))
+    atomic_write(_confusion_file(folder), lambda file: np.savez_compressed(file, confusion=counts))
 
 
 def read_confusion(folder: Path) -> np.ndarray | None:
@@ -112,7 +112,7 @@ def write_gallery_entry(
         "size": image.shape[1::-1],
         "classes": {part: class_shares(of, count + 1) for part, of in labels.items()},
     }
-    write_whole(_entry_file(folder, stem), lambda file: file.write(json.dumps(entry).encode()))
+    atomic_write(_entry_file(folder, stem), lambda file: file.write(json.dumps(entry).encode()))
 
 
 def read_gallery(folder: Path, stems: Sequence[str]) -> list[GalleryEntry]:
@@ -142,7 +142,7 @@ def _at_gallery_size(image: np.ndarray) -> np.ndarray:
 
 def _write_picture(path: Path, pixels: np.ndarray) -> None:
     picture = Image.fromarray(pixels)
-    write_whole(path, lambda file: picture.save(file, format="WEBP", quality=_QUALITY))
+    atomic_write(path, lambda file: picture.save(file, format="WEBP", quality=_QUALITY))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _broken(path: Path, error: Exception) -> InputError:
-    return InputError(path, f"a broken file ({error})", "what an evaluation wrote", "Evaluate anew.")
+    return InputError(path, f"a broken file ({error})", "Evaluate anew.", allowed="what an evaluation wrote")
 
 
 def _confusion_file(folder: Path) -> Path:

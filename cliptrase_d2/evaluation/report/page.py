@@ -13,8 +13,8 @@ from cliptrase_d2.evaluation.metrics import HEADLINE
 from cliptrase_d2.evaluation.published import published_source
 from cliptrase_d2.evaluation.report.artefacts import GalleryEntry
 from cliptrase_d2.evaluation.report.evaluations import Evaluation, Source, read_evaluation
+from cliptrase_d2.utils.atomic_files import atomic_write_text
 from cliptrase_d2.visualization.overlay import palette
-from cliptrase_d2.whole_files import write_whole_text
 
 PICTURE_BYTES = 4 * 2**20  # of all pictures of a page, shared among its data sets
 _SHOWN_CARDS = 4  # images of a data set that are seen without a click
@@ -107,7 +107,7 @@ def write_page(path: Path, sources: Sequence[Source], run: RunFacts) -> None:
         InputError: an evaluation left a broken file.
     """
     evaluations = [read_evaluation(source) for source in sources]
-    write_whole_text(path, render(evaluations, run))
+    atomic_write_text(path, render(evaluations, run))
 
 
 def render(evaluations: Sequence[Evaluation], run: RunFacts) -> str:

@@ -13,7 +13,7 @@ from cliptrase_d2.data.emoji_scenes.scene import draw
 from cliptrase_d2.data.emoji_scenes.splits import scene_layout
 from cliptrase_d2.data.images import read_image, read_label
 from cliptrase_d2.data.register import load_records
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 from tests.faults import kill_at_file
 
 

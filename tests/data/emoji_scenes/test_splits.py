@@ -6,7 +6,7 @@ import pytest
 from cliptrase_d2.data.emoji_scenes.names import HELD_OUT, SEEN_THINGS, STUFF, THINGS, is_unseen_combination
 from cliptrase_d2.data.emoji_scenes.scene import Layout
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS, allowed_things, canvas_layout, scene_layout
-from cliptrase_d2.errors import InputError
+from cliptrase_d2.utils.errors import InputError
 
 MANY = 400
 

@@ -10,8 +10,8 @@ import pytest
 
 from cliptrase_d2.data.prepare import archives
 from cliptrase_d2.data.prepare.archives import Archive, below, check_md5, unpack
-from cliptrase_d2.errors import InputError, WriteError
-from cliptrase_d2.whole_files import remove_unfinished
+from cliptrase_d2.utils.atomic_files import remove_unfinished
+from cliptrase_d2.utils.errors import InputError, WriteError
 from tests.faults import kill_at_file, room_for
 
 FILES = {"set/a.jpg": b"first", "set/deep/b.jpg": b"second", "set/c.txt": b"third", "other/d.jpg": b"fourth"}

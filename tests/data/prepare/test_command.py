@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cliptrase_d2.data.prepare.command import Options, run
-from cliptrase_d2.errors import InputError, WriteError
+from cliptrase_d2.utils.errors import InputError, WriteError
 
 
 def ended(patch: pytest.MonkeyPatch, root: Path, prepare: Callable[[Options], None]) -> object:
@@ -45,6 +45,6 @@ def test_a_full_disk_is_named_with_the_way_on(tmp_path: Path, monkeypatch: pytes
 
 def test_what_the_user_must_mend_first_is_all_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(_: Options) -> None:
-        raise InputError("a.zip", "broken", "whole", "Download it again.")
+        raise InputError("a.zip", "broken", "Download it again.", allowed="whole")
 
     assert ended(monkeypatch, tmp_path, prepare) == "error: a.zip: broken. Allowed: whole. Download it again."

@@ -8,15 +8,15 @@ import pytest
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.convert import Job, convert_all, relabel_all, same_file, write_label
-from cliptrase_d2.errors import InputError, WriteError
-from cliptrase_d2.whole_files import remove_unfinished
+from cliptrase_d2.utils.atomic_files import remove_unfinished
+from cliptrase_d2.utils.errors import InputError, WriteError
 from tests.faults import kill_at_file, room_for
 
 
 def _double(source: Path, target: Path) -> None:
     value = source.read_text()
     if value == "bad":
-        raise InputError(source, "bad", "a number", "Correct it.")
+        raise InputError(source, "bad", "Correct it.", allowed="a number")
     target.write_text(str(2 * int(value)))
 
 

@@ -15,10 +15,10 @@ import torch
 from cliptrase_d2.d2 import DatasetCatalog
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.register import register_dataset, register_spec
-from cliptrase_d2.errors import InputError
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from cliptrase_d2.evaluation.report.evaluations import Source
 from cliptrase_d2.evaluation.report.page import RunFacts, write_page
+from cliptrase_d2.utils.errors import InputError
 from tests.browser import BROWSER, HEADLESS, NO_BROWSER
 
 CLASSES = ["sky", "<b>tree</b>", "a&b", "road"]
@@ -63,7 +63,7 @@ def evaluated(
         given = {"file_name": f"{index}.jpg", "image": torch.full((3, 80, 100), 90.0)}
         given |= {"sem_seg": truth} if labels else {}
         evaluator.process([given], [{"label_map": truth.clamp(max=1), "pred_masks": masks}])
-    evaluator.skip("dark.jpg", InputError("dark.jpg", "a <i>broken</i> image", "a whole one", "Remove it."))
+    evaluator.skip("dark.jpg", InputError("dark.jpg", "a <i>broken</i> image", "Remove it.", allowed="a whole one"))
     evaluator.evaluate()
     return Source(evaluator.folder, system, "a method", "https://arxiv.org/abs/2407.08268", system)
 

@@ -1,0 +1,61 @@
+"""Make the queries of a SAN from the masks that CLIPtrase finds in images, as a checkpoint to start training from.
+
+The checkpoint holds one tensor, side_adapter_network.query_embed, so the published SAN takes it as MODEL.WEIGHTS, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``cliptrase warm-start``."""
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="of a SAN, such as configs/san/*.yaml")
+    parser.add_argument("--dataset", metavar="D.yaml|NAME", help="its images are looked at (default: DATASETS.TRAIN)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write")
+    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: changes of the config")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at the images, write the checkpoint, and say what made it."""
+    import torch
+
+    from cliptrase_d2.config import load_config
+    from cliptrase_d2.data.builtin import register_builtin
+    from cliptrase_d2.san.query_projection import query_embeddings
+    from cliptrase_d2.san.warm_start import sample_masks
+    from cliptrase_d2.segmenter.device import resolve_device
+    from cliptrase_d2.utils.atomic_files import atomic_write, require_writable
+    from cliptrase_d2.utils.errors import InputError
+
+    if arguments.output.suffix != ".pth":
+        raise InputError("--output", arguments.output, "Rename it.", allowed="a file that ends with .pth")
+    require_writable(arguments.output.parent, "--output")
+    cfg = load_config(arguments.config_file, arguments.opts)
+    dataset = _dataset(arguments.dataset)
+    register_builtin()
+    if dataset is None and not cfg.DATASETS.TRAIN:
+        raise InputError(
+            "--dataset", "none, nor DATASETS.TRAIN", "Give --dataset D.yaml or a name.", allowed="a data set"
+        )
+    resolve_device(cfg)
+    cfg.freeze()
+    side = cfg.MODEL.SIDE_ADAPTER
+    sample = sample_masks(cfg, dataset or cfg.DATASETS.TRAIN[0])
+    queries = query_embeddings(sample.features, side.NUM_QUERIES, side.WIDTH, max(0, cfg.SEED))
+    content = {"model": {"side_adapter_network.query_embed": queries}}
+    atomic_write(arguments.output, lambda file: torch.save(content, file))
+    print(f"{side.NUM_QUERIES} queries of width {side.WIDTH} from {sample}: {arguments.output}")
+    print(f"  python train_net.py --config-file {arguments.config_file} MODEL.WEIGHTS {arguments.output}")
+    return 0
+
+
+def _dataset(name: str | None) -> str | None:
+    """The name of a data set, which is registered here if it is a file."""
+    from cliptrase_d2.data.custom import read_dataset_file
+    from cliptrase_d2.data.register import register_spec
+
+    if name and name.endswith((".yaml", ".yml")):
+        return register_spec(read_dataset_file(name))
+    return name

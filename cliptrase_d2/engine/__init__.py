@@ -1,1 +1,0 @@
-"""Running things: evaluation loops and what they need to know about the run."""

@@ -1,0 +1,1 @@
+"""What `experiments/fuzz.py` spoils, and how."""

@@ -1,0 +1,62 @@
+"""Figures 2 and 3 as HTML: what their captions count, and what is said beside them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+from PIL import Image
+
+from cliptrase_d2.segmenter.explanation import Explanation
+from cliptrase_d2.web.figures import clustering_figure, correlation_figure
+
+# Two blocks of 2x2 patches; one patch is global in the second, which is clustered.
+CLUSTERS = np.array([[0, 0], [1, 1]])
+EXPLANATION = Explanation(
+    image=np.full((40, 40, 3), 90, np.uint8),
+    patch=(0, 1),
+    attention=np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 2, 2),
+    recovered=np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 2, 2),
+    global_patches=np.array([[[False, False], [False, False]], [[True, False], [False, False]]]),
+    clusters_before=np.array([[1, 1], [0, -1]]),
+    clusters=CLUSTERS,
+    masks_before=np.array([[1, 1], [0, 0]]).repeat(20, 0).repeat(20, 1),
+    masks=CLUSTERS.repeat(20, 0).repeat(20, 1),
+    block=1,
+)
+
+
+def captions(html: str) -> list[str]:
+    return re.findall("<figcaption>(.*?)</figcaption>", html)
+
+
+def pictures(html: str) -> list[np.ndarray]:
+    found = re.findall('src="data:image/webp;base64,([^"]+)"', html)
+    return [np.array(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int) for data in found]
+
+
+def test_every_block_has_its_attention_and_what_is_recovered() -> None:
+    html = correlation_figure(EXPLANATION, "emoji")
+    assert captions(html) == ["Attention, 0 global", "Recovered", "Attention, 1 global", "Recovered, clustered"]
+    assert len(pictures(html)) == 4
+
+
+def test_clusters_and_masks_are_counted_before_and_after() -> None:
+    assert captions(clustering_figure(EXPLANATION, "emoji")) == [
+        "2 clusters, 25 % of the patches in none", "2 masks, every pixel in one",
+        "2 clusters, 0 % of the patches in none", "2 masks, every pixel in one",
+    ]  # fmt: skip
+
+
+def test_clusters_of_the_same_patches_have_one_colour() -> None:
+    _, before, _, after = pictures(clustering_figure(EXPLANATION, "emoji"))
+    for row in (120, 360):  # of the two halves, whose clusters have other numbers before
+        assert abs(before[row, 100] - after[row, 100]).max() < 10  # but for what WebP loses
+
+
+def test_random_weights_are_called_random() -> None:
+    for figure in (correlation_figure, clustering_figure):
+        assert "RANDOM &lt;WEIGHTS&gt;" in figure(EXPLANATION, "<b>", ("RANDOM <WEIGHTS>",))
+        assert "<b>" not in figure(EXPLANATION, "<b>")

@@ -1,1 +1,0 @@
-"""What `tools/fuzz.py` spoils, and how."""

@@ -1,4 +1,4 @@
-"""Evaluate, or train SAN:
+"""Evaluate models, or train SAN.
 
 python train_net.py --eval-only --config-file F [--dataset D.yaml …] [--resume] [KEY VALUE …]
 python train_net.py --config-file configs/san/F [--train-dataset D.yaml …] [--resume] [KEY VALUE …]
@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from cliptrase_d2.utils.atomic_files import require_writable, wrap_os_errors
-from cliptrase_d2.utils.errors import InputError, WriteError
-from cliptrase_d2.utils.interruption import INTERRUPTED, clean_end
+from cliptrase_d2.utils.errors import InputError, WriteError, name_arguments
+from cliptrase_d2.utils.interruption import INTERRUPTED, exit_on_interrupt
 
 try:
-    from cliptrase_d2.config import load_config
+    from cliptrase_d2.config import ARGUMENT_KEYS, load_config
     from cliptrase_d2.d2 import (
         CfgNode,
         comm,
@@ -32,12 +32,12 @@ try:
     from cliptrase_d2.evaluation.evaluator import metric_names
     from cliptrase_d2.evaluation.expected import read_expectations, verify
     from cliptrase_d2.evaluation.run_page import write_run_page
-    from cliptrase_d2.evaluation.runs import evaluate_runs, planned_runs
+    from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
     from cliptrase_d2.evaluation.summary import Results, Run, group_table, headline_table, place_of_results
     from cliptrase_d2.san.trainer import NonFiniteLossError
     from cliptrase_d2.san.training import train
-    from cliptrase_d2.segmenter.device import resolve_device
-except InputError as error:  # a Detectron2 that was asked for and is not there, or fails
+    from cliptrase_d2.segmenter.build import prepare_segmenter, resolve_device
+except InputError as error:  # CLIPTRASE_D2 requests a Detectron2 that is missing or fails to import
     sys.exit(f"error: {error}")
 except KeyboardInterrupt:  # the imports take seconds
     print("interrupted.", file=sys.stderr)
@@ -47,29 +47,33 @@ logger = logging.getLogger("cliptrase_d2")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Detectron2's flags, --dataset and --train-dataset."""
+    """Parse Detectron2's flags, --dataset and --train-dataset."""
     parser = default_argument_parser(__doc__)
     parser.add_argument(
         "--train-dataset",
         action="append",
         default=[],
         metavar="D.yaml",
-        help="an own data set to train on, in place of DATASETS.TRAIN",
+        help="file of your own training data set; replaces DATASETS.TRAIN",
     )
     parser.add_argument(
-        "--dataset", action="append", default=[], metavar="D.yaml", help="an own data set, in place of DATASETS.TEST"
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="D.yaml",
+        help="file of your own data set; replaces DATASETS.TEST",
     )
     return parser.parse_args()
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Configuration, data sets, log and output folder."""
+    """Load the configuration, register data sets, and open the log and the output folder."""
     cfg = load_config(args.config_file, args.opts)
     if args.train_dataset:
         cfg.DATASETS.TRAIN = tuple(register_spec(read_dataset_file(path)) for path in args.train_dataset)
     if args.dataset:
         cfg.DATASETS.TEST = tuple(register_spec(read_dataset_file(path)) for path in args.dataset)
-    register_builtin()  # after the user's own, which may have their names
+    register_builtin()  # last, since a user's data set may have the name of a benchmark
     without_gpu = resolve_device(cfg)
     cfg.freeze()
     require_writable(Path(cfg.OUTPUT_DIR), "OUTPUT_DIR")
@@ -83,32 +87,33 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Set up, and do what is asked for."""
+    """Run the evaluation or the training that the arguments select."""
     cfg = setup(args)
-    with wrap_os_errors(Path(cfg.OUTPUT_DIR)):  # of what other packages write there
+    with wrap_os_errors(Path(cfg.OUTPUT_DIR)):  # other packages write there as well
         work(cfg, args)
 
 
 def work(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Train if asked to; evaluate every system on every data set, print one table, check it against expectations."""
+    """Train unless only evaluating; evaluate every method on every data set and check the expected results."""
     model = None
     if not args.eval_only:
-        model = train(cfg, resume=args.resume)
+        with name_arguments(ARGUMENT_KEYS):
+            model = train(cfg, resume=args.resume)
         if not cfg.DATASETS.TEST:
             return
-    runs = planned_runs(cfg)
+    runs = plan_runs(cfg)
     expectations = read_expectations(cfg.TEST.EXPECTED_RESULTS, {run: metric_names(run.dataset) for run in runs})
-    results = evaluate_runs(runs, resume=args.resume and args.eval_only, model=model)
+    results = evaluate_runs(runs, prepare_segmenter, resume=args.resume and args.eval_only, model=model)
     if not comm.is_main_process():
         return
     report(cfg, runs, results)
     failed = verify(expectations, results)
     if failed:
-        sys.exit(f"error: {len(failed)} of {len(expectations)} results are not as expected (see the table above)")
+        sys.exit(f"error: {len(failed)} of {len(expectations)} results differ from the expected ones (table above)")
 
 
 def report(cfg: CfgNode, runs: dict[Run, CfgNode], results: Results) -> None:
-    """Log the tables, write the page of the run, and say where everything about them lies."""
+    """Log the tables, write the report page, and log the output paths."""
     logger.info("Results in percent:\n%s", headline_table(results))
     groups = group_table(results)
     if groups:
@@ -116,16 +121,16 @@ def report(cfg: CfgNode, runs: dict[Run, CfgNode], results: Results) -> None:
     kinds = {"Reports": True, "predictions": cfg.TEST.SAVE_PREDICTIONS, "overlays": cfg.TEST.SAVE_OVERLAYS}
     written = ", ".join(kind for kind, is_written in kinds.items() if is_written)
     logger.info("%s: %s/", written, place_of_results(cfg.OUTPUT_DIR, results))
-    logger.info("All of it on one page: %s", write_run_page(cfg, runs))
+    logger.info("Report of the run: %s", write_run_page(cfg, runs))
 
 
 def run() -> None:
-    """The command line: as many processes as it asks for, and one clean line where its input is at fault."""
+    """Run the command line in the requested number of processes; exit with one line on an input error."""
     arguments = parse_arguments()
-    from_where = "what is done" if arguments.eval_only else "the last checkpoint"
-    way_on = f"The same command with --resume goes on from {from_where}."
+    resume_point = "the finished images" if arguments.eval_only else "the last checkpoint"
+    hint = f"The same command with --resume continues from {resume_point}."
     try:
-        with clean_end(way_on):
+        with exit_on_interrupt(hint):
             launch(
                 main,
                 arguments.num_gpus,
@@ -135,7 +140,7 @@ def run() -> None:
                 args=(arguments,),
             )
     except WriteError as error:
-        sys.exit(f"error: {error} {way_on}")
+        sys.exit(f"error: {error} {hint}")
     except (InputError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
 

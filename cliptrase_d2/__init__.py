@@ -1,4 +1,4 @@
-"""Open-vocabulary semantic segmentation from CLIP's own patch correlations, without training.
+"""Training-free open-vocabulary semantic segmentation with CLIP's own patch correlations.
 
     from cliptrase_d2 import Segmenter
 
@@ -6,7 +6,7 @@
     result = segmenter("photo.jpg", ["sky", "tree", "person;man;woman"])
     result.save("segmented.png")
 
-The names below are imported when they are first used: the package itself loads neither PyTorch nor CLIP.
+The public names are imported on first use, so importing this package does not load PyTorch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentationResult", "Segmenter", "__version__", "add_cliptrase_config", "register_dataset"]
 
-_HOMES = {
+_MODULES = {
     "SegmentationResult": "cliptrase_d2.segmenter.result",
     "Segmenter": "cliptrase_d2.segmenter.segmenter",
     "add_cliptrase_config": "cliptrase_d2.config",
@@ -32,15 +32,15 @@ _HOMES = {
 
 try:
     __version__ = version("cliptrase_d2")
-except PackageNotFoundError:  # a source folder that was never installed
+except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "unknown"
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # from now on found without this function
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value  # later accesses skip this function
     return value
 
 

@@ -1,4 +1,4 @@
-"""``python -m cliptrase_d2`` is the command ``cliptrase``."""
+"""Run the command-line program with ``python -m cliptrase_d2``."""
 
 from cliptrase_d2.cli.main import main
 

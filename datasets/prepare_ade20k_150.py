@@ -1,9 +1,9 @@
-"""ADE20K with its 150 classes, from ADEChallengeData2016.zip.
+"""Prepare ADE20K with 150 classes from ADEChallengeData2016.zip.
 
     python datasets/prepare_ade20k_150.py [ROOT] [--archives FOLDER]
 
-makes ROOT/ADEChallengeData2016/images/validation, …/annotations/validation and, with classes from 0 and 255 for all
-that is none of them, …/annotations_detectron2/validation. What is there already stays, so an interrupted run goes on.
+writes ROOT/ADEChallengeData2016/images/validation, …/annotations/validation and …/annotations_detectron2/validation, in
+which classes count from 0 and other pixels are 255. Run it again to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ IMAGES, RAW = f"{FOLDER}/images/validation/", f"{FOLDER}/annotations/validation/
 
 
 def pick(name: str) -> str | None:
-    """Which members are wanted."""
-    wanted = (name.startswith(IMAGES) and name.endswith(".jpg")) or (name.startswith(RAW) and name.endswith(".png"))
-    return name if wanted else None
+    """Select the images and label files of the validation set."""
+    is_image = name.startswith(IMAGES) and name.endswith(".jpg")
+    is_label = name.startswith(RAW) and name.endswith(".png")
+    return name if is_image or is_label else None
 
 
 def prepare(options: Options) -> None:
-    """Do all of it."""
+    """Extract the files and convert the labels."""
     files = options.unpack(ARCHIVE, pick, 2 * COUNT)
     folder = options.root / FOLDER / "annotations_detectron2/validation"
     raw = [path for path in files if path.suffix == ".png"]

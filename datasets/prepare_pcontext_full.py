@@ -1,11 +1,10 @@
-"""Pascal Context with all 459 classes, from VOCtrainval_03-May-2010.tar, trainval_merged.json and trainval.tar.gz.
+"""Prepare Pascal Context with 459 classes from VOCtrainval_03-May-2010.tar, trainval_merged.json and trainval.tar.gz.
 
     python datasets/prepare_pcontext_full.py [ROOT] [--archives FOLDER]
 
-makes ROOT/pcontext_full/val/image and ROOT/pcontext_full/val/label (16 bits, 65535 where nothing is labelled). The
-validation set is that of the 59 classes, whose annotations say which images it has; one in which they label nothing
-would be left out. What is there already stays, so an interrupted run goes on. It needs SciPy:
-pip install 'cliptrase_d2[prepare]'.
+writes ROOT/pcontext_full/val/image and ROOT/pcontext_full/val/label (16 bits, 65535 for unlabelled pixels). The
+validation set is that of the 59 classes, listed in trainval_merged.json; images without labels are left out. Run it
+again to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.io import loadmat
 
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.archives import Archive
 from cliptrase_d2.data.prepare.command import Options, run
-from cliptrase_d2.data.prepare.convert import class_indices
+from cliptrase_d2.data.prepare.convert import map_official_labels
 from cliptrase_d2.data.prepare.pascal_context import AnnotatedImage, prepare_labels
 from cliptrase_d2.utils.errors import InputError
 
@@ -29,39 +29,33 @@ RAW = "pcontext_full/raw"
 
 
 def read_numbers(path: Path) -> np.ndarray:
-    """[H,W] int64 numbers of the 459 classes in a .mat file, 0 where nothing is labelled.
+    """Read the numbers of the 459 classes from a .mat file: [H,W] int64, 0 for unlabelled pixels.
 
     Raises:
-        InputError: SciPy is not installed, or another file.
+        InputError: the file is broken.
     """
     try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise InputError(
-            "scipy", "not installed", "Run pip install 'cliptrase_d2[prepare]'.", allowed="SciPy"
-        ) from error
-    try:
         return loadmat(path)["LabelMap"].astype(np.int64)
-    except Exception as error:  # SciPy raises of every kind on a broken file
+    except Exception as error:  # SciPy raises errors of many types on broken files
         got = f"unreadable ({type(error).__name__}: {error})"
-        raise InputError(path, got, "Unpack the archive again.", allowed="a .mat file with LabelMap") from error
+        raise InputError(path, got, "Delete the file and unpack the archive again.") from error
 
 
-def labels_of(image: AnnotatedImage, folder: Path) -> np.ndarray:
-    """[H,W] class indices 0..458 or 65535 of an image, from the folder of .mat files."""
+def make_labels(image: AnnotatedImage, folder: Path) -> np.ndarray:
+    """Return the [H,W] class indices of an image, 0..458 or 65535, from a folder of .mat files."""
     path = folder / f"{image.stem}.mat"
-    return class_indices(RULE, read_numbers(path), path)
+    return map_official_labels(RULE, read_numbers(path), path)
 
 
 def pick(name: str) -> str | None:
-    """Which members are wanted."""
+    """Select the .mat files."""
     return f"{RAW}/{Path(name).name}" if name.endswith(".mat") else None
 
 
 def prepare(options: Options) -> None:
-    """Do all of it."""
+    """Extract the files and write the label files."""
     options.unpack(LABELS, pick)
-    prepare_labels(options, "pcontext_full", ".tif", partial(labels_of, folder=options.root / RAW), UNLABELLED)
+    prepare_labels(options, "pcontext_full", ".tif", partial(make_labels, folder=options.root / RAW), UNLABELLED)
 
 
 if __name__ == "__main__":

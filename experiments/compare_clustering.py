@@ -1,9 +1,9 @@
-"""Compare ways of clustering at several sizes of the image: what one fixed radius costs, and what does without one.
+"""Compare clusterings at several image sizes: a fixed, an adaptive and a tuned radius of DBSCAN, and HDBSCAN.
 
     python experiments/compare_clustering.py
 
-on the emoji scenes; takes a few minutes on two cores. DBSCAN's radius is also tuned for every size, on scenes that are
-drawn for it with another seed and on which nothing is scored. Every image is encoded once per size.
+The comparison runs on the emoji scenes and takes a few minutes on two cores. DBSCAN's radius is tuned for every size on
+scenes of another seed, which are not scored. Every image is encoded once per size.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from cliptrase_d2.data.register import register_spec
 from cliptrase_d2.evaluation.confusion import confusion_matrix
 from cliptrase_d2.evaluation.evaluate import require_datasets
 from cliptrase_d2.evaluation.metrics import segmentation_metrics
+from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.model import CLIPtrase
-from cliptrase_d2.pipeline.settings import Method, PatchScene
-from cliptrase_d2.segmenter.build import build_cliptrase
-from cliptrase_d2.segmenter.device import resolve_device
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
+from cliptrase_d2.segmenter.build import build_cliptrase, resolve_device
 from cliptrase_d2.utils.atomic_files import atomic_write_text
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.interruption import clean_end
+from cliptrase_d2.utils.interruption import exit_on_interrupt
 
 RADII = tuple(round(0.1 * tenths, 1) for tenths in range(3, 15))
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default="configs/emoji_scenes.yaml", help="model, protocol and data set")
     parser.add_argument("--sizes", type=int, nargs="+", default=[80, 112, 160], help="short sides in pixels")
@@ -63,24 +63,26 @@ def parse_arguments() -> argparse.Namespace:
 
 
 @dataclass(frozen=True)
-class SeenImage:
-    """An image behind the image tower, with all that no clustering changes.
+class EncodedImage:
+    """An image after the image tower, with all that does not depend on the clustering.
 
     Attributes:
-        scene: of this image alone.
-        logits: [R,h,w] of every word.
+        correlation: [1,N,N].
+        grid: (h, w) with h·w = N.
+        logits: [1,R,h,w] of every word.
         text: of the words.
         truth: [H,W] classes.
     """
 
-    scene: PatchScene
+    correlation: Tensor
+    grid: tuple[int, int]
     logits: Tensor
     text: TextFeatures
     truth: Tensor
 
 
 class Score(NamedTuple):
-    """What a clustering gives: percent, and clusters per image."""
+    """Result of a clustering: percent, and clusters per image."""
 
     pixel_accuracy: float
     mean_iou: float
@@ -88,15 +90,15 @@ class Score(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     side: int
     title: str
     score: Score
 
 
-def mapper_of(cfg: CfgNode, model: CLIPtrase, dataset: str, side: int) -> EvaluationMapper:
-    """Reads a data set by the configuration's protocol at another size."""
+def build_mapper(cfg: CfgNode, model: CLIPtrase, dataset: str, side: int) -> EvaluationMapper:
+    """Return a mapper that reads a data set by the configuration's protocol at another size."""
     return EvaluationMapper.for_dataset(
         dataset,
         protocol=cfg.TEST.PROTOCOL,
@@ -107,73 +109,79 @@ def mapper_of(cfg: CfgNode, model: CLIPtrase, dataset: str, side: int) -> Evalua
 
 
 @torch.inference_mode()
-def encode(cfg: CfgNode, model: CLIPtrase, dataset: str, side: int) -> list[SeenImage]:
-    """Every image of a data set at one size, through the image tower.
+def encode(cfg: CfgNode, model: CLIPtrase, dataset: str, side: int) -> list[EncodedImage]:
+    """Encode every image of a data set at one size.
 
     Raises:
-        InputError: no such data set, or an image or label that cannot be used.
+        InputError: the data set is unknown or has no labels, or an image or label cannot be used.
     """
-    mapper = mapper_of(cfg, model, dataset, side)
-    seen = []
+    mapper, scale = build_mapper(cfg, model, dataset, side), model.clip.logit_scale.exp()
+    images = []
     for record in tqdm(list_records(dataset, "stop"), desc=f"{side} pixels", unit="image", disable=None):
         inputs = mapper(record)
         if "sem_seg" not in inputs:
-            raise InputError(dataset, "no labels", "Name a data set that has them.", allowed="labels, to score with")
+            raise InputError(dataset, "it has no labels to score with", "Name a data set with labels.")
         text = model.text_features(inputs)
-        scene = model.see(model.tower.normalise(inputs["image"].to(model.device))[None])
-        logits = model.method.word_logits(scene, text, model.clip.logit_scale.exp())
-        seen.append(SeenImage(scene, logits, text, inputs["sem_seg"]))
-    return seen
+        features, correlation = model.encode_image(model.preprocess([inputs]))
+        if features is None or correlation is None:
+            fix = "Use a configuration with clusters of CLIP's own correlation."
+            raise InputError("MODEL.CLIPTRASE.CLUSTERING", "the configuration has no correlation to cluster", fix)
+        logits = stages.compute_word_logits(features, text, scale, model.settings)
+        images.append(EncodedImage(correlation, features.grid, logits, text, inputs["sem_seg"]))
+    return images
 
 
 @torch.inference_mode()
-def score(method: Method, images: Iterable[SeenImage], ignore_label: int) -> Score:
-    """Cluster, name and count; pure functions of what was seen."""
+def score(settings: CLIPtraseSettings, images: Iterable[EncodedImage], ignore_label: int) -> Score:
+    """Cluster, classify and score encoded images."""
     confusion, clusters, count = torch.zeros((), dtype=torch.int64), 0, 0
     for image in images:
         size = (image.truth.shape[0], image.truth.shape[1])
-        masks = method.propose(image.scene, method.cluster(image.scene.correlation), size)
-        labels = method.classify(masks, image.logits, image.text)[0].label_map
-        confusion = confusion + confusion_matrix(image.truth, labels, len(image.text.classes), ignore_label)
+        labels = stages.cluster(image.correlation, settings)
+        masks = stages.propose(image.correlation, labels, image.grid, [size], settings)
+        label_map = stages.classify_masks(masks, image.logits, image.text, settings)[0].label_map
+        confusion = confusion + confusion_matrix(image.truth, label_map, len(image.text.classes), ignore_label)
         clusters, count, classes = clusters + len(masks[0]), count + 1, image.text.classes
     numbers = segmentation_metrics(confusion, classes)
     return Score(numbers["pAcc"], numbers["mIoU"], clusters / count)
 
 
-def clusterings(method: Method) -> dict[str, Method]:
-    """What is compared with a tuned radius: title -> method."""
+def get_clusterings(settings: CLIPtraseSettings) -> dict[str, CLIPtraseSettings]:
+    """Return the clusterings to compare with a tuned radius: title to settings."""
     return {
-        "none (every pixel for itself)": replace(method, clustering="none"),
-        f"DBSCAN, fixed: ε {method.eps:g}, {method.min_samples}": _dbscan(method, method.eps),
-        "DBSCAN, resolution-free: ε 0.05·√N, N/65": replace(method, clustering="dbscan", adaptive_dbscan=True),
-        f"HDBSCAN, smallest cluster {method.min_cluster_size}": replace(method, clustering="hdbscan"),
+        "none (per pixel)": replace(settings, clustering="none"),
+        f"DBSCAN, fixed: ε {settings.eps:g}, {settings.min_samples}": _set_radius(settings, settings.eps),
+        "DBSCAN, adaptive: ε 0.05·√N, N/65": replace(settings, clustering="dbscan", adaptive_dbscan=True),
+        f"HDBSCAN, smallest cluster {settings.min_cluster_size}": replace(settings, clustering="hdbscan"),
     }
 
 
-def tuned(method: Method, images: Sequence[SeenImage], radii: Sequence[float], ignore_label: int) -> float:
-    """The radius of the best mIoU; among equals the first."""
-    return max(radii, key=lambda radius: score(_dbscan(method, radius), images, ignore_label).mean_iou)
+def tune(
+    settings: CLIPtraseSettings, images: Sequence[EncodedImage], radii: Sequence[float], ignore_label: int
+) -> float:
+    """Return the radius with the best mIoU, the first of equal ones."""
+    return max(radii, key=lambda radius: score(_set_radius(settings, radius), images, ignore_label).mean_iou)
 
 
 def compare(
     cfg: CfgNode, model: CLIPtrase, tuning_dataset: str, sides: Sequence[int], radii: Sequence[float]
 ) -> Iterator[Row]:
-    """The lines of the table, size by size."""
+    """Yield the rows of the table, size by size."""
     dataset = cfg.DATASETS.TEST[0]
     for side in sides:
-        ignore_label = mapper_of(cfg, model, dataset, side).label_rule.ignore_label
-        best = tuned(model.method, encode(cfg, model, tuning_dataset, side), radii, ignore_label)
+        ignore_label = build_mapper(cfg, model, dataset, side).label_rule.ignore_label
+        best = tune(model.settings, encode(cfg, model, tuning_dataset, side), radii, ignore_label)
         images = encode(cfg, model, dataset, side)
-        methods: Mapping[str, Method] = {
-            **clusterings(model.method),
-            f"DBSCAN, tuned: ε {best:g}, {model.method.min_samples}": _dbscan(model.method, best),
+        clusterings: Mapping[str, CLIPtraseSettings] = {
+            **get_clusterings(model.settings),
+            f"DBSCAN, tuned: ε {best:g}, {model.settings.min_samples}": _set_radius(model.settings, best),
         }
-        for title, method in methods.items():
-            yield Row(side, title, score(method, images, ignore_label))
+        for title, settings in clusterings.items():
+            yield Row(side, title, score(settings, images, ignore_label))
 
 
 def document(cfg: CfgNode, rows: Iterable[Row], tuning_scenes: int, tuning_seed: int) -> str:
-    """The table, and under it what was measured."""
+    """Format the table and the environment of the measurement."""
     body = [
         [row.side, row.title, *(f"{number:.2f}" for number in row.score[:2]), f"{row.score.clusters:.1f}"]
         for row in rows
@@ -187,17 +195,17 @@ def document(cfg: CfgNode, rows: Iterable[Row], tuning_scenes: int, tuning_seed:
     )
 
 
-def _dbscan(method: Method, radius: float) -> Method:
-    return replace(method, clustering="dbscan", adaptive_dbscan=False, eps=radius)
+def _set_radius(settings: CLIPtraseSettings, radius: float) -> CLIPtraseSettings:
+    return replace(settings, clustering="dbscan", adaptive_dbscan=False, eps=radius)
 
 
 def _counts(total: int) -> dict[str, int]:
-    """Scenes of every split, in the shares of those that are shipped; at least one."""
+    """Return the number of scenes of every split, in the shipped proportions and at least one."""
     return {split: max(1, round(total * count / sum(SHIPPED.values()))) for split, count in SHIPPED.items()}
 
 
 def main() -> None:
-    """Draw scenes to tune on, compare, print and write the table."""
+    """Draw scenes for tuning, compare, print and write the table."""
     args = parse_arguments()
     try:
         cfg = load_config(args.config_file, args.opts)
@@ -218,5 +226,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with clean_end():
+    with exit_on_interrupt():
         main()

@@ -1,11 +1,11 @@
-"""Spoil files of every kind that a user hands in, and see whether they are refused as they should be.
+"""Fuzz the readers of all files that users provide.
 
     python experiments/fuzz.py --seconds 60
     python experiments/fuzz.py --kinds image "label PNG" --cases 10000 --seed 7
 
-Sound images, labels, YAML files, class lists, weights, caches and archives are changed at random and read. A reader
-may accept a file or refuse it with an InputError; any other error, a hang, or a result that cannot be is a failure,
-whose file is kept beside its traceback. Ends with 1 if there is any.
+Valid images, labels, YAML files, class lists, weights, caches and archives are mutated at random and read. A reader may
+accept a file or reject it with an InputError. Any other error, a hang or an impossible result is a failure. Its file
+and its traceback are stored. The exit code is 1 after a failure.
 """
 
 from __future__ import annotations
@@ -31,98 +31,99 @@ import torch
 from tabulate import tabulate
 
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.interruption import clean_end
-from experiments.fuzzing.mutate import bytes_at_random
-from experiments.fuzzing.subjects import Subject, WrongResultError, subjects
+from cliptrase_d2.utils.interruption import exit_on_interrupt
 
-ACCEPTED, REFUSED, FAILED = "accepted", "refused", "failed"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the scripts are not part of the installed package
+
+from experiments.fuzzing.mutate import mutate_bytes
+from experiments.fuzzing.targets import Target, WrongResultError, build_targets
+
+ACCEPTED, REJECTED, FAILED = "accepted", "rejected", "failed"
 
 
 class HangError(BaseException):
-    """A reader took too long; no Exception, so that no reader takes it for a fault of the file."""
+    """A reader exceeded the time limit. It is not an Exception, which readers may catch."""
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long, for all kinds together (default 60)")
-    parser.add_argument("--cases", type=int, help="files of each kind, in place of --seconds")
-    parser.add_argument("--seed", type=int, default=0, help="of all chance (default 0)")
-    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="only these (default: all)")
-    parser.add_argument("--limit", type=float, default=10.0, metavar="S", help="seconds for one file (default 10)")
-    parser.add_argument(
-        "--memory", type=int, metavar="MB", help="beyond what is loaded (default: no bound; Linux only)"
-    )
-    parser.add_argument("--output", type=Path, default=Path("output/fuzz"), help="folder of what failed")
+    parser.add_argument("--seconds", type=float, default=60.0, help="total duration (default 60)")
+    parser.add_argument("--cases", type=int, help="files of each kind, instead of --seconds")
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations (default 0)")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="default: all")
+    parser.add_argument("--limit", type=float, default=10.0, metavar="S", help="seconds per file (default 10)")
+    parser.add_argument("--memory", type=int, metavar="MB", help="limit of additional memory (Linux; default: none)")
+    parser.add_argument("--output", type=Path, default=Path("output/fuzz"), help="folder of the failures")
     return parser.parse_args()
 
 
 class Fuzzer:
-    """Spoils files of some kinds, in turn.
+    """Mutates files of several kinds, in turn.
 
     Args:
-        kinds: of files.
-        work: folder that the files are written to, where `subjects` has put what they need.
-        output: folder of what failed.
-        seed: of all chance; the n-th file of a kind depends on it, the kind and n, and on nothing else.
-        limit: seconds for one file.
+        targets: kinds of files.
+        work: folder of the mutated files, which `build_targets` has prepared.
+        output: folder of the failures.
+        seed: of the mutations. The n-th file of a kind depends only on the seed, the kind and n.
+        limit: seconds per file.
     """
 
-    def __init__(self, kinds: Sequence[Subject], work: Path, output: Path, *, seed: int, limit: float):
-        self.kinds, self.work, self.output, self.seed, self.limit = kinds, work, output, seed, limit
-        self.counts: dict[str, Counter[str]] = {kind.name: Counter() for kind in kinds}
+    def __init__(self, targets: Sequence[Target], work: Path, output: Path, *, seed: int, limit: float):
+        self.targets, self.work, self.output, self.seed, self.limit = targets, work, output, seed, limit
+        self.counts: dict[str, Counter[str]] = {target.name: Counter() for target in targets}
 
     def run(self, *, seconds: float, cases: int | None) -> None:
-        """Spoil and read until the time is up, or `cases` files of each kind were read."""
+        """Fuzz for some time, or with `cases` files of each kind."""
         end = time.monotonic() + seconds
         number = 0
         while number < cases if cases is not None else time.monotonic() < end:
-            for kind in self.kinds:
-                self.counts[kind.name][self.try_one(kind, number)] += 1
+            for target in self.targets:
+                self.counts[target.name][self.run_case(target, number)] += 1
             number += 1
 
-    def try_one(self, kind: Subject, number: int) -> str:
-        """Spoil and read one file: ``ACCEPTED``, ``REFUSED`` or ``FAILED``."""
-        random = Random(f"{self.seed} {kind.name} {number}")
-        sound, mutate = random.choice(kind.sound), random.choice(kind.mutations)
-        path = self.work / (kind.file or f"case{kind.suffix}")
-        path.write_bytes(sound)
-        expected = kind.read(path) if kind.checksums and mutate is bytes_at_random else None
-        path.write_bytes(mutate(sound, random))
+    def run_case(self, target: Target, number: int) -> str:
+        """Mutate and read one file. Return ``ACCEPTED``, ``REJECTED`` or ``FAILED``."""
+        random = Random(f"{self.seed} {target.name} {number}")
+        valid, mutate = random.choice(target.corpus), random.choice(target.mutators)
+        path = self.work / (target.file or f"case{target.suffix}")
+        path.write_bytes(valid)
+        expected = target.read(path) if target.has_checksums and mutate is mutate_bytes else None
+        path.write_bytes(mutate(valid, random))
         try:
-            with _watched(self.limit):
-                value = kind.read(path)
+            with _time_limit(self.limit):
+                value = target.read(path)
             if expected is not None and value is not None and not _equal(value, expected):
-                raise WrongResultError(f"another value than that of the sound file, in spite of its checksums: {value}")
+                raise WrongResultError(f"the checksums did not detect a changed value: {value}")
         except InputError:
-            return REFUSED
+            return REJECTED
         except (Exception, HangError):
-            self._keep(path, f"{kind.name.replace(' ', '_')}_{self.seed}_{number}")
+            self._store(path, f"{target.name.replace(' ', '_')}_{self.seed}_{number}")
             return FAILED
-        return REFUSED if value is None else ACCEPTED
+        return REJECTED if value is None else ACCEPTED
 
-    def _keep(self, path: Path, name: str) -> None:
+    def _store(self, path: Path, name: str) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / f"{name}{path.suffix}").write_bytes(path.read_bytes())
         (self.output / f"{name}.txt").write_text(traceback.format_exc())
 
 
 @contextmanager
-def _watched(limit: float) -> Iterator[None]:
-    """Raise where the block takes longer; one that does not even come back to Python ends the program, with 1."""
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise HangError after the limit. If that fails, because no Python code runs, exit with 1."""
 
     def stop(*_: object) -> None:
-        raise HangError(f"more than {limit:g} seconds")
+        raise HangError(f"more than {seconds:g} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    faulthandler.dump_traceback_later(3 * limit, exit=True, file=2)  # standard error, whatever stands for it
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    handler = signal.signal(signal.SIGALRM, stop)
+    faulthandler.dump_traceback_later(3 * seconds, exit=True, file=2)  # standard error, even if sys.stderr is replaced
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def _equal(value: Any, other: Any) -> bool:
@@ -133,42 +134,38 @@ def _equal(value: Any, other: Any) -> bool:
     return np.array_equal(value, other)
 
 
-def _bound_memory(megabytes: int) -> None:
+def _limit_memory(megabytes: int) -> None:
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + megabytes * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    limit = pages * resource.getpagesize() + megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def main() -> int:
-    """Run; 1 if anything failed."""
-    arguments = parse_arguments()
-    logging.disable(logging.WARNING)  # of caches that are computed again, and files that are left out
+    """Run the fuzzer. Return the exit code."""
+    args = parse_arguments()
+    logging.disable(logging.WARNING)  # of damaged caches and skipped files
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")  # Pillow's, of metadata
-        kinds = subjects(Path(folder))
-        names = [kind.name for kind in kinds]
-        unknown = set(arguments.kinds or []) - set(names)
+        warnings.simplefilter("ignore")  # of Pillow, about metadata
+        targets = {target.name: target for target in build_targets(Path(folder))}
+        unknown = set(args.kinds or []) - targets.keys()
         if unknown:
-            sys.exit(
-                f"error: --kinds: {', '.join(sorted(unknown))}. Allowed: {', '.join(names)}. Choose some of these."
-            )
-        chosen = [kind for kind in kinds if not arguments.kinds or kind.name in arguments.kinds]
-        if arguments.memory:
-            _bound_memory(arguments.memory)
-        fuzzer = Fuzzer(chosen, Path(folder), arguments.output, seed=arguments.seed, limit=arguments.limit)
-        fuzzer.run(seconds=arguments.seconds, cases=arguments.cases)
-    rows = [
-        (name, *(counts[outcome] for outcome in (ACCEPTED, REFUSED, FAILED))) for name, counts in fuzzer.counts.items()
-    ]
-    print(tabulate(rows, headers=("kind", ACCEPTED, REFUSED, FAILED)))
-    failed = sum(counts[FAILED] for counts in fuzzer.counts.values())
-    if failed:
-        print(f"{failed} failures, kept in {arguments.output}/")
-    return int(failed > 0)
+            sys.exit(f"error: --kinds: unknown {', '.join(sorted(unknown))}. Choose from: {', '.join(targets)}.")
+        if args.memory:
+            _limit_memory(args.memory)
+        chosen = [targets[name] for name in args.kinds or targets]
+        fuzzer = Fuzzer(chosen, Path(folder), args.output, seed=args.seed, limit=args.limit)
+        fuzzer.run(seconds=args.seconds, cases=args.cases)
+    outcomes = (ACCEPTED, REJECTED, FAILED)
+    rows = [(name, *(counts[outcome] for outcome in outcomes)) for name, counts in fuzzer.counts.items()]
+    print(tabulate(rows, headers=("kind", *outcomes)))
+    failures = sum(counts[FAILED] for counts in fuzzer.counts.values())
+    if failures:
+        print(f"{failures} failures, stored in {args.output}/")
+    return int(failures > 0)
 
 
 if __name__ == "__main__":
-    with clean_end():
+    with exit_on_interrupt():
         sys.exit(main())

@@ -1,11 +1,11 @@
-"""Do SAN's queries segment the masks that they were started from? (warm start "per_image")
+"""Measure whether SAN's queries segment the masks that they were started from (warm start "per_image").
 
     python experiments/query_masks.py --config-file configs/san/emoji_scenes_per_image.yaml
     python experiments/query_masks.py --config-file configs/san/emoji_scenes_per_image.yaml -- MODEL.WEIGHTS FILE.pth
 
-Without weights the warm start is made anew, and nothing is trained. For every mask that CLIPtrase finds in an image and
-adds to a query, prints how well this query's mask logits tell the mask's patches from the others, as the area under the
-ROC curve (0.5 is chance), and how well the best of all queries does.
+Without weights the warm start is computed anew and nothing is trained. For every mask that CLIPtrase adds to a query,
+the script measures how well the mask logits of this query separate the mask's patches from the others, as the area
+under the ROC curve (0.5 is chance), and compares it with the best of all queries.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from cliptrase_d2.data.images import read_image
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.san.warm_start import start_queries
-from cliptrase_d2.segmenter.build import build_segmenter
-from cliptrase_d2.segmenter.device import resolve_device
+from cliptrase_d2.segmenter.build import build_segmenter, resolve_device
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.interruption import clean_end
+from cliptrase_d2.utils.interruption import exit_on_interrupt
 
 
 class Agreement(NamedTuple):
@@ -47,7 +46,7 @@ class Agreement(NamedTuple):
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help='of a SAN with MODEL.SAN.QUERY_INIT "per_image"')
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: changes of the config")
@@ -59,9 +58,9 @@ def areas(model: SAN, image: np.ndarray) -> list[tuple[float, float]]:
     """Of each mask of an image [H,W,3] uint8: the area of its own query, and the largest of all queries."""
     assert model.query_init is not None, "the model has queries of an image"
     pixels = model.normalise(torch.from_numpy(image).permute(2, 0, 1))[None]  # [1,3,H,W]
-    features = model.clip_features(pixels)
+    features = model.encode_image(pixels)
     masks = model.query_init.image_masks(features, model.clip_rec_head)[0].patches
-    logits = F.interpolate(model.see(pixels)[-1][0], features.grid, mode="bilinear")[0].flatten(1)  # [Q,N]
+    logits = F.interpolate(model.predict_masks(pixels)[-1][0], features.grid, mode="bilinear")[0].flatten(1)  # [Q,N]
     found = []
     for query, mask in enumerate(masks[: len(logits)].cpu().numpy()):
         if mask.any() and not mask.all():  # a mask may be hidden by others
@@ -71,7 +70,7 @@ def areas(model: SAN, image: np.ndarray) -> list[tuple[float, float]]:
 
 
 def measure(model: SAN, records: list[Any]) -> Agreement:
-    """Over all images of a data set; those of sides that are no multiple of the size divisibility are left out."""
+    """Over all images of a data set; images whose sides are not a multiple of the size divisibility are left out."""
     found: list[tuple[float, float]] = []
     for record in tqdm(records, unit="image"):
         image = read_image(record["file_name"])
@@ -105,5 +104,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with clean_end():
+    with exit_on_interrupt():
         main()

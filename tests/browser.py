@@ -1,13 +1,13 @@
-"""A browser to look at pages with, where this machine has one."""
+"""Chromium for tests of pages, if installed."""
 
 from __future__ import annotations
 
 import shutil
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# It asks nobody else for anything, and needs no screen.
+# Without a screen, and without requests of its own.
 HEADLESS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-component-update",
     "--disable-background-networking",
 )  # fmt: skip
-NO_BROWSER = "no Chromium on this machine"
+NO_BROWSER = "Chromium is not installed"

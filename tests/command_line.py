@@ -1,4 +1,4 @@
-"""Runs train_net.py on drawn scenes with a small random model, in this process or in one of its own."""
+"""Runs of train_net.py on drawn scenes with a small random model, in this process or in its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.pipeline.tiny_segmenter import tiny_options
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADLINE = {"pAcc", "mAcc", "fwIoU", "mIoU", "mAcc_all_classes", "mIoU_all_classes"}
-# Makes the tiny model known in another process, then is train_net.py.
+# Registers the tiny model in another process, then runs train_net.py.
 WRAPPER = """
 import runpy, sys, open_clip
 open_clip.add_model_config({config!r})
@@ -34,7 +34,7 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 def write_dataset(folder: Path, count: int, **changes: Any) -> Path:
-    """Drawn scenes and their YAML file, with a name of their own and other keys changed."""
+    """Draw scenes, and write their YAML file with a unique name and with other keys changed."""
     file = write_scenes(folder, count)
     values = {**yaml.safe_load(file.read_text()), "name": f"{folder.parent.name}_{folder.name}", **changes}
     file.write_text(yaml.safe_dump(values))
@@ -42,15 +42,15 @@ def write_dataset(folder: Path, count: int, **changes: Any) -> Path:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, dataset: Path, *options: str, flags: Sequence[str] = ()) -> str:
-    """Evaluate the tiny model on a data set, in this process; the last line of train_net.py, "" where all is well."""
+    """Evaluate the tiny model on a data set with `call`."""
     words = ["--eval-only", "--dataset", str(dataset), *flags, *tiny_options(dataset.parent), *options]
     return call(monkeypatch, *words)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
-    """Run train_net.py in this process, and leave its loggers as they were; what it ends with, "" if all is well."""
+    """Run train_net.py in this process, restore its loggers, and return its error, or "" on success."""
     monkeypatch.setattr(sys, "argv", ["train_net.py", *words])
-    with _loggers_as_before():
+    with _restore_loggers():
         try:
             train_net.run()
         except SystemExit as end:
@@ -59,39 +59,38 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
 
 
 @contextmanager
-def _loggers_as_before() -> Iterator[None]:
+def _restore_loggers() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("cliptrase_d2", "detectron2", "fvcore")]
-    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    states = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     try:
         yield
     finally:
-        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        for logger, (handlers, propagate, level) in zip(loggers, states, strict=True):
             for handler in set(logger.handlers) - set(handlers):
                 handler.close()
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
-        if hasattr(setup_logger, "cache_clear"):  # Detectron2's remembers the folders that it logs to already
+        if hasattr(setup_logger, "cache_clear"):  # Detectron2's caches its log folders
             setup_logger.cache_clear()
 
 
 def run_process(*words: str, script: str = "train_net.py", **environment: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PYTHONWARNINGS": "ignore", **environment}  # what Detectron2 warns of is not what we say
-    return subprocess.run(
-        [sys.executable, *script.split(), *words],
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    """Run a script in its own process."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", **environment}  # Detectron2's warnings are not ours
+    command = [sys.executable, *script.split(), *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def wrapper(folder: Path) -> str:
-    """A script that is train_net.py, with the tiny model known."""
+def write_wrapper(folder: Path) -> str:
+    """Write a script that registers the tiny model and runs train_net.py."""
     register_tiny(folder)
     path, script = folder / "wrapper.py", str(ROOT / "train_net.py")
     path.write_text(WRAPPER.format(config=str(folder / "tiny-vit.json"), script=script, root=str(ROOT)))
     return str(path)
 
 
-def results(dataset: Path, output: Path | None = None, system: str = "") -> dict[str, Any]:
-    """What metrics.json says."""
+def read_results(dataset: Path, output: Path | None = None, system: str = "") -> dict[str, Any]:
+    """Read metrics.json."""
     name = yaml.safe_load(dataset.read_text())["name"]
     folder = (output or dataset.parent / "output") / system / "inference" / name
     return json.loads((folder / "metrics.json").read_text())

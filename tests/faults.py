@@ -1,4 +1,4 @@
-"""Faults of the machine: a disk without room, a process that is killed."""
+"""Simulated faults of the machine: a full disk, a killed process."""
 
 from __future__ import annotations
 
@@ -11,35 +11,31 @@ from pathlib import Path
 
 
 @contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """The system takes no more than so many bytes of a file, the last of them in a write that it cuts short."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+def limit_file_size(size: int) -> Iterator[None]:
+    """Let the system accept at most `size` bytes per file; the last write is cut short."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def kill_at_file(number: int, work: Callable[[], object]) -> None:
-    """Do work in a process of its own, which is killed when a file, counted from 1, is written but has not its name."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _die_at(number)
-            work()
-        finally:
-            os._exit(1)  # nothing of the tests may go on here
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    """Run `work` in a process that is killed when it is about to rename its file `number`, counted from 1."""
+    replace, targets = Path.replace, []
 
-
-def _die_at(number: int) -> None:
-    replace, calls = Path.replace, []
-
-    def counted(self: Path, target: Path) -> Path:
-        calls.append(target)
-        if len(calls) == number:
+    def replace_or_die(self: Path, target: Path) -> Path:
+        targets.append(target)
+        if len(targets) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         return replace(self, target)
 
-    Path.replace = counted  # type: ignore[method-assign]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            Path.replace = replace_or_die  # type: ignore[method-assign]
+            work()
+        finally:
+            os._exit(1)  # the tests must not continue in this process
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL

@@ -1,7 +1,6 @@
-"""Python in a process of its own without the wait: what others wrote is imported once, and forked for every script.
+"""Fast subprocesses: Python scripts in forks of a server that has imported PyTorch and other third-party packages.
 
-PyTorch and its like take seconds to import, this package takes none, so each script imports it anew; and all that a
-process can do or suffer is there: arguments, streams, signals, an exit code.
+Each script imports this package anew. It has its own arguments, streams, signals and exit code.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 import pytest
 import torch.multiprocessing
 
 ROOT = Path(__file__).resolve().parents[1]
-# Options of torchrun by which its processes, too, are forks; the script is named by its full path then.
+# Options of torchrun to fork its processes, too; the script then needs its full path.
 FORKING = ("--run-path", "--start-method", "fork")
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
@@ -31,11 +30,12 @@ _SERVER.set_forkserver_preload(
 
 
 def start(words: Sequence[str], folder: Path, **environment: str) -> ForkServerProcess:
-    """`python WORDS...` in the root of the repository, where the words are a script and its arguments, or -m MODULE ...
+    """Start `python WORDS...` in the root of the repository.
 
     Args:
-        folder: what it writes is stdout.txt and stderr.txt there.
-        environment: further variables, too late for those that Python and PyTorch read when they begin.
+        words: a script and its arguments, or -m MODULE ...
+        folder: receives the output as stdout.txt and stderr.txt.
+        environment: further variables; Python and PyTorch do not see those that they read at start-up.
     """
     process = _SERVER.Process(target=_run, args=([str(word) for word in words], folder, {**os.environ, **environment}))
     process.start()
@@ -43,7 +43,7 @@ def start(words: Sequence[str], folder: Path, **environment: str) -> ForkServerP
 
 
 def run(words: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The same to its end, as subprocess.run with `text` and `capture_output`."""
+    """Run the same to its end, like subprocess.run with `text` and `capture_output`."""
     folder.mkdir(parents=True, exist_ok=True)
     process = start(words, folder, **environment)
     process.join(300)
@@ -54,16 +54,10 @@ def run(words: Sequence[str], folder: Path, **environment: str) -> subprocess.Co
     return subprocess.CompletedProcess(words, process.exitcode, out, err)
 
 
-def instead_of_subprocesses(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Have subprocess.run fork in this way what it is told to run with Python."""
+def fork_subprocesses(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make subprocess.run fork its Python commands in this way."""
 
-    def forked(
-        command: Sequence[str],
-        check: bool = False,
-        env: Mapping[str, str] | None = None,
-        stdout: TextIO | None = None,
-        stderr: int | None = None,
-    ) -> subprocess.CompletedProcess[str]:
+    def run_forked(command: Sequence[str], check: bool = False, env: Any = None, stdout: Any = None, stderr: int = 0):
         assert command[0] == sys.executable
         done = run(command[1:], folder, **(env or {}))
         out = stdout or sys.stdout
@@ -73,18 +67,18 @@ def instead_of_subprocesses(monkeypatch: pytest.MonkeyPatch, folder: Path) -> No
             done.check_returncode()
         return done
 
-    monkeypatch.setattr(subprocess, "run", forked)
+    monkeypatch.setattr(subprocess, "run", run_forked)
 
 
 def _run(words: list[str], folder: Path, environment: dict[str, str]) -> None:
     for name, stream in (("stdout.txt", sys.stdout), ("stderr.txt", sys.stderr)):
         with (folder / name).open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)
-    # What --num-gpus starts are forks, too.
+    # The processes of --num-gpus are forks, too.
     torch.multiprocessing.start_processes = partial(torch.multiprocessing.start_processes, start_method="fork")
     is_module = words[0] == "-m"
     sys.argv = words[is_module:]

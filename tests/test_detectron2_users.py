@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 from cliptrase_d2.d2 import BACKEND, CfgNode
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.mapper import EvaluationMapper
-from cliptrase_d2.data.register import dataset_labels, register_dataset
+from cliptrase_d2.data.register import get_dataset_labels, register_dataset
 from cliptrase_d2.evaluation.evaluate import evaluate_dataset
 from cliptrase_d2.segmenter.build import build_segmenter
 from tests.drawn_scenes import CLASSES, draw_scene, write_scenes
@@ -23,22 +22,11 @@ from tests.pipeline.tiny_segmenter import tiny_config
 if BACKEND != "detectron2":
     pytest.skip("these tests are for Detectron2, and the fallback runs", allow_module_level=True)
 
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultPredictor
+from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
+
 SEM_SEG = ("MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "True")
-
-
-@pytest.fixture(scope="module")
-def d2() -> SimpleNamespace:
-    """The names that a user imports; loading them takes seconds."""
-    from detectron2.data import build_detection_test_loader
-    from detectron2.engine import DefaultPredictor
-    from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
-
-    return SimpleNamespace(
-        build_detection_test_loader=build_detection_test_loader,
-        DefaultPredictor=DefaultPredictor,
-        SemSegEvaluator=SemSegEvaluator,
-        inference_on_dataset=inference_on_dataset,
-    )
 
 
 def mapper_of(cfg: CfgNode, name: str) -> EvaluationMapper:
@@ -60,17 +48,17 @@ def assert_same_numbers(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["whole", "slide", "tiles"])
-def test_its_evaluator_agrees_with_ours(d2: SimpleNamespace, tmp_path: Path, protocol: str) -> None:
+def test_its_evaluator_agrees_with_ours(tmp_path: Path, protocol: str) -> None:
     write_scenes(tmp_path, 4)
     name = register_dataset(f"d2_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")
     cfg = tiny_config(tmp_path, *SEM_SEG, "DATASETS.TEST", f"('{name}',)", "TEST.PROTOCOL", protocol)
     model = build_segmenter(cfg)
-    loader = d2.build_detection_test_loader(cfg, name, mapper=mapper_of(cfg, name))
-    theirs = d2.inference_on_dataset(model, loader, d2.SemSegEvaluator(name, output_dir=str(tmp_path / "theirs")))
+    loader = build_detection_test_loader(cfg, name, mapper=mapper_of(cfg, name))
+    theirs = inference_on_dataset(model, loader, SemSegEvaluator(name, output_dir=str(tmp_path / "theirs")))
     assert_same_numbers(theirs, evaluate_dataset(cfg, model, name))
 
 
-def test_its_evaluator_reads_mapped_labels_through_our_rule(d2: SimpleNamespace, tmp_path: Path) -> None:
+def test_its_evaluator_reads_mapped_labels_through_our_rule(tmp_path: Path) -> None:
     write_scenes(tmp_path, 4)
     merged = {index: min(index, 2) if index != 1 else 255 for index in range(len(CLASSES))}
     name = register_dataset(
@@ -79,17 +67,17 @@ def test_its_evaluator_reads_mapped_labels_through_our_rule(d2: SimpleNamespace,
     )  # fmt: skip
     cfg = tiny_config(tmp_path, *SEM_SEG, "DATASETS.TEST", f"('{name}',)")
     model = build_segmenter(cfg)
-    _, rule = dataset_labels(name)
-    evaluator = d2.SemSegEvaluator(name, sem_seg_loading_fn=lambda file, dtype: rule.apply(read_label(file), file))
-    loader = d2.build_detection_test_loader(cfg, name, mapper=mapper_of(cfg, name))
-    assert_same_numbers(d2.inference_on_dataset(model, loader, evaluator), evaluate_dataset(cfg, model, name))
+    _, rule = get_dataset_labels(name)
+    evaluator = SemSegEvaluator(name, sem_seg_loading_fn=lambda file, dtype: rule.apply(read_label(file), file))
+    loader = build_detection_test_loader(cfg, name, mapper=mapper_of(cfg, name))
+    assert_same_numbers(inference_on_dataset(model, loader, evaluator), evaluate_dataset(cfg, model, name))
 
 
-def test_its_predictor_segments_a_bgr_image(d2: SimpleNamespace, tmp_path: Path) -> None:
+def test_its_predictor_segments_a_bgr_image(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, "MODEL.CLIPTRASE.VOCABULARY", str(list(CLASSES)), *SEM_SEG)
     rgb = draw_scene(0)[0]
-    output = d2.DefaultPredictor(cfg)(np.ascontiguousarray(rgb[:, :, ::-1]))
-    # Its predictor resizes the short side to 64, bilinearly: 240x320 becomes 64x85, which is no whole patches.
+    output = DefaultPredictor(cfg)(np.ascontiguousarray(rgb[:, :, ::-1]))
+    # Its predictor resizes the short side to 64, bilinearly: 240x320 becomes 64x85, not whole patches.
     seen = torch.from_numpy(np.array(Image.fromarray(rgb).resize((85, 64), Image.Resampling.BILINEAR)))
     (expected,) = build_segmenter(cfg)([{"image": seen.permute(2, 0, 1), "height": 240, "width": 320}])
     assert output["label_map"].shape == (240, 320)

@@ -1,4 +1,4 @@
-"""The whole model against what the published implementation gave for eight photographs, on rebuildable weights."""
+"""The whole model against the output of the published implementation for eight photographs, on reproducible weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from open_clip.model import CLIP
 from PIL import Image
 from torch import Tensor
 
+from cliptrase_d2.clip.tokens import Needs
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.mapper import EvaluationMapper
-from cliptrase_d2.pipeline.correlation import self_correlation
-from cliptrase_d2.pipeline.model import CLIPtrase
-from cliptrase_d2.pipeline.settings import PatchScene
+from cliptrase_d2.pipeline.model import CLIPtrase, EncodedImages
+from cliptrase_d2.pipeline.stages import cluster, correlate_tokens
 from cliptrase_d2.segmenter.build import build_segmenter
 from cliptrase_d2.vocabulary import Vocabulary
 
@@ -62,7 +62,7 @@ def side(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="module")
 def words_encoded() -> dict[str, Tensor]:
-    """Text features of the words that a run was asked for."""
+    """Text features of the words of all runs."""
     return {}
 
 
@@ -76,20 +76,20 @@ def model(side: int, work: Path, words_encoded: dict[str, Tensor]) -> CLIPtrase:
     }
     words = [word for pair in options.items() for word in pair]
     model = build_segmenter(load_config(CONFIGS / f"vit_b16_{side}.yaml", words))
-    see, seen = model.see, {}
+    encode_image, encoded = model.encode_image, {}
 
-    def see_once(images: Tensor, regions: Tensor | None = None) -> PatchScene:
-        """The runs differ in their words only, and half a minute goes into looking at the same photographs again."""
+    def encode_image_once(images: Tensor, *rest: object, **options: object) -> EncodedImages:
+        """Encode the photographs once: the runs differ in their words only, and encoding takes half a minute."""
         key = images.numpy().tobytes()
-        if key not in seen:
-            seen[key] = see(images)
-        return seen[key]
+        if key not in encoded:
+            encoded[key] = encode_image(images)
+        return encoded[key]
 
-    model.see = see_once
+    model.encode_image = encode_image_once
     encode, rows = model.text_encoder._encode, words_encoded
 
     def encode_once(words: Sequence[str], *rest: object) -> Tensor:
-        """The runs share most words, too."""
+        """Encode the words once, most of which the runs share."""
         new = [word for word in words if word not in rows]
         rows.update(zip(new, encode(new, *rest) if new else (), strict=True))
         return torch.stack([rows[word] for word in words])
@@ -100,7 +100,7 @@ def model(side: int, work: Path, words_encoded: dict[str, Tensor]) -> CLIPtrase:
 
 @pytest.fixture(scope="module")
 def inputs(side: int, shared: Path, vocabularies: dict[str, Vocabulary]) -> list[dict[str, Any]]:
-    """The eight photographs as the model takes them, in the order of their names."""
+    """Return the eight photographs as the model takes them, in the order of their names."""
     mapper = EvaluationMapper(
         protocol="center_crop",
         short_side=side,
@@ -122,9 +122,10 @@ def stages(side: int, reference: Path) -> dict[str, Tensor]:
 
 def test_every_stage_is_met(model: CLIPtrase, inputs: list[dict[str, Any]], stages: dict[str, Tensor]) -> None:
     with torch.inference_mode():
-        tokens = model.tower(model.tower.normalise(inputs[0]["image"])[None])
-        visual = torch.cat([tokens.class_token[:, None], tokens.patches], dim=1)[0]
-        correlation = self_correlation(tokens.query, tokens.key, tokens.value)[0]
+        tokens = model.tower(model.tower.normalise(inputs[0]["image"])[None], Needs(qkv=(-2,)))
+        features = model.method(tokens)
+        visual = torch.cat([features.class_token[:, None], features.patches], dim=1)[0]
+        correlation = correlate_tokens(tokens.qkv(-2), model.settings)[0]
         text = model.text_features(inputs[0]).features
     torch.testing.assert_close(visual, stages["visual"], atol=1e-4, rtol=0)
     torch.testing.assert_close(correlation, stages["scr"], atol=1e-4, rtol=0)
@@ -134,8 +135,8 @@ def test_every_stage_is_met(model: CLIPtrase, inputs: list[dict[str, Any]], stag
 def test_every_cluster_label_is_met(model: CLIPtrase, inputs: list[dict[str, Any]], stages: dict[str, Tensor]) -> None:
     images = model.tower.normalise(torch.stack([photograph["image"] for photograph in inputs]))
     with torch.inference_mode():
-        found = model.method.cluster(model.see(images).correlation)
-    assert torch.equal(found, stages["cluster_labels"].long())
+        clusters = cluster(model.encode_image(images).correlation, model.settings)
+    assert torch.equal(clusters, stages["cluster_labels"].long())
 
 
 @pytest.mark.parametrize("run", ["plain", "voc20", "voc21"])
@@ -148,7 +149,7 @@ def test_the_label_maps_are_met(
     monkeypatch: pytest.MonkeyPatch,
     run: str,
 ) -> None:
-    monkeypatch.setattr(model, "method", replace(model.method, cls_logit_weight=run == "voc20"))
+    monkeypatch.setattr(model, "settings", replace(model.settings, cls_logit_weight=run == "voc20"))
     outputs = model([{**photograph, "vocabulary": vocabularies[run]} for photograph in inputs])
     for photograph, output in zip(inputs, outputs, strict=True):
         file = reference / "cliptrase" / f"{run}_{side}" / f"{Path(photograph['file_name']).stem}.png"

@@ -17,8 +17,8 @@ import train_net
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, describe
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from tests import forked
-from tests.command_line import HEADLINE, call, results, run, run_process, wrapper, write_dataset
-from tests.drawn_scenes import CLASSES, draw_scene
+from tests.command_line import HEADLINE, call, read_results, run, run_process, write_dataset, write_wrapper
+from tests.drawn_scenes import CLASSES
 from tests.pipeline.tiny_segmenter import tiny_options
 
 
@@ -26,7 +26,7 @@ def test_two_data_sets_from_the_command_line(tmp_path: Path) -> None:
     first, second = write_dataset(tmp_path / "first", 2), write_dataset(tmp_path / "second", 3)
     options = [*tiny_options(tmp_path), "TEST.SAVE_PREDICTIONS", "True", "DATALOADER.NUM_WORKERS", "1"]
     done = run_process(
-        "--eval-only", "--dataset", str(first), "--dataset", str(second), *options, script=wrapper(tmp_path)
+        "--eval-only", "--dataset", str(first), "--dataset", str(second), *options, script=write_wrapper(tmp_path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -34,7 +34,7 @@ def test_two_data_sets_from_the_command_line(tmp_path: Path) -> None:
     assert describe() in done.stdout.splitlines()[0]
     assert describe() in (output / "log.txt").read_text().splitlines()[0]
     for dataset, count in ((first, 2), (second, 3)):
-        report = results(dataset, output)
+        report = read_results(dataset, output)
         assert {*HEADLINE, "per_class", "images", "skipped", "protocol", "config_hash", "versions"} <= set(report)
         assert all(0 <= report[key] <= 100 for key in HEADLINE)
         assert set(report["per_class"]) == set(CLASSES)
@@ -58,7 +58,7 @@ def test_systems_are_compared_in_one_table(
     output = first.parent / "output"
     one, two = (yaml.safe_load(dataset.read_text())["name"] for dataset in (first, second))
     expected = {
-        (system, name): results(dataset, output, system)
+        (system, name): read_results(dataset, output, system)
         for name, dataset in ((one, first), (two, second))
         for system in ("clip", "cliptrase")
     }
@@ -66,7 +66,7 @@ def test_systems_are_compared_in_one_table(
     assert not re.search(r"^(sky|grass) +\d", before, re.MULTILINE)  # a comparison has no rows of classes
     table, _, rest = after.partition("Groups of classes")
     rows = [line.split() for line in table.splitlines()]
-    assert rows[0] == ["system", "data", "set", "pAcc", "mAcc", "fwIoU", "mIoU"]
+    assert rows[0] == ["method", "data", "set", "pAcc", "mAcc", "fwIoU", "mIoU"]
     assert {tuple(row[:2]): row[2:] for row in rows[2:6]} == {
         run: [f"{report[name]:.2f}" for name in rows[0][3:]] for run, report in expected.items()
     }
@@ -76,7 +76,7 @@ def test_systems_are_compared_in_one_table(
         assert metric in rest
         assert group in rest
         assert f"{expected['cliptrase', one][f'{metric}-{group}']:.2f}" in rest
-    assert f"Reports, overlays: {output}/<system>/inference/<data set>/" in rest
+    assert f"Reports, overlays: {output}/<method>/inference/<data set>/" in rest
     for system, name in expected:
         (picture,) = (output / system / "inference" / name / "overlays").iterdir()
         assert picture.name == "scene_001.jpg"
@@ -87,14 +87,14 @@ def test_a_run_fails_if_a_result_is_not_as_expected(
 ) -> None:
     scenes = write_dataset(tmp_path / "scenes", 2, groups={"things": list(CLASSES[3:])})
     assert run(monkeypatch, scenes) == ""
-    found = results(scenes)
+    found = read_results(scenes)
     tasks = [("sem_seg", "mIoU"), (f"{found['dataset']}/sem_seg", "pAcc"), ("sem_seg", "mIoU-things")]
     right = [[task, metric, found[metric], 0.01] for task, metric in tasks]
     assert run(monkeypatch, scenes, "TEST.EXPECTED_RESULTS", str(right), flags=("--resume",)) == ""
     assert "As expected: 3 of 3 results" in capsys.readouterr().out
     right[1][2] += 1
     message = run(monkeypatch, scenes, "TEST.EXPECTED_RESULTS", str(right), flags=("--resume",))
-    assert message == "error: 1 of 3 results are not as expected (see the table above)"
+    assert "1 of 3 results" in message
     table = capsys.readouterr().out.partition("Not as expected, in percent:\n")[2]
     assert table.splitlines()[2].split()[:4] == [f"{found['dataset']}/sem_seg", "pAcc", f"{right[1][2]:.8g}", "0.01"]
 
@@ -105,12 +105,12 @@ def test_two_processes_count_what_one_counts(tmp_path: Path, monkeypatch: pytest
     (dataset.parent / "images" / "scene_001.png").write_bytes(b"broken")
     options = ("TEST.ON_ERROR", "skip", "TEST.SAVE_OVERLAYS", "9")
     assert run(monkeypatch, dataset, *options) == ""
-    alone = results(dataset)
+    alone = read_results(dataset)
     words = ["--eval-only", "--dataset", str(dataset), *tiny_options(tmp_path), *options]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *forked.FORKING]
-    done = forked.run([*torchrun, wrapper(tmp_path), *words], tmp_path, OMP_NUM_THREADS="1")
+    done = forked.run([*torchrun, write_wrapper(tmp_path), *words], tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    together = results(dataset, tmp_path / "output")
+    together = read_results(dataset, tmp_path / "output")
     assert (alone["images"], len(alone["skipped"])) == (2, 1)
     for key in ("images", "skipped", "config_hash", "data_hash", "no_valid_label"):
         assert together[key] == alone[key]
@@ -172,7 +172,7 @@ def test_an_interruption_says_what_is_done_and_how_to_go_on(
     folder = dataset.parent / "output" / "inference" / name
     assert said.err.splitlines()[-1] == (
         f"interrupted. {name}: 2 of 3 images are done, partial results are in {folder}. "
-        "The same command with --resume goes on from what is done."
+        "The same command with --resume continues from the finished images."
     )
     assert "Traceback" not in said.out + said.err
     assert run(monkeypatch, dataset, flags=("--resume",)) == ""
@@ -201,46 +201,6 @@ def test_a_disk_that_is_full_for_what_others_write_is_named(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_every_encoding_of_one_picture_scores_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, encoded = write_dataset(tmp_path / "plain", 5), write_dataset(tmp_path / "encoded", 5)
-    images, labels = encoded.parent / "images", encoded.parent / "annotations"
-    pictures = [(Image.fromarray(image), Image.fromarray(label)) for image, label in map(draw_scene, range(5))]
-    turned = Image.Exif()
-    turned[0x0112] = 6  # shown after a quarter turn to the right
-    rgba = pictures[0][0].convert("RGBA")
-    rgba.putalpha(7)
-    rgba.save(images / "scene_000.png")
-    pictures[1][0].transpose(Image.Transpose.ROTATE_90).save(images / "scene_001.png", exif=turned)
-    grey = pictures[2][0].convert("L")
-    grey.save(images / "scene_002.png")
-    grey.convert("RGB").save(plain.parent / "images" / "scene_002.png")
-    (images / "scene_003.png").unlink()
-    pictures[3][0].save(images / "scene_003.TIFF")
-    Image.fromarray(np.asarray(pictures[3][1]).astype(np.uint16)).save(labels / "scene_003.png")
-    palette = pictures[4][1].convert("P")
-    palette.putdata(list(np.asarray(pictures[4][1]).ravel()))
-    palette.putpalette(list(np.random.default_rng(0).integers(0, 256, 768)))
-    palette.save(labels / "scene_004.png")
-    with Image.open(labels / "scene_004.png") as image, Image.open(labels / "scene_003.png") as deep:
-        assert (image.mode, deep.mode) == ("P", "I;16")
-    for dataset in (plain, encoded):
-        assert run(monkeypatch, dataset) == ""
-    found, expected = results(encoded), results(plain)
-    assert found["images"] == 5
-    for key in (*HEADLINE, "per_class", "skipped"):
-        assert found[key] == expected[key]
-
-
-def test_images_without_labels_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scenes = write_dataset(tmp_path / "scenes", 3, labels=None)
-    assert run(monkeypatch, scenes, "TEST.SAVE_PREDICTIONS", "True") == ""
-    report = results(scenes)
-    assert report["images"] == 3
-    assert all(report[key] is None for key in HEADLINE)
-    predictions = scenes.parent / "output" / "inference" / report["dataset"] / "predictions"
-    assert len(list(predictions.iterdir())) == 3
-
-
 def test_resume_keeps_what_is_finished_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = write_dataset(tmp_path / "scenes", 3)
     assert run(monkeypatch, scenes) == ""
@@ -257,15 +217,15 @@ def test_resume_keeps_what_is_finished_and_nothing_else(tmp_path: Path, monkeypa
 
 
 def test_resume_does_not_keep_what_other_labels_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The description of a data set is no part of the configuration, but it decides what the numbers mean."""
+    """The description of a data set is not part of the configuration, but it decides what the numbers mean."""
     first = write_dataset(tmp_path / "scenes", 2)
     assert run(monkeypatch, first, flags=("--resume",)) == ""
-    name = results(first)["dataset"]
+    name = read_results(first)["dataset"]
     DatasetCatalog.remove(name)  # as in a new process
     MetadataCatalog.remove(name)
     ignored = {index: 255 if index == 0 else index for index in range(len(CLASSES))}
     write_dataset(tmp_path / "scenes", 2, label_map=ignored)
-    before = results(first)
+    before = read_results(first)
     assert run(monkeypatch, first, flags=("--resume",)) == ""
     assert before["per_class"]["sky"]["pixels"] > 0
-    assert results(first)["per_class"]["sky"]["pixels"] == 0
+    assert read_results(first)["per_class"]["sky"]["pixels"] == 0

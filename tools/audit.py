@@ -1,9 +1,9 @@
-"""Ask the advisory database of the package index about every installed package, and say plainly what is known.
+"""Check all installed packages against the advisories of the Python package index.
 
     python tools/audit.py
 
-pip-audit, which asks, says "no known vulnerabilities" where an index without advisories answers it, too. Here that is
-a failure: nothing is known. Ends with 1 there, and where a package has an advisory.
+pip-audit reports "no known vulnerabilities" even if the index publishes no advisories. Here that is a failure. The exit
+code is 1 if the advisories are unavailable or a package has one.
 """
 
 from __future__ import annotations
@@ -15,84 +15,81 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-_PROBE = "Pillow"  # is asked about first, so that a database that cannot be had is told after one question
+_PROBE = "Pillow"  # checked first, to detect an unavailable database after one query
 _OURS = ("cliptrase-d2", "cliptrase_d2")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--timeout", type=int, default=15, metavar="S", help="seconds for one answer (default 15)")
+    parser.add_argument("--timeout", type=int, default=15, metavar="S", help="seconds per query (default 15)")
     return parser.parse_args()
 
 
-class Verdict(NamedTuple):
-    """What an answer of pip-audit comes to.
+class Audit(NamedTuple):
+    """The result of pip-audit.
 
     Attributes:
-        refused: why there is no answer, "" where there is one.
-        unknown: packages that the index does not have, such as those built here.
+        error: why there is no result; "" if there is one.
+        unknown: packages that the index lacks, such as local builds.
         advisories: one line each.
     """
 
-    refused: str
+    error: str
     unknown: list[str]
     advisories: list[str]
 
 
-def verdict(answer: str, complaint: str) -> Verdict:
-    """Read an answer.
+def parse_output(output: str, errors: str) -> Audit:
+    """Parse the output of pip-audit.
 
     Args:
-        answer: pip-audit's, as JSON.
-        complaint: what it wrote besides, for an answer that is none.
+        output: JSON.
+        errors: its error messages. The last line is reported if the output is invalid.
     """
     try:
-        packages: list[dict[str, Any]] = json.loads(answer)["dependencies"]
+        packages = json.loads(output)["dependencies"]
     except (ValueError, KeyError, TypeError):
-        return Verdict((complaint.strip().splitlines() or ["no answer"])[-1][:300], [], [])
+        return Audit((errors.strip().splitlines() or ["no output"])[-1][:300], [], [])
     unknown = [package["name"] for package in packages if "skip_reason" in package and package["name"] not in _OURS]
     advisories = [
-        f"{package['name']} {package['version']}: {advisory['id']}, repaired in: "
-        f"{', '.join(advisory.get('fix_versions', [])) or 'none yet'}"
+        f"{package['name']} {package['version']}: {advisory['id']}, fixed in: "
+        f"{', '.join(advisory.get('fix_versions', [])) or 'no release yet'}"
         for package in packages
         for advisory in package.get("vulns", [])
     ]
-    return Verdict("", unknown, advisories)
+    return Audit("", unknown, advisories)
 
 
-def ask(arguments: list[str], timeout: int) -> Verdict:
-    """The verdict on what pip-audit says."""
+def run_pip_audit(arguments: list[str], timeout: int) -> Audit:
+    """Run pip-audit."""
     command = [sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off"]
     command += ["--timeout", str(timeout), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return verdict(done.stdout, done.stderr)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    return parse_output(process.stdout, process.stderr)
 
 
 def main() -> int:
-    """Ask; 1 if nothing is known, or something bad."""
+    """Audit the installation. Return the exit code."""
     timeout = parse_arguments().timeout
     with tempfile.TemporaryDirectory() as folder:
-        probe = Path(folder) / "probe.txt"
-        probe.write_text(f"{_PROBE}=={version(_PROBE)}\n")
-        found = ask(["--requirement", str(probe), "--no-deps", "--disable-pip"], timeout)
-    if not found.refused and not found.unknown:
-        found = ask(["--skip-editable"], timeout)
-    elif not found.refused:
-        found = Verdict(f"the index has no record of {_PROBE}", [], [])
-    if found.refused:
-        print(
-            f"audit: The advisory database cannot be asked from here ({found.refused}), so nothing is known of the "
-            "installed packages. Run it on a machine that reaches pypi.org."
-        )
+        requirements = Path(folder) / "probe.txt"
+        requirements.write_text(f"{_PROBE}=={version(_PROBE)}\n")
+        audit = run_pip_audit(["--requirement", str(requirements), "--no-deps", "--disable-pip"], timeout)
+    error = audit.error or (f"the index has no record of {_PROBE}" if audit.unknown else "")
+    if not error:
+        audit = run_pip_audit(["--skip-editable"], timeout)
+        error = audit.error
+    if error:
+        print(f"audit: The advisories are unavailable ({error}). Run this on a machine with access to pypi.org.")
         return 1
-    if found.unknown:
-        print(f"audit: Nothing is known of what the index does not have: {', '.join(found.unknown)}")
-    for line in found.advisories:
+    if audit.unknown:
+        print(f"audit: The index has no record of these packages: {', '.join(audit.unknown)}")
+    for line in audit.advisories:
         print(f"audit: {line}")
-    return int(bool(found.advisories))
+    return int(bool(audit.advisories))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How fast an evaluation is as a user runs it, against a plain loop of the same files through `encode_image`.
+"""Time an evaluation as a user runs it, against a plain loop of the same files through `encode_image`.
 
     python tools/benchmark_evaluation.py --sizes 224 336 --batch 1 16 --classes 20 847
 
-Reading, resizing, image tower, method, metrics, progress and report: all that `train_net.py --eval-only` does once it
-has its model. Every batch also goes through `encode_image` in fp32, right before the model gets it, so that a slow
-moment of the machine hits both; the plain loop is the time that this takes and the time that files are waited for.
-Photographs and labels are drawn at random, as are the weights unless --pretrained names some; clustering is run and
-timed, but blocks of patches, --masks of them, are what goes on to be made into masks and named.
+The evaluation includes reading, resizing, image tower, method, metrics, progress and report: all of `train_net.py
+--eval-only` except loading the model. Every batch also goes through `encode_image` in fp32 right before, so that a slow
+moment of the machine affects both. The plain loop is the time of `encode_image` and of waiting for files. Photographs
+and labels are random, and so are the weights unless --pretrained names some. Clusters of random weights are
+meaningless: clustering runs and is timed, but --masks rectangles of patches are then used as clusters.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,18 @@ from cliptrase_d2.evaluation.evaluate import evaluate_dataset
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.segmenter.build import build_cliptrase
-from cliptrase_d2.utils.interruption import clean_end
-from cliptrase_d2.utils.precision import PRECISIONS
-from tools.profiling import STAGES, Clock, blocks, device_title, random_text, timed, write_report
+from cliptrase_d2.utils.interruption import exit_on_interrupt
+from cliptrase_d2.utils.tensors import PRECISIONS
 
-PARTS = (*STAGES, "metrics", "reading", "rest")  # of an evaluation's time; reading is what of it is waited for
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a script
+from tools.profiling import STAGES, Clock, get_device_title, make_random_text, measure_stages, write_report
+
+PARTS = (*STAGES, "metrics", "reading", "rest")  # of an evaluation's time; reading is the time spent waiting for files
 _SHAPE = (375, 500)  # of a photograph of PASCAL VOC
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ViT-B-16", help="an open_clip ViT")
     parser.add_argument("--pretrained", default="", help="tag or file of its weights; none: random")
@@ -65,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def draw_dataset(folder: Path, images: int, classes: int) -> str:
-    """Photographs of soft random colours as JPEG, and labels in rectangles as PNG; their data set's name."""
+    """Write photographs of soft random colours as JPEG and labels in rectangles as PNG; return the data set's name."""
     generator = np.random.default_rng(0)
     name = f"benchmark_{classes}"
     for kind in ("images", "labels"):
@@ -88,7 +90,7 @@ def draw_dataset(folder: Path, images: int, classes: int) -> str:
 
 
 def configuration(args: argparse.Namespace, folder: Path, size: int, batch: int, precision: str) -> CfgNode:
-    """What a user would write."""
+    """Return the configuration that a user would write."""
     options = {
         "MODEL.CLIP.NAME": args.model,
         "MODEL.CLIP.PRETRAINED": args.pretrained,
@@ -105,12 +107,12 @@ def configuration(args: argparse.Namespace, folder: Path, size: int, batch: int,
 
 
 @contextmanager
-def beside(model: CLIPtrase, plain: CLIP, clock: Clock) -> Iterator[None]:
-    """Every batch of the model goes through `encode_image` first; the clock has that, reading and metrics."""
+def run_plain_first(model: CLIPtrase, plain: CLIP, clock: Clock) -> Iterator[None]:
+    """Run every batch through `encode_image` first, and time that, reading and metrics."""
 
     @torch.inference_mode()
     def encode(inputs: Sequence[Mapping[str, Any]]) -> None:
-        images = torch.stack([given["image"] for given in inputs])
+        images = torch.stack([one["image"] for one in inputs])
         plain.encode_image(model.tower.normalise(images.to(model.device))).cpu()
 
     def read(loader: EvaluationLoader) -> Iterator[list[Any]]:
@@ -119,8 +121,8 @@ def beside(model: CLIPtrase, plain: CLIP, clock: Clock) -> Iterator[None]:
             yield batch
 
     process, iterate = SegmentationEvaluator.process, EvaluationLoader.__iter__
-    hook = model.register_forward_pre_hook(lambda _, given: clock("encode_image", encode, *given))
-    SegmentationEvaluator.process = lambda *given: clock("metrics", process, *given)  # type: ignore[method-assign]
+    hook = model.register_forward_pre_hook(lambda _, args: clock("encode_image", encode, *args))
+    SegmentationEvaluator.process = lambda *args: clock("metrics", process, *args)  # type: ignore[method-assign]
     EvaluationLoader.__iter__ = read  # type: ignore[method-assign]
     try:
         yield
@@ -133,15 +135,14 @@ def beside(model: CLIPtrase, plain: CLIP, clock: Clock) -> Iterator[None]:
 def measure(
     args: argparse.Namespace, folder: Path, dataset: str, size: int, batch: int, precision: str
 ) -> dict[str, Any]:
-    """Some evaluations, the first of which warms up."""
+    """Time some evaluations after one that warms up."""
     cfg = configuration(args, folder, size, batch, precision)
     model = build_cliptrase(cfg)
     plain = open_clip.create_model(args.model, force_image_size=size).to(args.device).eval()
-    model.text_encoder = lambda words: random_text(words, joint_width(model.clip), args.device)  # type: ignore[assignment]
+    model.text_encoder = lambda words: make_random_text(words, joint_width(model.clip), args.device)  # type: ignore[assignment]
     clock = Clock(args.device)
-    clusters = None if args.pretrained else partial(blocks, side=size // model.tower.patch_size, count=args.masks)
     rounds = []
-    with timed(model, clock, clusters), beside(model, plain, clock):
+    with measure_stages(model, clock, None if args.pretrained else args.masks), run_plain_first(model, plain, clock):
         for _ in range(args.repeats + 1):
             start = time.perf_counter()
             evaluate_dataset(cfg, model, dataset, log_table=False)
@@ -163,7 +164,7 @@ def measure(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Images per second, the ratio that counts, and where the time goes, in percent."""
+    """Format images per second, the ratio to the plain loop, and the share of each part in percent."""
     headers = ["size", "batch", "classes", "precision", "images/s", "of plain", *PARTS]
     body = []
     for row in rows:
@@ -174,12 +175,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure every combination, print the table, write the JSON."""
+    """Measure every combination, print the table and write the JSON."""
     args = parse_arguments()
     logging.getLogger("cliptrase_d2").setLevel(logging.ERROR)
     rows = []
-    with tempfile.TemporaryDirectory() as given:
-        folder = Path(given)
+    with tempfile.TemporaryDirectory() as path:
+        folder = Path(path)
         for classes in args.classes:
             dataset = draw_dataset(folder, args.images, classes)
             rows += [
@@ -190,7 +191,7 @@ def main() -> None:
             ]
             DatasetCatalog.remove(dataset)
     weights = args.pretrained or f"random weights, {args.masks} imposed masks"
-    name = device_title(args.device)
+    name = get_device_title(args.device)
     print(f"{args.model}, {weights}; {name}; {args.images} images, {args.workers} readers; median of {args.repeats}")
     print("of plain: images per second, relative to encode_image in fp32; then percent of the evaluation's time")
     print(table(rows))
@@ -198,5 +199,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with clean_end():
+    with exit_on_interrupt():
         main()

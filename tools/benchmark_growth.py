@@ -1,15 +1,16 @@
-"""How time and memory of the method grow: with patches, with classes at two megapixels, and with masks.
+"""Measure how time and memory of the method grow with patches, with classes and with masks at two megapixels.
 
     python tools/benchmark_growth.py --picture docs/pictures/growth.png
 
-The image tower is left out. Patches and words are random, correlations those of blocks of patches; needs matplotlib
-(extra [plot]) for the picture.
+The image tower is left out. Patches and words are random, and correlations are those of rectangles of patches. The
+picture needs matplotlib (extra [plot]).
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,26 +21,31 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.clip.tokens import DenseFeatures, TextFeatures
+from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.correlation import self_correlation, suppress_global_patches
-from cliptrase_d2.pipeline.settings import Method, PatchScene
+from cliptrase_d2.pipeline.proposals import MaskProposals
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.utils.atomic_files import atomic_write
-from cliptrase_d2.utils.interruption import clean_end
-from tools.profiling import blocks, device_title, peak_megabytes, write_report
+from cliptrase_d2.utils.interruption import exit_on_interrupt
 
-BACKENDS = (14, 21, 32, 40, 48, 56, 64)  # of a square grid; 64² = 4096 patches are an image of 1024² pixels
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a script
+from tools.profiling import get_device_title, make_rectangles, measure_peak_megabytes, write_report
+
+SIDES = (14, 21, 32, 40, 48, 56, 64)  # of a square grid; 64² = 4096 patches are an image of 1024² pixels
 CLASSES = (20, 171, 847, 2500, 10000)
 MASKS = (5, 20, 80, 320)
-GRID, PIXELS = (40, 80), (1024, 2048)  # two megapixels, which the model sees at 640×1280
+SETTINGS = CLIPtraseSettings(adaptive_dbscan=True)
+GRID, PIXELS = (40, 80), (1024, 2048)  # two megapixels, which the model gets at 640×1280
 _WIDTH = 512  # of the joint space
 _HEADS, _HEAD_WIDTH = 12, 64
 _PATCH = 16
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sides", type=int, nargs="+", default=list(BACKENDS), help="patches on a side of the grid")
+    parser.add_argument("--sides", type=int, nargs="+", default=list(SIDES), help="patches on a side of the grid")
     parser.add_argument("--classes", type=int, nargs="+", default=list(CLASSES))
     parser.add_argument("--masks", type=int, nargs="+", default=list(MASKS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -49,68 +55,66 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def scene_of(grid: tuple[int, int], count: int, device: str) -> tuple[PatchScene, Tensor]:
-    """Random patches whose correlation is that of `count` blocks, and the blocks [1,N]."""
+def make_scene(grid: tuple[int, int], count: int, device: str) -> tuple[DenseFeatures, Tensor, Tensor]:
+    """Return random patches, a correlation [1,N,N] with `count` rectangles, and the rectangles [1,N]."""
     generator = torch.Generator().manual_seed(0)
-    side = max(grid)
-    labels = blocks(1, side, count).view(1, side, side)[:, : grid[0], : grid[1]].flatten(1)
-    labels = labels.unique(return_inverse=True)[1]  # [1,N]
+    labels = make_rectangles(grid, count)  # [1,N]
     patches = normalize(torch.randn(1, grid[0] * grid[1], _WIDTH, generator=generator), dim=-1)
     rows = (labels[0][:, None] == labels[0]).float() + 0.1 * torch.rand(labels.shape[1], labels.shape[1])
-    scene = PatchScene(patches.to(device), patches[:, 0].to(device), rows[None].to(device), grid)
-    return scene, labels.to(device)
+    return DenseFeatures(patches.to(device), grid), rows[None].to(device), labels.to(device)
 
 
-def words_of(count: int, device: str) -> TextFeatures:
-    """Random words, one per class."""
+def make_words(count: int, device: str) -> TextFeatures:
+    """Return random words, one per class."""
     features = normalize(torch.randn(count, _WIDTH, generator=torch.Generator().manual_seed(1)), dim=-1)
     return TextFeatures(features.to(device), torch.arange(count, device=device), tuple(map(str, range(count))))
 
 
+def _classify(features: DenseFeatures, masks: list[MaskProposals], text: TextFeatures, device: str) -> object:
+    logits = stages.compute_word_logits(features, text, torch.tensor(100.0, device=device), SETTINGS)
+    return stages.classify_masks(masks, logits, text, SETTINGS)
+
+
 @torch.inference_mode()
-def with_patches(side: int, device: str, repeats: int) -> dict[str, Any]:
-    """Correlation, clustering, masks and naming of 171 classes, on a square grid."""
-    grid, pixels = (side, side), (side * _PATCH, side * _PATCH)
-    method, scale = Method(adaptive_dbscan=True), torch.tensor(100.0, device=device)
+def measure_patches(side: int, device: str, repeats: int) -> dict[str, Any]:
+    """Measure correlation, clustering, masks and classification with 171 classes on a square grid."""
+    grid, sizes = (side, side), [(side * _PATCH, side * _PATCH)]
     heads = torch.randn(3, 1, _HEADS, side * side + 1, _HEAD_WIDTH, device=device)
-    scene, labels = scene_of(grid, 20, device)
-    text = words_of(171, device)
-    masks = method.propose(scene, labels, pixels)
+    features, rows, labels = make_scene(grid, 20, device)
+    text, masks = make_words(171, device), stages.propose(rows, labels, grid, sizes, SETTINGS)
     jobs = {
         "correlation": lambda: suppress_global_patches(self_correlation(*heads)),
-        "clustering": lambda: method.cluster(scene.correlation),
-        "masks": lambda: method.propose(scene, labels, pixels),
-        "naming": lambda: method.classify(masks, method.word_logits(scene, text, scale), text),
+        "clustering": lambda: stages.cluster(rows, SETTINGS),
+        "masks": lambda: stages.propose(rows, labels, grid, sizes, SETTINGS),
+        "classification": lambda: _classify(features, masks, text, device),
     }
-    return {"patches": side * side} | measured(jobs, device, repeats)
+    return {"patches": side * side} | measure_jobs(jobs, device, repeats)
 
 
 @torch.inference_mode()
-def with_classes(count: int, device: str, repeats: int) -> dict[str, Any]:
-    """Naming 20 masks of two megapixels."""
-    method, scale = Method(adaptive_dbscan=True), torch.tensor(100.0, device=device)
-    scene, labels = scene_of(GRID, 20, device)
-    masks, text = method.propose(scene, labels, PIXELS), words_of(count, device)
-    naming = lambda: method.classify(masks, method.word_logits(scene, text, scale), text)  # noqa: E731
-    return {"classes": count} | measured({"naming": naming}, device, repeats)
+def measure_classes(count: int, device: str, repeats: int) -> dict[str, Any]:
+    """Measure the classification of 20 masks of two megapixels."""
+    features, rows, labels = make_scene(GRID, 20, device)
+    masks, text = stages.propose(rows, labels, GRID, [PIXELS], SETTINGS), make_words(count, device)
+    jobs = {"classification": lambda: _classify(features, masks, text, device)}
+    return {"classes": count} | measure_jobs(jobs, device, repeats)
 
 
 @torch.inference_mode()
-def with_masks(count: int, device: str, repeats: int) -> dict[str, Any]:
-    """Making masks of two megapixels, without and with their soft maps."""
-    method = Method(adaptive_dbscan=True)
-    scene, labels = scene_of(GRID, count, device)
+def measure_masks(count: int, device: str, repeats: int) -> dict[str, Any]:
+    """Measure masks of two megapixels, without and with their soft maps."""
+    _, rows, labels = make_scene(GRID, count, device)
     jobs = {
-        "masks": lambda: method.propose(scene, labels, PIXELS),
-        "masks and soft maps": lambda: method.propose(scene, labels, PIXELS)[0].soft_masks(),
+        "masks": lambda: stages.propose(rows, labels, GRID, [PIXELS], SETTINGS),
+        "masks and soft maps": lambda: stages.propose(rows, labels, GRID, [PIXELS], SETTINGS)[0].soft_masks(),
     }
-    return {"masks": int(labels.max()) + 1} | measured(jobs, device, repeats)
+    return {"masks": int(labels.max()) + 1} | measure_jobs(jobs, device, repeats)
 
 
-def measured(jobs: dict[str, Callable[[], object]], device: str, repeats: int) -> dict[str, Any]:
-    """Least seconds and most megabytes of every job."""
+def measure_jobs(jobs: dict[str, Callable[[], object]], device: str, repeats: int) -> dict[str, Any]:
+    """Return the least seconds and the peak megabytes of every job."""
     seconds = {name: min(_seconds(job, device) for _ in range(repeats)) for name, job in jobs.items()}
-    megabytes = {name: peak_megabytes(device, job) for name, job in jobs.items()}
+    megabytes = {name: measure_peak_megabytes(device, job) for name, job in jobs.items()}
     return {"seconds": seconds, "megabytes": megabytes}
 
 
@@ -123,7 +127,7 @@ def _seconds(job: Callable[[], object], device: str) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Seconds and megabytes of every job, a row per size."""
+    """Format seconds and megabytes of every job, a row per size."""
     size, *_ = rows[0]
     jobs = list(rows[0]["seconds"])
     headers = [size, *(f"{job}, s" for job in jobs), *(f"{job}, MB" for job in jobs)]
@@ -135,7 +139,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(growth: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """The curves, time above and memory below, a column per size that grows."""
+    """Draw the curves: time above, memory below, a column per growing size."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
 
@@ -144,11 +148,11 @@ def draw(growth: dict[str, list[dict[str, Any]]], path: Path) -> None:
         for row, (measure, unit) in enumerate((("seconds", "seconds"), ("megabytes", "MB above the inputs"))):
             axis = axes[row, column]
             for job in rows[0]["seconds"]:
-                values = [of[measure][job] for of in rows]
+                values = [entry[measure][job] for entry in rows]
                 if None not in values:
-                    axis.plot([of[size] for of in rows], values, marker="o", label=job)
+                    axis.plot([entry[size] for entry in rows], values, marker="o", label=job)
             axis.set(xscale="log", yscale="log")
-            axis.set_xticks([of[size] for of in rows], [str(of[size]) for of in rows], rotation=45)
+            axis.set_xticks([entry[size] for entry in rows], [str(entry[size]) for entry in rows], rotation=45)
             axis.minorticks_off()
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
@@ -164,14 +168,14 @@ def draw(growth: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print three tables, write what was asked for."""
+    """Measure, print three tables, and write the files."""
     args = parse_arguments()
     growth = {
-        "patches": [with_patches(side, args.device, args.repeats) for side in args.sides],
-        "classes": [with_classes(count, args.device, args.repeats) for count in args.classes],
-        "masks": [with_masks(count, args.device, args.repeats) for count in args.masks],
+        "patches": [measure_patches(side, args.device, args.repeats) for side in args.sides],
+        "classes": [measure_classes(count, args.device, args.repeats) for count in args.classes],
+        "masks": [measure_masks(count, args.device, args.repeats) for count in args.masks],
     }
-    title = device_title(args.device)
+    title = get_device_title(args.device)
     print(f"The method without the image tower; {title}; least of {args.repeats}; memory above the inputs")
     for rows in growth.values():
         print(f"\n{table(rows)}")
@@ -181,5 +185,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with clean_end():
+    with exit_on_interrupt():
         main()

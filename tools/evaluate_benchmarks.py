@@ -1,11 +1,11 @@
-"""Evaluate every benchmark that is there, and put the numbers beside those of the paper.
+"""Evaluate all available benchmarks and compare the results with the paper's.
 
     python tools/evaluate_benchmarks.py --protocol center_crop --size 224
     python tools/evaluate_benchmarks.py --protocol whole --benchmarks voc21 ade150 --opts TEST.BATCH_SIZE 8
 
-Table 3 of the paper is --size 224, Table 4 is --size 336; other protocols have no published numbers. Each benchmark is
-one train_net.py, which is resumed where it stopped; what is missing is marked, with the command that prepares it. After
-every benchmark OUTPUT/comparison.md and OUTPUT/comparison.csv are written anew.
+--size 224 gives Table 3 of the paper and --size 336 gives Table 4. The paper has no numbers for other protocols. Each
+benchmark is a run of train_net.py, which resumes after an interruption. A missing benchmark is marked with the command
+that prepares it. OUTPUT/comparison.md and OUTPUT/comparison.csv are updated after every benchmark.
 """
 
 from __future__ import annotations
@@ -16,35 +16,42 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode
-from cliptrase_d2.data.benchmarks import BENCHMARKS, Benchmark, benchmark_of, benchmark_root
-from cliptrase_d2.data.inspection import benchmark_state
-from cliptrase_d2.evaluation.comparison import EVALUATED, Entry, csv_table, markdown_table, with_averages
+from cliptrase_d2.data.benchmarks import BENCHMARKS, Benchmark, find_benchmark, get_benchmark_root
+from cliptrase_d2.data.inspection import get_benchmark_state
 from cliptrase_d2.evaluation.evaluator import results_folder
-from cliptrase_d2.evaluation.published import PUBLISHED_PROTOCOL, published_numbers, published_source
-from cliptrase_d2.evaluation.runs import SYSTEMS
+from cliptrase_d2.evaluation.published import (
+    PUBLISHED_PROTOCOL,
+    published_benchmarks,
+    published_numbers,
+    published_source,
+)
+from cliptrase_d2.methods.catalog import METHODS
 from cliptrase_d2.utils.atomic_files import atomic_write_text
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.interruption import clean_end
+from cliptrase_d2.utils.interruption import exit_on_interrupt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the scripts are not part of the installed package
+
+from tools.benchmark_comparison import EVALUATED, Entry, add_averages, csv_table, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = [key for key in BENCHMARKS if not key.endswith("_paper")]
-PUBLISHED = [benchmark.published for benchmark in BENCHMARKS.values() if benchmark.published]
-PUBLISHED_SYSTEMS = ("clip", "sclip", "cliptrase")
+PUBLISHED_METHODS = ("clip", "sclip", "cliptrase")
 SIZES = (224, 336)
 
 
 class Plan(NamedTuple):
-    """One benchmark to evaluate.
+    """The evaluation of one benchmark.
 
     Attributes:
-        benchmark: as the configuration chooses it, the usual one or that of the published script.
+        benchmark: selected by the configuration: the usual one or that of the published script.
         config: file, relative to the repository.
-        options: KEY VALUE pairs on top of it.
-        cfg: what comes of both.
+        options: KEY VALUE pairs for the command line.
+        cfg: the resulting configuration.
     """
 
     benchmark: Benchmark
@@ -54,116 +61,104 @@ class Plan(NamedTuple):
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--protocol", choices=("center_crop", "whole", "slide"), default="center_crop")
     parser.add_argument("--size", type=int, help="short side in pixels: 224 (default) or 336 for center_crop")
     parser.add_argument("--benchmarks", nargs="+", choices=KEYS, default=KEYS, metavar="KEY", help=", ".join(KEYS))
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=PUBLISHED_SYSTEMS, metavar="SYSTEM")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=PUBLISHED_METHODS, metavar="METHOD")
     parser.add_argument("--output", type=Path, default=Path("output/benchmarks"), help="default: output/benchmarks")
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes of each evaluation (default 1)")
-    parser.add_argument("--incomplete", action="store_true", help="evaluate benchmarks of which files are missing too")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs of the configuration, last"
-    )
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes per evaluation (default 1)")
+    parser.add_argument("--incomplete", action="store_true", help="evaluate incomplete benchmarks too")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="last: KEY VALUE pairs of the config")
     args = parser.parse_args(words)
     if args.protocol == PUBLISHED_PROTOCOL and args.size not in (None, *SIZES):
         parser.error(f"--size {args.size}: center_crop has configurations for {' and '.join(map(str, SIZES))}")
     return args
 
 
-def plan(args: argparse.Namespace, key: str) -> Plan:
-    """What the arguments mean for one benchmark."""
+def plan_evaluation(args: argparse.Namespace, key: str) -> Plan:
+    """Return the plan for one benchmark.
+
+    Raises:
+        InputError: invalid options.
+    """
     is_crop = args.protocol == PUBLISHED_PROTOCOL
     variant = str(args.size or SIZES[0]) if is_crop else args.protocol
     config = f"configs/cliptrase/{key}_{variant}.yaml"
     size = ["INPUT.MIN_SIZE_TEST", str(args.size)] if args.size and not is_crop else []
-    systems = str(list(args.systems))
-    # What a configuration expects is compared here, so that a difference is no failure.
-    ours = ["TEST.METHODS", systems, "TEST.EXPECTED_RESULTS", "[]", "OUTPUT_DIR", str(args.output / f"{key}_{variant}")]
-    options = [*size, *args.opts, *ours]
+    options = [*size, *args.opts, "TEST.METHODS", str(list(args.methods))]
+    # This script compares the results itself. A difference is not a failure.
+    options += ["TEST.EXPECTED_RESULTS", "[]", "OUTPUT_DIR", str(args.output / f"{key}_{variant}")]
     cfg = load_config(ROOT / config, options)
-    benchmark = benchmark_of(cfg.DATASETS.TEST[0])
-    assert benchmark is not None  # the configurations name benchmarks only
+    benchmark = find_benchmark(cfg.DATASETS.TEST[0])
+    assert benchmark is not None, "the configurations name benchmarks only"
     return Plan(benchmark, config, options, cfg)
 
 
-def evaluate(args: argparse.Namespace, planned: Plan) -> str:
-    """Evaluate one benchmark, unless it is not there; the status of its entries."""
-    state = benchmark_state(planned.benchmark, benchmark_root())
-    if not state.found:
-        return f"missing: {state.remedy}"
+def evaluate(args: argparse.Namespace, plan: Plan) -> str:
+    """Evaluate one benchmark if it is available. Return the status of its entries."""
+    state = get_benchmark_state(plan.benchmark, get_benchmark_root())
+    if not state.pairs:
+        return f"missing: {state.command}"
     if not (state.is_complete or args.incomplete):
-        return f"incomplete, {state.found:,} of {state.expected:,}: {state.remedy}"
+        return f"incomplete, {state.pairs:,} of {state.expected:,}: {state.command}"
     flags = ["--num-gpus", str(args.num_gpus), "--dist-url", "auto"] if args.num_gpus > 1 else []
-    words = ["--eval-only", "--resume", *flags, "--config-file", str(ROOT / planned.config), *planned.options]
-    done = subprocess.run([sys.executable, str(ROOT / "train_net.py"), *words], check=False)
-    if done.returncode:
-        return f"failed with exit code {done.returncode}"
-    return EVALUATED if state.is_complete else f"{EVALUATED} on {state.found:,} of {state.expected:,} images"
+    words = ["--eval-only", "--resume", *flags, "--config-file", str(ROOT / plan.config), *plan.options]
+    code = subprocess.run([sys.executable, str(ROOT / "train_net.py"), *words], check=False).returncode
+    if code:
+        return f"failed with exit code {code}"
+    return EVALUATED if state.is_complete else f"{EVALUATED} on {state.pairs:,} of {state.expected:,} images"
 
 
-def entries(args: argparse.Namespace, planned: Plan, status: str) -> Iterator[Entry]:
-    """One entry for each system."""
-    benchmark, cfg = planned.benchmark, planned.cfg
-    published = published_numbers(benchmark.published, cfg.TEST.PROTOCOL, cfg.INPUT.MIN_SIZE_TEST)
-    for system in args.systems:
-        ours = metrics(planned, system)["paper"] if status.startswith(EVALUATED) else {}
-        yield Entry(benchmark.title, benchmark.name, system, status, ours, published.get(system, {}))
+def read_entries(args: argparse.Namespace, plan: Plan, status: str) -> Iterator[Entry]:
+    """Yield an entry for each method."""
+    benchmark, cfg = plan.benchmark, plan.cfg
+    published = published_numbers(benchmark.key, cfg.TEST.PROTOCOL, cfg.INPUT.MIN_SIZE_TEST)
+    for method in args.methods:
+        results: dict[str, float | None] = {}
+        if status.startswith(EVALUATED):
+            file = results_folder(Path(cfg.OUTPUT_DIR) / method, benchmark.name) / "metrics.json"
+            results = json.loads(file.read_text(encoding="utf-8"))["paper"]
+        yield Entry(benchmark.title, benchmark.name, method, status, results, published.get(method, {}))
 
 
-def metrics(planned: Plan, system: str) -> dict[str, Any]:
-    """metrics.json of a system."""
-    folder = results_folder(Path(planned.cfg.OUTPUT_DIR) / system, planned.benchmark.name)
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-
-
-def document(cfg: CfgNode, found: Sequence[Entry]) -> str:
-    """comparison.md."""
+def format_page(cfg: CfgNode, entries: Sequence[Entry]) -> str:
+    """Format comparison.md."""
     clip = cfg.MODEL.CLIP
     weights = f"the weights {clip.PRETRAINED}" if clip.PRETRAINED else f"RANDOM weights (seed {clip.SEED})"
-    is_published = any(entry.published for entry in found)
-    note = (
-        f"Each cell: ours / the paper's / difference, in percent. The paper's: {published_source()}."
-        if is_published
-        else "In percent. The paper has no numbers for this protocol and size."
-    )
+    note = "In percent. The paper has no numbers for this protocol and size."
+    if any(entry.published for entry in entries):
+        note = f"Cells: our result / the paper's / difference, in percent. Source of the paper's: {published_source()}."
     return (
         f"# {clip.NAME} with {weights}: {cfg.TEST.PROTOCOL}, short side {cfg.INPUT.MIN_SIZE_TEST}\n\n{note} "
-        "mAcc is over all classes, mIoU over those that occur, as in the published script.\n\n"
-        f"{markdown_table(found)}\n"
+        "As in the published script, mAcc is the mean over all classes and mIoU over the classes that occur.\n\n"
+        f"{markdown_table(entries)}\n"
     )
-
-
-def write(output: Path, cfg: CfgNode, found: Sequence[Entry]) -> str:
-    """Write both tables; the first is returned."""
-    rows = with_averages(found, len(PUBLISHED))
-    text = document(cfg, rows)
-    for name, content in (("comparison.md", text), ("comparison.csv", csv_table(rows))):
-        atomic_write_text(output / name, content)
-    return text
 
 
 def main() -> None:
-    """Evaluate one after the other, and end with an error where one failed."""
+    """Evaluate the benchmarks in order. Exit with an error if one failed."""
     args = parse_arguments()
     try:
-        plans = [plan(args, key) for key in args.benchmarks]
+        plans = [plan_evaluation(args, key) for key in args.benchmarks]
     except InputError as error:
         sys.exit(f"error: {error}")
-    found: list[Entry] = []
+    entries: list[Entry] = []
     text = ""
-    for planned in plans:
-        status = evaluate(args, planned)
-        found += entries(args, planned, status)
-        text = write(args.output, planned.cfg, found)
+    for plan in plans:
+        entries += read_entries(args, plan, evaluate(args, plan))
+        rows = add_averages(entries, len(published_benchmarks()))
+        text = format_page(plan.cfg, rows)
+        atomic_write_text(args.output / "comparison.md", text)
+        atomic_write_text(args.output / "comparison.csv", csv_table(rows))
     print(text)
-    print(f"{args.output / 'comparison.md'} and comparison.csv are written")
-    failed = dict.fromkeys(entry.benchmark for entry in found if entry.status.startswith("failed"))
+    print(f"Wrote {args.output / 'comparison.md'} and comparison.csv")
+    failed = dict.fromkeys(entry.benchmark for entry in entries if entry.status.startswith("failed"))
     if failed:
-        sys.exit(f"error: {', '.join(failed)} failed, see above; the same command tries again")
+        sys.exit(f"error: {', '.join(failed)} failed, see above. Repeat the command to try again.")
 
 
 if __name__ == "__main__":
-    with clean_end("The same command goes on."):
+    with exit_on_interrupt("Repeat the command to continue."):
         main()

@@ -1,9 +1,9 @@
-"""Draw the method at work on one image: the image, what one of its patches is alike to, the clusters, the result.
+"""Draw the stages of the method on an image: image, correlation of one patch, clusters, segmentation.
 
     python tools/make_picture.py --output docs/pictures/emoji_scene.jpg
 
-draws the README's picture. For a photograph name also --config-file configs/cliptrase/vit_b16_whole.yaml, --image,
---classes and --point.
+draws the README's picture. For a photograph, add --config-file configs/cliptrase/vit_b16_whole.yaml, --image, --classes
+and --point.
 """
 
 from __future__ import annotations
@@ -29,59 +29,60 @@ SCENE, POINT = "datasets/emoji_scenes/images/seen_010.webp", (60, 60)
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default="configs/emoji_scenes.yaml", help="model and protocol")
     parser.add_argument("--image", default=SCENE, help=f"default: {SCENE}")
     parser.add_argument("--classes", nargs="+", default=CLASSES, help="default: those of the emoji scenes")
-    parser.add_argument("--point", type=_point, default=POINT, help="X,Y in pixels of the image: the patch to explain")
-    parser.add_argument("--height", type=int, default=320, help="of the panels in pixels")
-    parser.add_argument("--output", type=Path, required=True, help="file; its suffix decides the format")
+    parser.add_argument("--point", type=_parse_point, default=POINT, help="X,Y in pixels: selects the patch to explain")
+    parser.add_argument("--height", type=int, default=320, help="height of the panels in pixels")
+    parser.add_argument("--output", type=Path, required=True, help="file; its suffix selects the format")
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: changes of the config")
     return parser.parse_args()
 
 
-def stages(segmenter: Segmenter, image: str, classes: Sequence[str], point: tuple[int, int], height: int) -> np.ndarray:
-    """The four panels, each with a caption.
+def draw(segmenter: Segmenter, image: str, classes: Sequence[str], point: tuple[int, int], height: int) -> np.ndarray:
+    """Draw four panels with captions.
 
     Args:
-        segmenter: of the kind that `explain` takes.
+        segmenter: a model that `explain` accepts.
         image: path.
-        classes: names to look for.
+        classes: names to segment.
         point: (x, y) in pixels of the image.
         height: of the panels in pixels.
     Returns:
         [H,W,3] uint8 RGB.
     Raises:
-        InputError: an image or a model that cannot be used, or a point outside of what the model sees.
+        InputError: an unusable image or model, or a point outside the model's input.
     """
-    result, found = segmenter(image, classes), explain(segmenter, image, point)
-    grid = (found.clusters.shape[0], found.clusters.shape[1])
+    result, explanation = segmenter(image, classes), explain(segmenter, image, point)
+    clusters, patch = explanation.clusters, explanation.patch
     width = round(height * result.image.shape[1] / result.image.shape[0])
     picture = cv2.resize(result.image, (width, height), interpolation=cv2.INTER_CUBIC)
-    # Numbered anew, for the palette's first colours are the most different.
+    correlation = heat_map(picture, explanation.recovered[explanation.block])
+    # Renumber the classes: the palette's first colours differ most.
     present, labels = np.unique(labels_at_size(result.label_map, (height, width)), return_inverse=True)
     names = [result.classes[index] for index in present]
     panels = {
-        "image, with one patch": mark_patch(picture, grid, found.patch),
-        "what the patch is alike to": mark_patch(heat_map(picture, found.recovered[found.block]), grid, found.patch),
-        f"{int(found.clusters.max()) + 1} clusters of patches": cluster_picture(picture, found.clusters),
-        "clusters, named by CLIP's words": labelled_picture(picture, labels.reshape(height, width), names),
+        "image with a marked patch": mark_patch(picture, clusters.shape, patch),
+        "correlation of the patch": mark_patch(correlation, clusters.shape, patch),
+        f"{int(clusters.max()) + 1} clusters of patches": cluster_picture(picture, clusters),
+        "segmentation": labelled_picture(picture, labels.reshape(height, width), names),
     }
     return side_by_side([with_caption(panel, caption) for caption, panel in panels.items()])
 
 
-def _point(text: str) -> tuple[int, int]:
+def _parse_point(text: str) -> tuple[int, int]:
     x, y = map(int, text.split(","))
     return x, y
 
 
 def main() -> None:
-    """Draw the picture and write it."""
+    """Draw and write the picture."""
     args = parse_arguments()
     try:
         segmenter = Segmenter.from_config(args.config_file, args.opts)
-        picture = stages(segmenter, args.image, args.classes, args.point, args.height)
+        picture = draw(segmenter, args.image, args.classes, args.point, args.height)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
     args.output.parent.mkdir(parents=True, exist_ok=True)

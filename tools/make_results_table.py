@@ -1,9 +1,9 @@
-"""Evaluate what RESULTS.md lists, and write it.
+"""Run the evaluations of RESULTS.md and write it.
 
     python tools/make_results_table.py
-    python tools/make_results_table.py --check    # write nothing; fail where a number is not what RESULTS.md says
+    python tools/make_results_table.py --check    # write nothing; fail if a number differs from RESULTS.md
 
-Every table is one command of train_net.py, which is run as it is written there, results in output/results/.
+Each table has its own command, which RESULTS.md quotes. Results are stored in output/results/.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,260 +24,236 @@ from cliptrase_d2.config import load_config
 from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS
 from cliptrase_d2.evaluation.evaluator import results_folder
-from cliptrase_d2.evaluation.runs import SYSTEMS, planned_runs
+from cliptrase_d2.evaluation.runs import plan_runs
 from cliptrase_d2.evaluation.summary import Run
-from cliptrase_d2.utils.interruption import clean_end
+from cliptrase_d2.methods.catalog import METHODS
+from cliptrase_d2.utils.interruption import exit_on_interrupt
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "RESULTS.md"
-CONFIG = "configs/emoji_scenes.yaml"
 METRICS = ("pAcc", "mAcc", "fwIoU", "mIoU", "mIoU-stuff", "mIoU-things", "mIoU-seen_things", "mIoU-held_out_things")
-TOLERANCE = 0.3  # percent points; versions and machines round a few pixels to other classes
-NOT_EXPECTED = ("TEST.EXPECTED_RESULTS", "[]")  # what the configuration expects is of its own settings
+TOLERANCE = 0.3  # percentage points; a few pixels differ between versions and machines
+NOT_EXPECTED = ("TEST.EXPECTED_RESULTS", "[]")  # the configuration's expected results are for its own settings
 Reports = Mapping[Run, Mapping[str, Any]]
 
 
 class Table(NamedTuple):
-    """One table of RESULTS.md.
+    """A table of RESULTS.md.
 
     Attributes:
-        title: what is compared.
+        title: its heading.
+        config: configuration file of its command.
         options: KEY VALUE pairs of its command.
-        config: file of its command.
     """
 
     title: str
+    config: str = "configs/emoji_scenes.yaml"
     options: tuple[str, ...] = ()
-    config: str = CONFIG
 
 
+_SPLITS = str(tuple(f"emoji_scenes_{split}" for split in SPLITS))
+_SPLIT_METHODS = ("TEST.METHODS", "['clip', 'sclip', 'cliptrase']")
+_HDBSCAN = ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan", "TEST.METHODS", "['cliptrase']")
+_PAMR = ("MODEL.CLIPTRASE.REFINEMENT", "pamr")
 TABLES = {
-    "systems": Table("All scenes, what `make eval` compares"),
-    "baselines": Table(
-        "All scenes, every baseline, with and without clusters", config="configs/baselines/emoji_scenes.yaml"
-    ),
-    "ablation": Table("All scenes, the rows of Table 1", config="configs/ablations/table1_emoji_scenes.yaml"),
-    "hdbscan": Table(
-        "All scenes, clusters by HDBSCAN",
-        ("MODEL.CLIPTRASE.CLUSTERING", "hdbscan", "TEST.METHODS", "['cliptrase']", *NOT_EXPECTED),
-    ),
-    "pamr": Table(
-        "All scenes, label maps refined by colours (PAMR)", ("MODEL.CLIPTRASE.REFINEMENT", "pamr", *NOT_EXPECTED)
-    ),
-    "unsupervised": Table(
-        "All scenes, without words: 72 groups of masks", config="configs/unsupervised/emoji_scenes.yaml"
-    ),
-    "splits": Table(
-        "Each split",
-        (
-            *("DATASETS.TEST", str(tuple(f"emoji_scenes_{split}" for split in SPLITS))),
-            *("TEST.METHODS", "['clip', 'sclip', 'cliptrase']", *NOT_EXPECTED),
-        ),
-    ),
+    "methods": Table("All scenes: methods of `make eval`"),
+    "baselines": Table("All scenes: all baselines, with and without clusters", "configs/baselines/emoji_scenes.yaml"),
+    "ablation": Table("All scenes: rows of Table 1", "configs/ablations/table1_emoji_scenes.yaml"),
+    "hdbscan": Table("All scenes: clustering by HDBSCAN", options=(*_HDBSCAN, *NOT_EXPECTED)),
+    "pamr": Table("All scenes: label maps refined by colour (PAMR)", options=(*_PAMR, *NOT_EXPECTED)),
+    "unsupervised": Table("All scenes: unsupervised, 72 groups of masks", "configs/unsupervised/emoji_scenes.yaml"),
+    "splits": Table("Each split", options=("DATASETS.TEST", _SPLITS, *_SPLIT_METHODS, *NOT_EXPECTED)),
 }
 
 
 class Study(NamedTuple):
-    """A table that a tool of its own measures.
+    """A table that another script measures.
 
     Attributes:
-        title: what is compared.
-        words: its command, behind "python".
-        written: Markdown file, in the folder that the command is told by --output, or this one itself.
-        finding: what the numbers say.
+        title: its heading.
+        words: the script and its arguments.
+        output: the Markdown file that the script writes.
+        finding: interpretation of the numbers.
     """
 
     title: str
     words: tuple[str, ...]
-    written: str
+    output: str
     finding: str
 
 
 STUDIES = {
     "clusterings": Study(
-        "Sizes of the image and ways of clustering",
+        "Image sizes and clusterings",
         ("experiments/compare_clustering.py", "--output", "output/results/clustering.md"),
         "output/results/clustering.md",
-        "On these scenes a radius of 0.5 to 0.7 serves all three sizes, so they do not show the growth with √N that\n"
-        "the paper's two settings suggest: the resolution-free rule, made for whole photographs, is no gain here. No\n"
-        "clustering but HDBSCAN at 112 pixels has a higher mIoU than none; in correct pixels most gain a little.",
+        "On these scenes, a radius of 0.5 to 0.7 suits all three sizes. They do not show the growth with √N that the\n"
+        "paper's two settings suggest, so the adaptive rule, which was made for photographs, has no advantage\n"
+        "here. Only HDBSCAN at 112 pixels has a higher mIoU than no clustering. Most clusterings have a slightly\n"
+        "higher pAcc.",
     ),
     "global_patches": Study(
-        "Global patches, layer by layer",
+        "Global patches by layer",
         ("experiments/global_patches.py", "--no-plot", "--output", "output/results/global_patches"),
         "output/results/global_patches/global_patches.md",
-        "The supplement's pattern (A.1) in small: strongest in the last block but one, weaker in the last. The cosine\n"
-        "correlation has no such columns. Taking the class token's row away raises the share a little: left are\n"
-        "the members of large regions, which the measure cannot tell from patches that every row likes.",
+        "The small model shows the pattern of the supplement (A.1): global patches are strongest in the last but one\n"
+        "block and weaker in the last. The cosine correlation has no such columns. Subtracting the class token's row\n"
+        "slightly raises the share. The remaining patches belong to large regions, which the measure cannot\n"
+        "distinguish from global patches.",
     ),
 }
 INTRODUCTION = """\
 # Results
 
-`make results` evaluates everything here anew and writes this page. Numbers are percent. One confusion matrix counts all
-pixels of a data set; IoU is averaged over the classes that occur, or over those of a group: stuff, things, the things
-that training shows, and those that it never shows. Of the splits, *seen* has things on stuff as training shows them,
-*unseen_combination* things only on stuff that training never shows them on, and *held_out* at least one thing that it
-never shows. The method's settings are the paper's, not chosen on these scenes; but the training recipe of the model was
-chosen while looking at most of them, so they flatter it a little: README.md has the numbers on scenes drawn afterwards.
-Systems name patch by patch; with "+clusters" their pixels vote in the clusters of CLIPtrase. The model has three
-blocks, so that GEM reads beside all of them, not beside the last seven of twelve.
+`make results` repeats these evaluations and writes this page. Numbers are percentages. One confusion matrix counts all
+pixels of a data set. IoU is averaged over the classes that occur, or over the classes of a group: stuff, things, things
+of the training ("seen things") and things outside of it ("held out things"). There are three splits. In *seen*, things
+are on stuff as in the training. In *unseen_combination*, things are only on stuff that the training never combines them
+with. In *held_out*, every scene has at least one thing that the training never shows. The method's settings are the
+paper's and were not tuned on these scenes. The model's training recipe was chosen by looking at most of these
+scenes, so the numbers are slightly optimistic. docs/emoji.md has numbers on scenes that were drawn later. Methods
+label every patch. With "+clusters", the pixels vote in the clusters of CLIPtrase. The model has three blocks, so GEM's
+parallel path runs beside all of them instead of the last seven of twelve.
 """
-
-
 SPEED = ROOT / "docs" / "speed"
 SPEED_INTRODUCTION = """\
-Not measured anew by `make results`: what `tools/benchmark.py --output` wrote to `docs/speed/` on the machines that are
-named. ViT-B/16 with random weights and 20 imposed masks; tower: the image tower's part of the whole; MB: the most
-memory above model and inputs. [Speed and memory](docs/performance.md) says what to make of it.
+`make results` does not repeat these measurements. `tools/benchmark.py --output` wrote them to `docs/speed/` on the
+named machines, with ViT-B/16, random weights and 20 given masks. Tower: the image tower's share of the total time. MB:
+the peak memory above model and inputs. [Speed and memory](docs/performance.md) interprets the numbers.
 """
+SPEED_HEADER = (
+    "| device | precision | batch | pixels | classes | images/s | total / encode_image | tower, % | MB |",
+    "|---|---" + "|---:" * 7 + "|",
+)
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with RESULTS.md and leave it")
+    parser.add_argument("--check", action="store_true", help="compare with RESULTS.md without writing it")
     return parser.parse_args()
 
 
-def command(table: Table) -> list[str]:
-    """The command of a table, from the root of the repository."""
+def build_command(table: Table) -> list[str]:
+    """Return the command of a table, for the root of the repository."""
     return ["python", "train_net.py", "--eval-only", "--config-file", table.config, *table.options]
 
 
-def shell(words: Sequence[str]) -> str:
-    """The words as one types them; they hold no double quotes."""
+def quote(words: Iterable[str]) -> str:
+    """Format words for a shell. They must not contain double quotes."""
     return " ".join(word if re.fullmatch(r"[\w./-]+", word) else f'"{word}"' for word in words)
 
 
 def evaluate(name: str) -> dict[Run, dict[str, Any]]:
-    """Run the command of a table, and read what it wrote to output/results/<name>."""
+    """Run the command of a table. Return its reports from output/results/<name>."""
     table = TABLES[name]
     table = table._replace(options=(*table.options, *NOT_EXPECTED, "OUTPUT_DIR", f"output/results/{name}"))
-    subprocess.run([sys.executable, *command(table)[1:]], cwd=ROOT, check=True)
-    runs = planned_runs(load_config(ROOT / table.config, table.options))
+    subprocess.run([sys.executable, *build_command(table)[1:]], cwd=ROOT, check=True)
+    runs = plan_runs(load_config(ROOT / table.config, table.options))
     files = {run: ROOT / results_folder(cfg.OUTPUT_DIR, run.dataset) / "metrics.json" for run, cfg in runs.items()}
     return {run: json.loads(file.read_text(encoding="utf-8")) for run, file in files.items()}
 
 
-def measure(name: str) -> str:
-    """Run the command of a study, and read the Markdown that it wrote."""
+def run_study(name: str) -> str:
+    """Run the command of a study. Return the Markdown that it writes."""
     study = STUDIES[name]
     subprocess.run([sys.executable, *study.words], cwd=ROOT, check=True)
-    return (ROOT / study.written).read_text(encoding="utf-8").strip()
+    return (ROOT / study.output).read_text(encoding="utf-8").strip()
 
 
-def document(found: Mapping[str, Reports], studies: Mapping[str, str]) -> str:
-    """RESULTS.md.
+def format_page(tables: Mapping[str, Reports], studies: Mapping[str, str]) -> str:
+    """Format RESULTS.md.
 
     Args:
-        found: name of a table -> its evaluations and their metrics.json.
+        tables: name of a table -> its evaluations with their metrics.json.
         studies: name of a study -> its Markdown.
     """
-    report = next(report for reports in found.values() for report in reports.values())
+    report = next(report for reports in tables.values() for report in reports.values())
     versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
+    methods = dict.fromkeys(run.method for reports in tables.values() for run in reports if run.method in METHODS)
     parts = [
         INTRODUCTION,
-        *(f"- {name}: {SYSTEMS[name].title} ({SYSTEMS[name].source})" for name in _systems(found)),
+        # The introduction explains "+clusters".
+        *(f"- {name}: {METHODS[name].title} ({METHODS[name].source})" for name in methods if "+" not in name),
         "",
-        f"- Model: {NAME}, `{WEIGHTS.relative_to(ROOT)}`, SHA-256 `{weights_hash()}`",
+        f"- Model: {NAME}, `{WEIGHTS.relative_to(ROOT)}`, SHA-256 `{hash_weights()}`",
         f"- Versions: {versions}",
     ]
-    for name, reports in found.items():
-        parts += [f"\n## {TABLES[name].title}\n", f"    {shell(command(TABLES[name]))}\n"]
-        parts += markdown_rows(reports)
+    for name, reports in tables.items():
+        parts += [f"\n## {TABLES[name].title}\n", f"    {quote(build_command(TABLES[name]))}\n", *format_rows(reports)]
     for name, text in studies.items():
         study = STUDIES[name]
-        parts += [f"\n## {study.title}\n", f"    {shell(['python', *study.words])}\n", f"{study.finding}\n", text]
-    parts += [f"\n## Speed and memory\n\n{SPEED_INTRODUCTION}", *speed_rows(sorted(SPEED.glob("*.json")))]
+        parts += [f"\n## {study.title}\n", f"    {quote(['python', *study.words])}\n", f"{study.finding}\n", text]
+    parts += [f"\n## Speed and memory\n\n{SPEED_INTRODUCTION}", *format_speed(sorted(SPEED.glob("*.json")))]
     return "\n".join(parts) + "\n"
 
 
-def markdown_rows(reports: Reports) -> Iterator[str]:
-    """A Markdown table: data set after data set, the systems below each other."""
-    yield "| " + " | ".join(["data set", "system", *(name.replace("_", " ") for name in METRICS)]) + " |"
+def format_rows(reports: Reports) -> Iterator[str]:
+    """Yield the lines of a Markdown table, grouped by data set."""
+    yield _format_row(["data set", "method", *(name.replace("_", " ") for name in METRICS)])
     yield "|---|---" + "|---:" * len(METRICS) + "|"
     datasets = list(dict.fromkeys(run.dataset for run in reports))
     for run in sorted(reports, key=lambda run: datasets.index(run.dataset)):
-        numbers = ["-" if reports[run][name] is None else f"{reports[run][name]:.1f}" for name in METRICS]
-        yield "| " + " | ".join([run.dataset, run.system, *numbers]) + " |"
+        values = [reports[run][name] for name in METRICS]
+        yield _format_row([run.dataset, run.method, *("-" if value is None else f"{value:.1f}" for value in values)])
 
 
-def speed_rows(files: Sequence[Path]) -> Iterator[str]:
-    """A Markdown table of what `tools/benchmark.py --output` wrote, a file after the other."""
-    columns = (
-        "device",
-        "precision",
-        "batch",
-        "pixels",
-        "classes",
-        "images/s",
-        "whole / encode_image",
-        "tower, %",
-        "MB",
-    )
-    yield "| " + " | ".join(columns) + " |"
-    yield "|---|---" + "|---:" * (len(columns) - 2) + "|"
+def format_speed(files: Iterable[Path]) -> Iterator[str]:
+    """Yield the lines of a Markdown table with the results of `tools/benchmark.py --output`."""
+    yield from SPEED_HEADER
     for file in files:
         report = json.loads(file.read_text(encoding="utf-8"))
-        settings = report["settings"]
+        setting = [report["device"], report["settings"]["precision"], report["settings"]["batch"]]
         for row in report["rows"]:
             times, memory = row["milliseconds_per_image"], row["peak_megabytes"]["whole"]
-            cells = [report["device"], settings["precision"], settings["batch"], f"{row['size']}²", row["classes"]]
-            numbers = [
-                row["images_per_second"],
-                row["whole_over_encode_image"],
-                100 * times["image tower"] / times["whole"],
-            ]
-            formats = zip(numbers, (".1f", ".2f", ".0f"), strict=True)
-            cells += [*(format(number, of) for number, of in formats), "-" if memory is None else f"{memory:.0f}"]
-            yield "| " + " | ".join(map(str, cells)) + " |"
+            cells = [*setting, f"{row['size']}²", row["classes"], f"{row['images_per_second']:.1f}"]
+            cells += [f"{row['whole_over_encode_image']:.2f}", f"{100 * times['image tower'] / times['whole']:.0f}"]
+            yield _format_row([*cells, "-" if memory is None else f"{memory:.0f}"])
 
 
-def _systems(found: Mapping[str, Reports]) -> list[str]:
-    """Those that any table has, each once; what "+clusters" adds to one is said for all."""
-    names = dict.fromkeys(run.system for reports in found.values() for run in reports)
-    return [name for name in names if name in SYSTEMS and "+clusters" not in name]
+def _format_row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def weights_hash() -> str:
-    """Sixteen hexadecimal digits of the weights that the package ships."""
+def hash_weights() -> str:
+    """Return the first sixteen hexadecimal digits of the digest of the packaged weights."""
     return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]
 
 
-def differences(written: str, fresh: str) -> list[str]:
-    """The table rows, one below another in both documents, that differ by more than the tolerance."""
-    rows = ([line for line in text.splitlines() if line.startswith("|")] for text in (fresh, written))
+def find_differences(stored: str, new: str) -> list[str]:
+    """Return the table rows that differ by more than the tolerance. Rows are compared in order."""
+    rows = ([line for line in text.splitlines() if line.startswith("|")] for text in (new, stored))
     pairs = zip_longest(*rows, fillvalue="no row")
-    return [f"{row}  (was: {old})" for row, old in pairs if not _alike(row.split("|"), old.split("|"))]
+    return [f"{row}  (was: {old})" for row, old in pairs if not _is_equal(row, old)]
 
 
-def _alike(fresh: list[str], written: list[str]) -> bool:
-    return len(fresh) == len(written) and all(_same(*cells) for cells in zip(fresh, written, strict=True))
+def _is_equal(new: str, stored: str) -> bool:
+    pairs = zip_longest(new.split("|"), stored.split("|"), fillvalue="")
+    return all(cell == old or _is_close(cell, old) for cell, old in pairs)
 
 
-def _same(fresh: str, written: str) -> bool:
+def _is_close(new: str, stored: str) -> bool:
     try:
-        return abs(float(fresh) - float(written)) <= TOLERANCE
-    except ValueError:  # a name
-        return fresh == written
+        return abs(float(new) - float(stored)) <= TOLERANCE
+    except ValueError:  # not a number
+        return False
 
 
 def main() -> None:
-    """Evaluate, then write the page or compare with it."""
+    """Run all evaluations, then write the page or compare with it."""
     args = parse_arguments()
     register_builtin()
-    text = document({name: evaluate(name) for name in TABLES}, {name: measure(name) for name in STUDIES})
+    text = format_page({name: evaluate(name) for name in TABLES}, {name: run_study(name) for name in STUDIES})
     if not args.check:
         FILE.write_text(text, encoding="utf-8")
-        print(f"{FILE.relative_to(ROOT)} is written")
+        print(f"Wrote {FILE.relative_to(ROOT)}")
         return
-    different = differences(FILE.read_text(encoding="utf-8"), text)
-    if different:
-        sys.exit("\n".join(["error: RESULTS.md does not hold:", *different]))
-    print("RESULTS.md holds")
+    differences = find_differences(FILE.read_text(encoding="utf-8"), text)
+    if differences:
+        sys.exit("\n".join(["error: RESULTS.md has other numbers:", *differences]))
+    print("RESULTS.md is up to date")
 
 
 if __name__ == "__main__":
-    with clean_end():
+    with exit_on_interrupt():
         main()

@@ -1,7 +1,7 @@
-"""Where the time of a model goes: a clock of its stages, and what takes the place of trained weights.
+"""Clock, memory meter and random inputs of the benchmarks.
 
-Speed does not depend on what weights are worth, but random ones cluster photographs into something that says nothing.
-So blocks of patches take the place of the clusters that are found, and random unit vectors that of words.
+Speed does not depend on the weights, but clusters of random weights are meaningless. So rectangles of patches replace
+the clusters, and random unit vectors replace the text features.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,142 +21,133 @@ from torch.nn.functional import normalize
 
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.evaluation.provenance import versions
+from cliptrase_d2.mask_sources import MaskInputs, MaskSource
 from cliptrase_d2.pipeline.model import CLIPtrase
-from cliptrase_d2.pipeline.settings import Method
+from cliptrase_d2.pipeline.proposals import MaskProposals
+from cliptrase_d2.pipeline.stages import cluster, propose
 from cliptrase_d2.utils.atomic_files import atomic_write_text
+from cliptrase_d2.utils.profiling import listeners
 from cliptrase_d2.vocabulary import Vocabulary
 
 STAGES = ("image tower", "correlation", "clustering", "proposals", "classification", "refinement")
-STAGE_OF = {  # which of them a step of the method belongs to
-    "correlate": "correlation",
-    "cluster": "clustering",
-    "propose": "proposals",
-    "word_logits": "classification",
-    "classify": "classification",
-    "refine": "refinement",
-}
 Result = TypeVar("Result")
 
 
 class Clock:
-    """Adds up the seconds of named stages, waiting for the device before and after each."""
+    """Adds up the seconds of named stages. It waits for the device before and after each."""
 
     def __init__(self, device: str):
         self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
 
     def __call__(self, stage: str, job: Callable[..., Result], *args: Any) -> Result:
-        self.add(stage, -1)
+        self.mark(stage, True)
         result = job(*args)
-        self.add(stage, 1)
+        self.mark(stage, False)
         return result
 
-    def add(self, stage: str, sign: int) -> None:
-        """Count the time of now into a stage: -1 at its beginning, 1 at its end."""
+    def mark(self, stage: str, begins: bool) -> None:
+        """Note the beginning or the end of a stage."""
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
-        self.seconds[stage] += sign * time.perf_counter()
+        self.seconds[stage] += -time.perf_counter() if begins else time.perf_counter()
 
     def take(self) -> dict[str, float]:
-        """The seconds since the last call."""
+        """Return the seconds since the last call."""
         seconds, self.seconds = self.seconds, defaultdict(float)
         return seconds
 
 
-class TimedMethod:
-    """A method whose stages run under a clock; clusters may be replaced before they go on.
+class RectangleClusters(MaskSource):
+    """Clusters the correlation, and then continues with rectangles of patches instead.
 
     Args:
-        method: whose stages run.
-        clock: that times them.
-        clusters: a number of images -> [B,N], in place of those that are found; None to go on with what is found.
+        count: approximate number of rectangles.
     """
 
-    def __init__(self, method: Method, clock: Clock, clusters: Callable[[int], Tensor] | None):
-        self.method, self.clock, self.clusters = method, clock, clusters
+    needs_pixels = False
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in STAGE_OF:  # a setting
-            return getattr(self.method, name)
-        job = partial(self.clock, STAGE_OF[name], getattr(self.method, name))
-        if name != "cluster" or self.clusters is None:
-            return job
-        clusters = self.clusters
-        return lambda rows: (job(rows), clusters(len(rows)).to(rows.device))[1]
+    def __init__(self, count: int):
+        super().__init__()
+        self.count = count
+
+    def propose(self, inputs: MaskInputs) -> list[MaskProposals]:
+        """Propose the rectangles."""
+        assert inputs.correlation is not None
+        cluster(inputs.correlation, inputs.settings)
+        labels = make_rectangles(inputs.grid, self.count).expand(len(inputs.sizes), -1).to(inputs.device)
+        return propose(inputs.correlation, labels, inputs.grid, inputs.sizes, inputs.settings)
 
 
 @contextmanager
-def timed(model: CLIPtrase, clock: Clock, clusters: Callable[[int], Tensor] | None) -> Iterator[None]:
-    """The tower and the stages of a model's method run under a clock.
+def measure_stages(model: CLIPtrase, clock: Clock, rectangles: int | None) -> Iterator[None]:
+    """Run the stages of a model under a clock.
 
     Args:
-        model: as it was before, afterwards.
-        clock: that times them.
-        clusters: a number of images -> [B,N], in place of those that are found; None to go on with what is found.
+        model: unchanged afterwards.
+        clock: measures the stages.
+        rectangles: number of rectangles in place of the clusters; None to keep the clusters.
     """
-    method = model.method
-    hooks = [
-        model.tower.register_forward_pre_hook(lambda *_: clock.add("image tower", -1)),
-        model.tower.register_forward_hook(lambda *_: clock.add("image tower", 1)),
-    ]
-    model.method = TimedMethod(method, clock, clusters)  # type: ignore[assignment]
+    source = model.mask_source
+    if rectangles is not None:
+        model.mask_source = RectangleClusters(rectangles)
+    listeners.append(clock.mark)
     try:
         yield
     finally:
-        model.method = method
-        for hook in hooks:
-            hook.remove()
+        listeners.remove(clock.mark)
+        model.mask_source = source
 
 
-def random_text(vocabulary: Vocabulary, width: int, device: str) -> TextFeatures:
-    """Random unit vectors in the place of words: encoding text is no part of an image's time."""
+def make_random_text(vocabulary: Vocabulary, width: int, device: str) -> TextFeatures:
+    """Return random unit vectors as text features. Encoding text is not part of an image's time."""
     generator = torch.Generator().manual_seed(1)
     features = normalize(torch.randn(len(vocabulary.prompts), width, generator=generator), dim=-1)
     index = torch.tensor(vocabulary.class_index, device=device)
     return TextFeatures(features.to(device), index, vocabulary.classes)
 
 
-def blocks(batch: int, side: int, count: int) -> Tensor:
-    """[B,N] labels of about `count` rectangles on a grid of side×side patches."""
+def make_rectangles(grid: tuple[int, int], count: int) -> Tensor:
+    """Return [1,N] int64 labels of about `count` rectangles on a grid (h, w)."""
     rows = max(1, int(count**0.5))
     columns = -(-count // rows)
-    line = torch.arange(side)
-    labels = (line * rows // side)[:, None] * columns + (line * columns // side)[None, :]  # [side,side]
-    return labels.flatten().unique(return_inverse=True)[1].expand(batch, -1)
+    row, column = (torch.arange(side) * parts // side for side, parts in zip(grid, (rows, columns), strict=True))
+    labels = row[:, None] * columns + column[None, :]  # [h,w]
+    return labels.flatten().unique(return_inverse=True)[1][None]
 
 
-def peak_megabytes(device: str, job: Callable[[], object]) -> float | None:
-    """Most memory that a job holds beyond what is held before it; None where the system does not tell."""
+def measure_peak_megabytes(device: str, job: Callable[[], object]) -> float | None:
+    """Return the peak memory of a job above the memory before it; None if the system does not report it."""
     if device.startswith("cuda"):
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         job()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     process = Path("/proc/self")
-    if not (process / "clear_refs").exists():  # Linux alone keeps a high-water mark that can be set back
+    if not (process / "clear_refs").exists():  # only Linux has a high-water mark that can be reset
         return None
     if hasattr(ctypes.CDLL(None), "malloc_trim"):  # of glibc
-        ctypes.CDLL(None).malloc_trim(0)  # else the job is given what was freed before it, and seems to need nothing
+        ctypes.CDLL(None).malloc_trim(0)  # else the job reuses freed memory and seems to need none
     (process / "clear_refs").write_text("5")
-    before = _resident("VmRSS")
+    before = _read_resident("VmRSS")
     job()
-    return (_resident("VmHWM") - before) / 2**10
+    return (_read_resident("VmHWM") - before) / 2**10
 
 
-def device_title(device: str) -> str:
-    """What a benchmark ran on, for its reader."""
+def get_device_title(device: str) -> str:
+    """Return the name of the hardware for the report."""
     return torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
 
 
-def write_report(path: Path | None, device: str, settings: Mapping[str, object], **found: object) -> None:
-    """Write what a benchmark found, and of which device, settings and versions, as JSON; None for nowhere."""
+def write_report(path: Path | None, device: str, settings: Mapping[str, object], **results: object) -> None:
+    """Write results with device, settings and versions as JSON; None to write nothing."""
     if path is None:
         return
     texts = {key: str(value) for key, value in settings.items() if value is not path}
-    report = {"device": device_title(device), "settings": texts, "versions": versions(), **found}
+    report = {"device": get_device_title(device), "settings": texts, "versions": versions(), **results}
     atomic_write_text(path, json.dumps(report, indent=1))
 
 
-def _resident(field: str) -> int:
+def _read_resident(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))

@@ -1,32 +1,52 @@
-"""The classes of a command: the arguments that name them, light to import, and how they are read."""
+"""Command-line arguments for class names, and the parsing of lists and pairs. Light to import."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+
+from cliptrase_d2.utils.errors import InputError
 
 
 def add_class_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """--classes or --classes-file, and --background."""
-    words = parser.add_mutually_exclusive_group(required=required)
-    words.add_argument("--classes", help='classes with commas between them; "cat;kitten" are synonyms of one')
-    words.add_argument("--classes-file", type=Path, metavar="FILE", help="text file, one class per line")
-    parser.add_argument("--background", default="", metavar="WORDS", help='words of a last class "background"')
+    """Add --classes or --classes-file, and --background."""
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument("--classes", help='class names, separated by commas; "cat;kitten" are synonyms of one class')
+    group.add_argument("--classes-file", type=Path, metavar="FILE", help="text file with one class per line")
+    parser.add_argument("--background", default="", metavar="NAMES", help='prompts of an extra last class "background"')
 
 
-def parse_classes(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Classes and words of the background, checked, so that a slip is told before a model is loaded.
+def read_classes(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read the class names and background prompts. Reject invalid ones before a model is loaded.
 
     Raises:
-        InputError: a file that cannot be read, or names that are no vocabulary.
+        InputError: an unreadable file, or names that do not form a vocabulary.
     """
-    from cliptrase_d2.data.custom import read_class_file
-    from cliptrase_d2.vocabulary import Vocabulary
+    from cliptrase_d2.vocabulary import Vocabulary, read_class_file
 
     if arguments.classes_file:
-        classes, where = read_class_file(arguments.classes_file), str(arguments.classes_file)
+        classes, source = read_class_file(arguments.classes_file), str(arguments.classes_file)
     else:
-        classes, where = tuple(arguments.classes.split(",")), "--classes"
-    background = tuple(arguments.background.split(",")) if arguments.background else ()
-    Vocabulary.parse(classes, background, where)
+        classes, source = split_names(arguments.classes), "--classes"
+    background = split_names(arguments.background)
+    Vocabulary.parse(classes, background, source)
     return classes, background
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split a list of class names at commas and line breaks; those at either end are ignored."""
+    text = text.strip(", \n")
+    return tuple(re.split(r"\s*(?:,\s*|\n\s*)", text)) if text else ()
+
+
+def parse_pair(text: str, separator: str, flag: str) -> tuple[int, int]:
+    """Parse two whole numbers, such as "320,200".
+
+    Raises:
+        InputError: the text has another form.
+    """
+    match = re.fullmatch(rf"(\d+){separator}(\d+)", text)
+    if match is None:
+        raise InputError(flag, repr(text), f"Give two whole numbers of pixels, such as 320{separator}200.")
+    return int(match[1]), int(match[2])

@@ -1,133 +1,108 @@
-"""What a user points at: images and videos, by file, folder or pattern."""
+"""Input images and videos, given as files, folders or glob patterns."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from cliptrase_d2.data.files import IMAGE_SUFFIXES
-from cliptrase_d2.data.image_files import MAX_PIXELS, check_pixels
+from cliptrase_d2.data.images import MAX_PIXELS, check_pixels
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.user_files import check_name, fault_of
+from cliptrase_d2.utils.user_files import check_name, check_readable
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
-# What descriptions of videos begin with, which name files or addresses that FFmpeg would open: HLS, concat, DASH, SDP.
-_LISTS = (b"#", b"ffconcat", b"<", b"[", b"v=")
-
-
-class Video(NamedTuple):
-    """What a video file says of itself.
-
-    Attributes:
-        frames: their number; 0 where the file does not tell.
-        rate: frames per second.
-    """
-
-    frames: int
-    rate: float
+# First bytes of playlists (HLS, concat, DASH, SDP), through which FFmpeg would open further files or addresses.
+_PLAYLISTS = (b"#", b"ffconcat", b"<", b"[", b"v=")
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is read frame by frame."""
+    """Return whether the suffix is that of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_inputs(words: Sequence[str]) -> list[Path]:
-    """The files that are meant, each once, in the order in which they are named.
+def find_inputs(patterns: Sequence[str]) -> list[Path]:
+    """Return the matching files without duplicates, in the order of the arguments.
 
     Args:
-        words: files, folders (their images and videos, not those of folders in them) and patterns such as ``*.jpg``.
+        patterns: files, folders (searched without their subfolders) and patterns such as ``*.jpg``.
     Raises:
-        InputError: a word that nothing answers to, a file that is neither image nor video, or a name that is no text.
+        InputError: a pattern without a match, a file that is neither image nor video, or an unprintable name.
     """
-    found: dict[Path, None] = {}
-    for word in words:
-        found |= dict.fromkeys(_files(word))
-    for file in found:
+    files = list(dict.fromkeys(file for pattern in patterns for file in _expand(pattern)))
+    for file in files:
         check_name(file)
-    return list(found)
-
-
-def _files(word: str) -> list[Path]:
-    allowed = f"images ({' '.join(IMAGE_SUFFIXES)}) or videos ({' '.join(VIDEO_SUFFIXES)})"
-    path = Path(word).expanduser()
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if _is_known(file))
-        if not files:
-            raise InputError(path, "a folder without images", "Check the folder.", allowed=allowed)
-        return files
-    if path.is_file():
-        if not _is_known(path):
-            raise InputError(path, f"the suffix {path.suffix!r}", "Convert the file, or leave it out.", allowed=allowed)
-        return [path]
-    files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if _is_known(Path(match)))
-    if not files:
-        raise InputError(word, "no such file", "Check the path.", allowed="files, folders or patterns that match some")
     return files
 
 
-def _is_known(path: Path) -> bool:
+def _expand(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    matches = [path] if path.exists() else map(Path, glob.glob(str(path), recursive=True))
+    files = sorted(filter(_is_supported, path.iterdir() if path.is_dir() else matches))
+    if not files and path.exists():
+        got = "folder without images or videos" if path.is_dir() else f"unsupported suffix {path.suffix!r}"
+        allowed = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+        raise InputError(path, got, "Choose another one, or convert the files.", allowed=allowed)
+    if not files:
+        raise InputError(pattern, "no such file", "Check the path or pattern.")
+    return files
+
+
+def _is_supported(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
-def describe_video(path: Path, max_pixels: int = MAX_PIXELS) -> Video:
-    """Number and rate of the frames of a video.
+def describe_video(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, float]:
+    """Return the number of frames of a video, 0 if unknown, and the frames per second.
 
     Args:
-        path: of the file.
-        max_pixels: most that a frame may have; 0 for no bound.
+        path: video file.
+        max_pixels: largest number of pixels per frame; 0 for no limit.
     Raises:
-        InputError: a file that OpenCV cannot read, or frames that are too large.
+        InputError: an unreadable file, or frames that are too large.
     """
-    reader = _opened_video(path)
-    try:
-        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-        width, height = (int(reader.get(side)) for side in sides)
+    with _open_video(path) as reader:
+        width, height = (int(reader.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         check_pixels((width, height), max_pixels, path)
         frames = max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT)))
-        return Video(frames, float(reader.get(cv2.CAP_PROP_FPS)) or 25.0)
-    finally:
-        reader.release()
+        return frames, float(reader.get(cv2.CAP_PROP_FPS)) or 25.0
 
 
 def read_frames(path: Path, every: int) -> Iterator[np.ndarray]:
-    """Every n-th frame of a video, the first one first, [H,W,3] uint8 RGB.
+    """Yield every n-th frame, starting with the first, as [H,W,3] uint8 RGB.
 
     Raises:
-        InputError: a file that OpenCV cannot read, or no frame in it.
+        InputError: an unreadable file, or a video without frames.
     """
-    reader = _opened_video(path)
     count = 0
-    try:
+    with _open_video(path) as reader:
         while reader.grab():
             if count % every == 0:
-                is_read, frame = reader.retrieve()
-                if not is_read:
+                is_decoded, frame = reader.retrieve()
+                if not is_decoded:
                     break
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             count += 1
+    if not count:
+        raise InputError(path, "video without frames", "Check that the video plays.")
+
+
+@contextmanager
+def _open_video(path: Path) -> Iterator[cv2.VideoCapture]:
+    """Open a video by its absolute path: FFmpeg would read a name such as ``concat:a.mp4`` as a command."""
+    check_readable(path)
+    with path.open("rb") as file:
+        is_playlist = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_PLAYLISTS)
+    reader = cv2.VideoCapture() if is_playlist else cv2.VideoCapture(str(path.absolute()))
+    try:
+        if not reader.isOpened():
+            got = "a playlist, not a video" if is_playlist else "a video that OpenCV cannot read"
+            raise InputError(path, got, "Convert the video, for example to MP4 with H.264.")
+        yield reader
     finally:
         reader.release()
-    if not count:
-        raise InputError(path, "no frame", "Check that it plays.", allowed="a video with frames")
-
-
-def _opened_video(path: Path) -> cv2.VideoCapture:
-    """A video that FFmpeg opens as a file: not by a name such as ``concat:a.mp4``, nor a list of further files."""
-    fault = fault_of(path)
-    if not fault:
-        with path.open("rb") as file:
-            is_list = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_LISTS)
-        if not is_list:
-            reader = cv2.VideoCapture(str(path.absolute()))
-            if reader.isOpened():
-                return reader
-            reader.release()
-    got = f"a video that cannot be read{f' ({fault})' if fault else ''}"
-    raise InputError(path, got, "Convert it, to MP4 with H.264 for example.", allowed="one that OpenCV reads")

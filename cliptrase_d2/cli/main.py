@@ -1,4 +1,4 @@
-"""The command ``cliptrase``."""
+"""The command-line program ``cliptrase``."""
 
 from __future__ import annotations
 
@@ -6,50 +6,46 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple
 
 from cliptrase_d2 import __version__
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.interruption import clean_end
+from cliptrase_d2.utils.interruption import exit_on_interrupt
 
-
-class Command(NamedTuple):
-    """A sub-command; its module is imported when it runs, so that help comes at once.
-
-    Attributes:
-        module: has ``add_arguments(parser)``, light to import, and ``run(arguments)``, which returns an exit code.
-        summary: what it does, in a line.
-    """
-
-    module: str
-    summary: str
-
-
+# Name -> module and summary. The module defines add_arguments(parser) and run(arguments), which returns an exit code.
+# It is imported for --help too, so only run() may import PyTorch.
 COMMANDS = {
-    "segment": Command("cliptrase_d2.cli.segment", "images and videos into the classes that you name"),
-    "explain": Command("cliptrase_d2.cli.explain", "pictures of what one patch of an image looks at, and of clusters"),
-    "export": Command("cliptrase_d2.cli.export", "the image tower as an ONNX or PyTorch file, its numbers checked"),
-    "web": Command("cliptrase_d2.web.command", "a page in the browser: drop a photo, type words, compare methods"),
-    "doctor": Command("cliptrase_d2.cli.doctor", "what is installed, which weights and benchmarks are there"),
-    "warm-start": Command("cliptrase_d2.cli.warm_start", "queries of a SAN from CLIPtrase's masks, as a checkpoint"),
+    "segment": ("cliptrase_d2.cli.segment", "segment images and videos into the classes you name"),
+    "explain": ("cliptrase_d2.cli.explain", "draw the attention of one patch and the clusters of an image"),
+    "export": ("cliptrase_d2.cli.export", "export the image encoder to ONNX or torch.export, and check it"),
+    "web": ("cliptrase_d2.web.command", "segment photos and compare methods in the browser"),
+    "doctor": ("cliptrase_d2.cli.doctor", "check the installation, cached weights and benchmarks"),
+    "warm-start": ("cliptrase_d2.cli.warm_start", "initialise the queries of a SAN from CLIPtrase's masks"),
 }
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Run the command that the words, by default those of the command line, ask for."""
-    parser = argparse.ArgumentParser("cliptrase", description="Open-vocabulary segmentation from CLIP alone.")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code.
+
+    Args:
+        argv: command-line arguments; None for those of the process.
+    """
+    parser = argparse.ArgumentParser("cliptrase", description="Training-free open-vocabulary segmentation with CLIP.")
     parser.add_argument("--version", action="version", version=f"cliptrase_d2 {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        module = import_module(command.module)
-        module.add_arguments(commands.add_parser(name, help=command.summary, description=module.__doc__))
-    arguments = parser.parse_args(words)
-    if arguments.command is None:
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+    for name, (path, summary) in COMMANDS.items():
+        module = import_module(path)
+        subparser = subparsers.add_parser(
+            name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    if "run" not in arguments:
         parser.print_help()
         return
     try:
-        with clean_end():
-            code = import_module(COMMANDS[arguments.command].module).run(arguments)
+        with exit_on_interrupt():
+            code = arguments.run(arguments)
     except InputError as error:
         sys.exit(f"error: {error}")
     sys.exit(code)

@@ -1,6 +1,7 @@
-"""Make the queries of a SAN from the masks that CLIPtrase finds in images, as a checkpoint to start training from.
+"""Initialise the queries of a SAN from the masks that CLIPtrase finds in a set of images.
 
-The checkpoint holds one tensor, side_adapter_network.query_embed, so the published SAN takes it as MODEL.WEIGHTS, too.
+The checkpoint holds a single tensor, side_adapter_network.query_embed. The published SAN also accepts it as
+MODEL.WEIGHTS.
 """
 
 from __future__ import annotations
@@ -10,35 +11,37 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``cliptrase warm-start``."""
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of a SAN, such as configs/san/*.yaml")
-    parser.add_argument("--dataset", metavar="D.yaml|NAME", help="its images are looked at (default: DATASETS.TRAIN)")
+    """Add the arguments of ``cliptrase warm-start``."""
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="SAN, such as configs/san/*.yaml")
+    parser.add_argument("--dataset", metavar="D.yaml|NAME", help="source of the images (default: DATASETS.TRAIN)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write")
-    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: changes of the config")
+    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: configuration overrides")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look at the images, write the checkpoint, and say what made it."""
+    """Compute the queries, write the checkpoint and return 0."""
     import torch
 
     from cliptrase_d2.config import load_config
     from cliptrase_d2.data.builtin import register_builtin
+    from cliptrase_d2.data.custom import read_dataset_file
+    from cliptrase_d2.data.register import register_spec
     from cliptrase_d2.san.query_projection import query_embeddings
     from cliptrase_d2.san.warm_start import sample_masks
-    from cliptrase_d2.segmenter.device import resolve_device
+    from cliptrase_d2.segmenter.build import resolve_device
     from cliptrase_d2.utils.atomic_files import atomic_write, require_writable
     from cliptrase_d2.utils.errors import InputError
 
     if arguments.output.suffix != ".pth":
-        raise InputError("--output", arguments.output, "Rename it.", allowed="a file that ends with .pth")
+        raise InputError("--output", arguments.output, "Give the file the suffix .pth.")
     require_writable(arguments.output.parent, "--output")
     cfg = load_config(arguments.config_file, arguments.opts)
-    dataset = _dataset(arguments.dataset)
+    dataset = arguments.dataset
+    if dataset and dataset.endswith((".yaml", ".yml")):
+        dataset = register_spec(read_dataset_file(dataset))
     register_builtin()
     if dataset is None and not cfg.DATASETS.TRAIN:
-        raise InputError(
-            "--dataset", "none, nor DATASETS.TRAIN", "Give --dataset D.yaml or a name.", allowed="a data set"
-        )
+        raise InputError("--dataset", "missing, and DATASETS.TRAIN is empty", "Give --dataset a file or a name.")
     resolve_device(cfg)
     cfg.freeze()
     side = cfg.MODEL.SIDE_ADAPTER
@@ -49,13 +52,3 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{side.NUM_QUERIES} queries of width {side.WIDTH} from {sample}: {arguments.output}")
     print(f"  python train_net.py --config-file {arguments.config_file} MODEL.WEIGHTS {arguments.output}")
     return 0
-
-
-def _dataset(name: str | None) -> str | None:
-    """The name of a data set, which is registered here if it is a file."""
-    from cliptrase_d2.data.custom import read_dataset_file
-    from cliptrase_d2.data.register import register_spec
-
-    if name and name.endswith((".yaml", ".yml")):
-        return register_spec(read_dataset_file(name))
-    return name

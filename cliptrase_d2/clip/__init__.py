@@ -1,4 +1,4 @@
-"""Images and words into CLIP's joint space.
+"""CLIP: images and words to features in a joint space.
 
-Reading order: load (weights), visual (images to `VisualTokens`), text (words to `TextFeatures`).
+Reading order: load (models and weights), visual (images to `ImageTokens`), text (words to `TextFeatures`).
 """

@@ -1,12 +1,14 @@
-"""CLIP by name, with weights from a tag, from a file, or seeded random ones, and a report of what came from where."""
+"""Loading of CLIP models by name, with a report on every weight."""
 
 from __future__ import annotations
 
 import logging
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,45 +17,45 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from cliptrase_d2.clip.checkpoint import Checkpoint, read_checkpoint
-from cliptrase_d2.clip.open_clip_modules import check_supported, set_pixel_statistics
+from cliptrase_d2.clip.open_clip_modules import SUPPORTED_MODELS, check_supported, set_pixel_statistics
 from cliptrase_d2.clip.token_rows import expand_token_rows
-from cliptrase_d2.clip.weights_source import Source, find_source, model_config
+from cliptrase_d2.clip.weights_source import WeightsSource, find_weights, get_model_config
 from cliptrase_d2.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
-_SHOWN = 5  # names in a message
+_MAX_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every weight.
+    """The origin of every weight.
 
     Attributes:
         name: the model.
-        source: file and format, or how the random weights were made.
-        loaded: number of tensors taken from the file.
-        missing: names that the model has and the file has not.
-        unexpected: names that the file has and the model has no place for.
-        random: names whose numbers come from no file.
-        quick_gelu: whether the activation is QuickGELU; else it is GELU.
-        quick_gelu_reason: why.
-        token_rows: "U of V" rows of the token embedding, where the file holds only some and the others are zero.
+        source: file and format, or the seed of random weights.
+        quick_gelu: whether the activation is QuickGELU, not GELU.
+        quick_gelu_reason: evidence for `quick_gelu`.
+        random: names of weights with random values.
+        loaded: number of tensors from the file.
+        missing: weights of the model that the file lacks.
+        unexpected: entries of the file that the model lacks.
+        token_rows: "U of V" rows of the token embedding, if the file has only some rows. The others are zero.
     """
 
     name: str
     source: str
-    loaded: int
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    random: tuple[str, ...]
     quick_gelu: bool
     quick_gelu_reason: str
+    random: tuple[str, ...] = ()
+    loaded: int = 0
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
     token_rows: str = ""
 
     def __str__(self) -> str:
         lines = [f"CLIP {self.name}: {self.source}", f"  loaded: {self.loaded} tensors"]
         for label, names in (("missing", self.missing), ("unexpected", self.unexpected), ("random", self.random)):
-            lines.append(f"  {label}: {len(names)}" + (f" ({_some(names)})" if names else ""))
+            lines.append(f"  {label}: {len(names)}" + (f" ({_shorten(names)})" if names else ""))
         lines.append(f"  activation: {'QuickGELU' if self.quick_gelu else 'GELU'}, {self.quick_gelu_reason}")
         if self.token_rows:
             lines.append(f"  token_embedding: {self.token_rows} rows, the others are zero")
@@ -64,84 +66,74 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0) -> tuple[CLIP, LoadR
     """Build a frozen CLIP model, float32, on the CPU, in evaluation mode.
 
     Args:
-        name: a plain ViT of open_clip.
-        pretrained: a tag of open_clip, a file (OpenAI's JIT archive, open_clip's .pt/.bin/.safetensors), or ""
-            for random weights.
-        seed: of all weights that no file gives. The global random state stays as it is.
+        name: a plain ViT of open_clip, or the embedded model.
+        pretrained: a tag of open_clip, a file (OpenAI's JIT archive, open_clip's .pt/.bin/.safetensors), or "" for
+            random weights.
+        seed: of all weights that the file lacks. The global random state is not changed.
     Raises:
         InputError: the model, the tag or the file cannot be used.
     """
-    config = model_config(name)
-    with torch.device("meta"):  # costs nothing, so an unfit model is refused before anything is downloaded
+    config = get_model_config(name)
+    with torch.device("meta"):  # rejects unsupported models before a download
         check_supported(_build(config), name)
-    source = find_source(name, pretrained)
+    source = find_weights(name, pretrained)
     checkpoint = read_checkpoint(source.path) if source.path else None
-    quick_gelu, reason = _activation(config, source, checkpoint)
-    config["quick_gelu"] = quick_gelu
+    config["quick_gelu"], reason = _find_activation(config, source, checkpoint)
     if checkpoint:
         _adopt_image_size(config, checkpoint)
-    model = _build_seeded(config, seed)
-    loaded, missing, unexpected, token_rows = _fill(model, checkpoint, source) if checkpoint else (0, (), (), "")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPUs' generators too
+        model = _build(config)
+    parameters = tuple(parameter for parameter, _ in model.named_parameters())
+    report = LoadReport(name, f"random weights, seed {seed}", config["quick_gelu"], reason, parameters)
+    if checkpoint and source.path:
+        report = _fill(model, checkpoint, source.path, report)
     if "mean" in source.facts:
         set_pixel_statistics(model.visual, source.facts["mean"], source.facts["std"])
-    report = LoadReport(
-        name=name,
-        source=f"{source.path} ({checkpoint.format})" if checkpoint else f"random weights, seed {seed}",
-        loaded=loaded,
-        missing=missing,
-        unexpected=unexpected,
-        random=missing if checkpoint else tuple(parameter for parameter, _ in model.named_parameters()),
-        quick_gelu=quick_gelu,
-        quick_gelu_reason=reason,
-        token_rows=token_rows,
-    )
-    _log(report)
+    if not report.loaded:
+        logger.warning("%s\nRANDOM WEIGHTS: the output of this model is meaningless.", report)
+    elif report.random or report.unexpected:
+        logger.warning("%s\nThe file does not match the model in every weight.", report)
+    else:
+        logger.info("%s", report)
     return model.eval().requires_grad_(False), report
 
 
 def get_tokenizer(name: str) -> SimpleTokenizer:
-    """The tokenizer of a model; a part of open_clip, so nothing is downloaded.
+    """Return the tokenizer of a model. open_clip contains it, so nothing is downloaded.
 
     Raises:
-        InputError: the model has a tokenizer of its own on the Hugging Face hub.
+        InputError: the model has a tokenizer of its own on the Hugging Face Hub.
     """
-    text = model_config(name)["text_cfg"]
-    if text.get("hf_tokenizer_name"):
-        raise InputError(
-            f"CLIP model {name!r}",
-            f"the tokenizer {text['hf_tokenizer_name']!r} of another library",
-            "Choose a model such as ViT-B-16, ViT-L-14 or ViT-H-14.",
-            allowed="CLIP's own tokenizer",
-        )
+    text = get_model_config(name)["text_cfg"]
+    if foreign := text.get("hf_tokenizer_name"):
+        raise InputError("name", f"CLIP model {name!r} has the tokenizer {foreign!r}", SUPPORTED_MODELS)
     return SimpleTokenizer(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
 
 
-def _build(config: dict[str, Any]) -> CLIP:
+def _build(config: Mapping[str, Any]) -> CLIP:
     arguments = {key: value for key, value in config.items() if key != "custom_text"}
     return (CustomTextCLIP if config.get("custom_text") else CLIP)(**arguments)
 
 
-def _build_seeded(config: dict[str, Any], seed: int) -> CLIP:
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPUs' generators too
-        return _build(config)
-
-
-def _activation(config: dict[str, Any], source: Source, checkpoint: Checkpoint | None) -> tuple[bool, str]:
-    """Whether QuickGELU, and why: the wrong one costs accuracy without any other sign."""
+def _find_activation(
+    config: Mapping[str, Any], source: WeightsSource, checkpoint: Checkpoint | None
+) -> tuple[bool, str]:
+    """Return whether the activation is QuickGELU, and the evidence. The wrong one silently costs accuracy."""
     if checkpoint and checkpoint.quick_gelu is not None:
         return checkpoint.quick_gelu, checkpoint.quick_gelu_reason
     if "quick_gelu" in source.facts:
-        return bool(source.facts["quick_gelu"]), f"says {source.said_by}"
-    named = bool(config.get("quick_gelu", False))
+        return bool(source.facts["quick_gelu"]), f"according to {source.reference}"
+    quick_gelu = bool(config.get("quick_gelu", False))
     if checkpoint is None:
-        return named, "as the model's name says"
-    other = "without" if named else "with"
-    return named, f"as the model's name says, for the file does not (a name {other} '-quickgelu' means the other)"
+        return quick_gelu, "according to the model's name"
+    other = "without" if quick_gelu else "with"
+    reason = f"a name {other} '-quickgelu' selects the other. The file has no information"
+    return quick_gelu, f"according to the model's name; {reason}"
 
 
 def _adopt_image_size(config: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """Build the grid that the file was trained for; it is resized where it is used."""
+    """Build the model with the file's grid. The position embedding is resized later, for each image."""
     position = checkpoint.tensors.get("visual.positional_embedding")
     rows = len(position) if position is not None and position.ndim else 0
     side = math.isqrt(max(0, rows - 1))
@@ -149,75 +141,49 @@ def _adopt_image_size(config: dict[str, Any], checkpoint: Checkpoint) -> None:
         config["vision_cfg"]["image_size"] = side * config["vision_cfg"]["patch_size"]
 
 
-def _fill(model: CLIP, checkpoint: Checkpoint, source: Source) -> tuple[int, tuple[str, ...], tuple[str, ...], str]:
-    """Copy the weights into the model.
-
-    Returns:
-        How many were copied, the names that were missing, the names that were unexpected, and the report's
-        `token_rows`.
-    """
+def _fill(model: CLIP, checkpoint: Checkpoint, path: Path, report: LoadReport) -> LoadReport:
+    """Copy the weights into the model."""
     tensors = checkpoint.tensors
     if isinstance(model, CustomTextCLIP):
         tensors = convert_to_custom_text_state_dict(tensors)
-    wanted = model.state_dict()
-    tensors, token_rows = expand_token_rows(tensors, wanted, source.path)
-    tensors = {name: _scalar_like(value, wanted.get(name)) for name, value in tensors.items()}
-    _refuse_other_architecture(wanted, tensors, source)
-    known = {name: value for name, value in tensors.items() if name in wanted}
-    model.load_state_dict(known, strict=False)
-    missing = tuple(name for name in wanted if name not in tensors)
-    unexpected = tuple(name for name in tensors if name not in wanted)
-    return len(known), missing, unexpected + checkpoint.ignored, token_rows
+    state = model.state_dict()
+    tensors, token_rows = expand_token_rows(tensors, state, path)
+    for name, value in state.items():
+        if name in tensors and tensors[name].numel() == value.numel() == 1:
+            tensors[name] = tensors[name].reshape(value.shape)  # logit_scale has shape [1] in some files
+    _check_architecture(state, tensors, path)
+    keys = model.load_state_dict(tensors, strict=False)
+    missing = tuple(keys.missing_keys)
+    return replace(
+        report,
+        source=f"{path} ({checkpoint.format})",
+        random=missing,
+        loaded=len(state) - len(missing),
+        missing=missing,
+        unexpected=(*keys.unexpected_keys, *checkpoint.ignored),
+        token_rows=token_rows,
+    )
 
 
-def _scalar_like(value: Tensor, wanted: Tensor | None) -> Tensor:
-    """logit_scale is a scalar in some files and a vector of one in others."""
-    return value.reshape(wanted.shape) if wanted is not None and value.numel() == wanted.numel() == 1 else value
+def _check_architecture(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise if blocks are missing or shapes differ. Other missing weights are only reported."""
+    pairs = [(name, value, state[name]) for name, value in tensors.items() if name in state]
+    file_blocks, model_blocks = _block_names(tensors), _block_names(state)
+    differences = {
+        "other shapes": [f"{n} {list(a.shape)}, not {list(b.shape)}" for n, a, b in pairs if a.shape != b.shape],
+        "other dtypes": [f"{n} {a.dtype}" for n, a, b in pairs if a.is_floating_point() != b.is_floating_point()],
+        "missing": sorted(model_blocks - file_blocks),
+        "too many": sorted(file_blocks - model_blocks),
+    }
+    if text := "; ".join(f"{label}: {_shorten(names)}" for label, names in differences.items() if names):
+        fix = f"Name the model that the file belongs to. It contains {_shorten(tensors)}."
+        raise InputError(path, f"weights of another model; {text}", fix)
 
 
-def _refuse_other_architecture(wanted: dict[str, Tensor], tensors: dict[str, Tensor], source: Source) -> None:
-    """A single absent weight is reported; another number of blocks, or another size, means another model."""
-    shapes = [
-        f"{name} {list(tensors[name].shape)}, not {list(value.shape)}"
-        for name, value in wanted.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    kinds = [
-        f"{name} {value.dtype}".replace("torch.", "")
-        for name, value in tensors.items()
-        if name in wanted and value.is_floating_point() != wanted[name].is_floating_point()
-    ]
-    have, want = _blocks(tensors), _blocks(wanted)
-    absent, too_many = sorted(want - have), sorted(have - want)
-    if shapes or kinds or absent or too_many:
-        found = [
-            ("of another shape", shapes),
-            ("of another kind of numbers", kinds),
-            ("missing", absent),
-            ("too many", too_many),
-        ]
-        raise InputError(
-            source.path,
-            "the weights of another model; " + "; ".join(f"{label}: {_some(names)}" for label, names in found if names),
-            f"Name the model that the file belongs to. It holds {_some(list(tensors))}.",
-            allowed="a checkpoint of the named CLIP model",
-        )
-
-
-def _blocks(names: Iterable[str]) -> set[str]:
-    """The residual blocks that the named weights belong to."""
+def _block_names(names: Iterable[str]) -> set[str]:
     return {name[: match.end()] for name in names if (match := re.match(r".*resblocks\.\d+", name))}
 
 
-def _log(report: LoadReport) -> None:
-    if report.loaded == 0:
-        logger.warning("%s\nRANDOM WEIGHTS: whatever this model says about an image means nothing.", report)
-    elif report.random or report.unexpected:
-        logger.warning("%s\nThe file and the model do not match in every weight.", report)
-    else:
-        logger.info("%s", report)
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _shorten(names: Collection[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    return ", ".join(islice(names, _MAX_NAMES)) + (f" and {more} more" if more > 0 else "")

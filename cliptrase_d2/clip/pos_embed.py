@@ -1,4 +1,4 @@
-"""Position embeddings for grids other than the trained one."""
+"""Position embeddings of other grids than the trained one."""
 
 from __future__ import annotations
 
@@ -6,106 +6,95 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import check_choice
 
 RESIZE_MODES = ("scale_factor", "output_size")
 _CUBIC = -0.75  # the free parameter of PyTorch's cubic kernel
-_MOST_GRIDS = 8  # that are remembered; an embedding of 40×40 patches is 5 MB
+_MAX_GRIDS = 8  # in the cache; an embedding of 40×40 patches has 5 MB
 
 
 def resize_position_embedding(
     embedding: Tensor, trained_grid: tuple[int, int], grid: tuple[int, int], mode: str
 ) -> Tensor:
-    """Bicubic, not antialiased; the class token's row stays as it is.
+    """Resize a position embedding, bicubic without antialiasing. The class token's row is not changed.
 
     Args:
-        embedding: [1+h0·w0,E], row 0 of the class token, then the grid row by row.
+        embedding: [1+h0·w0,E], the class token's row, then the grid row by row.
         trained_grid: (h0, w0).
-        grid: (h, w), the grid that is wanted.
-        mode: "scale_factor" samples at steps of n0/(n+0.1), as DINO (https://github.com/facebookresearch/dino)
-            and the published CLIPtrase do; "output_size" at n0/n. The results differ slightly everywhere.
+        grid: (h, w), the new grid.
+        mode: "scale_factor" samples at steps of n0/(n+0.1), as in DINO (https://github.com/facebookresearch/dino) and
+            the published CLIPtrase; "output_size" at n0/n. The results differ slightly everywhere.
     Returns:
-        [1+h·w,E] float32; `embedding` itself where nothing has to be resized.
+        [1+h·w,E] float32; `embedding` itself if the grids are equal.
     Raises:
-        InputError: the mode is unknown.
+        InputError: unknown mode.
     """
-    if mode not in RESIZE_MODES:
-        raise InputError(
-            "MODEL.CLIP.POS_EMBED_RESIZE",
-            f"the mode {mode!r}",
-            "Use one of these names.",
-            allowed=f"one of {', '.join(RESIZE_MODES)}",
-        )
+    check_choice("mode", mode, RESIZE_MODES)
     if tuple(grid) == tuple(trained_grid):
         return embedding
     (height, width), (trained_height, trained_width) = grid, trained_grid
-    class_row, patches = embedding[:1].float(), embedding[1:].float()
-    patches = patches.reshape(1, trained_height, trained_width, -1).permute(0, 3, 1, 2)  # [1,E,h0,w0]
-    # The 0.1 keeps the floor of n0·factor from falling to n-1.
+    patches = embedding[1:].float().reshape(1, trained_height, trained_width, -1).permute(0, 3, 1, 2)  # [1,E,h0,w0]
+    # Without the 0.1, the floor of n0·factor could be n-1.
     factor = ((height + 0.1) / trained_height, (width + 0.1) / trained_width)
     target = {"scale_factor": factor} if mode == "scale_factor" else {"size": (height, width)}
     patches = F.interpolate(patches, mode="bicubic", align_corners=False, **target)  # [1,E,h,w]
     assert patches.shape[2:] == (height, width), f"resized to {tuple(patches.shape[2:])}, not to {(height, width)}"
-    return torch.cat([class_row, patches.flatten(2)[0].T])  # [1+N,E]
+    return torch.cat([embedding[:1].float(), patches.flatten(2)[0].T])  # [1+N,E]
 
 
 class ResizedPositions:
-    """`resize_position_embedding` that remembers: images have few grids, and resizing takes a GPU two milliseconds.
+    """`resize_position_embedding` with a cache of the latest grids. Resizing takes two milliseconds on a GPU.
 
-    What it remembers is only given where the embedding still has the values that it was made from.
+    The cache is emptied when the values of the embedding have changed.
 
     Args:
         trained_grid: (h0, w0).
-        mode: as there.
+        mode: see `resize_position_embedding`.
     """
 
     def __init__(self, trained_grid: tuple[int, int], mode: str):
         self.trained_grid, self.mode = trained_grid, mode
-        self._source: Tensor | None = None
-        self._kept: dict[tuple[int, int], Tensor] = {}
+        self._source = torch.empty(0)  # the embedding of the cached grids
+        self._cache: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, embedding: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The embedding [1+h0·w0,E] for a grid (h, w), [1+h·w,E]; with a gradient where it needs one."""
-        learns = torch.is_grad_enabled() and embedding.requires_grad
-        if grid == self.trained_grid or learns or torch.compiler.is_compiling():
+        """Resize an embedding [1+h0·w0,E] to a grid (h, w), [1+h·w,E]. Gradients flow if the embedding needs them."""
+        needs_gradient = torch.is_grad_enabled() and embedding.requires_grad
+        if grid == self.trained_grid or needs_gradient or torch.compiler.is_compiling():
             return resize_position_embedding(embedding, self.trained_grid, grid, self.mode)
-        if not self._is_of(embedding):
-            self._source, self._kept = embedding.detach().clone(), {}
-        if grid not in self._kept:
-            if len(self._kept) == _MOST_GRIDS:
-                self._kept.pop(next(iter(self._kept)))
-            with torch.inference_mode(False):  # else those who train could not use what an evaluation has left here
-                self._kept[grid] = resize_position_embedding(embedding.detach(), self.trained_grid, grid, self.mode)
-        return self._kept[grid]
-
-    def _is_of(self, embedding: Tensor) -> bool:
         source = self._source
-        if source is None or (source.device, source.dtype) != (embedding.device, embedding.dtype):
-            return False
-        return torch.equal(source, embedding)
+        is_same_kind = (source.device, source.dtype) == (embedding.device, embedding.dtype)
+        if not (is_same_kind and torch.equal(source, embedding)):
+            self._source, self._cache = embedding.detach().clone(), {}
+        if grid not in self._cache:
+            if len(self._cache) == _MAX_GRIDS:
+                self._cache.pop(next(iter(self._cache)))
+            with torch.inference_mode(False):  # autograd rejects inference tensors in a later training
+                self._cache[grid] = resize_position_embedding(embedding.detach(), self.trained_grid, grid, self.mode)
+        return self._cache[grid]
 
 
 def position_embedding_by_products(
     embedding: Tensor, trained_grid: tuple[int, int], grid: tuple[int, int], mode: str
 ) -> Tensor:
-    """`resize_position_embedding` as matrix products, for an exported tower that learns the grid only when it runs.
+    """Compute `resize_position_embedding` by matrix products, for exported towers with a dynamic grid.
 
-    Nothing in it depends on whether the grid is the trained one, or on a factor that tracing would write down.
+    No branch depends on the grid, and no scale factor becomes a constant of the trace.
 
     Args:
-        embedding: [1+h0·w0,E], as there.
+        embedding: [1+h0·w0,E], see `resize_position_embedding`.
         trained_grid: (h0, w0).
-        grid: (h, w), numbers or the symbols that stand for them in a trace.
-        mode: as there.
+        grid: (h, w), integers or the symbols of a trace.
+        mode: see `resize_position_embedding`.
     Returns:
-        [1+h·w,E] float32, the same but for rounding.
+        [1+h·w,E] float32, equal up to rounding.
     """
     extra: float | Tensor = 0.0
     patches = embedding[1:].float().reshape(*trained_grid, -1)  # [h0,w0,E]
     counts = [torch.full((), side, dtype=torch.float32, device=patches.device) for side in grid]
     if mode == "scale_factor":
         is_trained = (counts[0] == trained_grid[0]) & (counts[1] == trained_grid[1])
-        extra = torch.where(is_trained, 0.0, 0.1)  # at the trained grid the embedding stays as it is
+        extra = torch.where(is_trained, 0.0, 0.1)  # the trained grid is not resized
     rows, columns = (
         _bicubic_weights(side, trained, trained / (count + extra))
         for side, trained, count in zip(grid, trained_grid, counts, strict=True)
@@ -115,12 +104,12 @@ def position_embedding_by_products(
 
 
 def _bicubic_weights(count: int, trained: int, step: Tensor) -> Tensor:
-    """[n,n0]: what each of n places, ``step`` apart, takes of n0 values; PyTorch's kernel, the border values go on."""
-    place = (torch.arange(count, device=step.device) + 0.5) * step - 0.5  # [n]
-    taps = place.floor()[:, None] + torch.arange(-1, 3, device=step.device)  # [n,4]
-    far = (place[:, None] - taps).abs()  # 0 to 2
-    near_weight = ((_CUBIC + 2) * far - (_CUBIC + 3)) * far.square() + 1
-    far_weight = _CUBIC * (((far - 5) * far + 8) * far - 4)
-    weight = torch.where(far <= 1, near_weight, far_weight)  # [n,4]
+    """Return the weights [n,n0] of n0 values in n samples, `step` apart. PyTorch's kernel with clamped borders."""
+    position = (torch.arange(count, device=step.device) + 0.5) * step - 0.5  # [n]
+    taps = position.floor()[:, None] + torch.arange(-1, 3, device=step.device)  # [n,4]
+    distance = (position[:, None] - taps).abs()  # 0 to 2
+    near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance.square() + 1
+    far = _CUBIC * (((distance - 5) * distance + 8) * distance - 4)
+    weight = torch.where(distance <= 1, near, far)  # [n,4]
     is_hit = taps.clamp(0, trained - 1)[..., None] == torch.arange(trained, device=step.device)  # [n,4,n0]
     return (weight[..., None] * is_hit).sum(1)

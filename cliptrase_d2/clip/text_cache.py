@@ -1,4 +1,4 @@
-"""Text features on disk: one file per vocabulary, named after all that decides them."""
+"""Text features on disk: a file for each block of words, named by a digest of everything that determines it."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ _NAME = "text-{}.safetensors"
 
 
 def cache_key(*parts: str | Sequence[str]) -> str:
-    """A digest of everything that decides the features, in this order."""
+    """Return a digest of everything that determines the features."""
     return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()
 
 
 def cache_file(folder: Path, key: str) -> Path:
-    """Where the features with this key are kept."""
+    """Return the path of the features with this key."""
     return folder / _NAME.format(key[:32])
 
 
 def read_features(folder: Path, key: str, rows: int) -> Tensor | None:
-    """[R,D] float32 features, or None where there are none that can be used.
+    """Read features [R,D], float32. Return None, with a warning, if the file is unusable; without one if it is missing.
 
     Args:
-        rows: the number of words, R, that the features must have.
+        rows: the expected number of words, R.
     """
     path = cache_file(folder, key)
     try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            if {name: metadata.get(name) for name in ("format", "key")} != {"format": FORMAT, "key": key}:
-                raise ValueError("written for something else")
-            features = stored.get_tensor("features")
+        with safe_open(path, framework="pt") as file:
+            metadata, features = file.metadata() or {}, file.get_tensor("features")
+        if (metadata.get("format"), metadata.get("key")) != (FORMAT, key):
+            raise ValueError("written with other settings")
         if features.dtype != torch.float32 or features.ndim != 2 or len(features) != rows:
             raise ValueError(f"{features.dtype} features of shape {list(features.shape)}")
         if metadata.get("sha256") != _digest(features):
@@ -50,23 +49,22 @@ def read_features(folder: Path, key: str, rows: int) -> Tensor | None:
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, ValueError) as error:
-        logger.warning("%s: not usable as text features (%s); they are computed again.", path, error)
+        logger.warning("%s: unusable text features (%s). They will be computed again.", path, error)
         return None
     return features
 
 
 def write_features(folder: Path, key: str, features: Tensor) -> None:
-    """Keep features; a reader sees the whole file or none, whoever else writes.
+    """Write features atomically: a concurrent reader finds a complete file or none.
 
     Raises:
-        WriteError: the folder cannot be written, or the disk is full.
+        WriteError: the folder is not writable, or the disk is full.
     """
     remove_abandoned(folder, _NAME.format("*"))
-    features = features.contiguous()
     metadata = {"format": FORMAT, "key": key, "sha256": _digest(features)}
-    stored = safetensors.torch.save({"features": features}, metadata)
-    atomic_write(cache_file(folder, key), lambda file: file.write(stored))
+    content = safetensors.torch.save({"features": features.contiguous()}, metadata)
+    atomic_write(cache_file(folder, key), lambda file: file.write(content))
 
 
 def _digest(features: Tensor) -> str:
-    return hashlib.sha256(features.detach().cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(features.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

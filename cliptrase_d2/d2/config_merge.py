@@ -1,6 +1,6 @@
-"""Merge files and KEY VALUE pairs into a config, on either side of the door: safely, and with errors that help.
+"""Merging of YAML files and KEY VALUE pairs into a config, on both backends.
 
-Detectron2's own `merge_from_file` loads YAML tags that run code. This module never does.
+Detectron2's own `merge_from_file` loads YAML tags that run code; this module never does.
 """
 
 from __future__ import annotations
@@ -13,19 +13,29 @@ from typing import Any
 from fvcore.common.config import BASE_KEY, CfgNode
 
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.plain_yaml import PlainYAMLError, load_plain_yaml
+from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.utils.user_files import read_text
 
-_MOST_FILES = 100
+RENAMED_KEYS = {
+    "MODEL.CLIPTRASE.ATTENTION": "MODEL.CLIPTRASE.METHOD",
+    "MODEL.CLIPTRASE.RESOLUTION_FREE": "MODEL.CLIPTRASE.ADAPTIVE_DBSCAN",
+    "TEST.SYSTEMS": "TEST.METHODS",
+    "SOLVER.CHECKPOINTS_KEPT": "SOLVER.MAX_TO_KEEP",
+}
+# By former key; values that are not listed keep their names.
+RENAMED_VALUES = {
+    "MODEL.CLIPTRASE.ATTENTION": {"qk": "clip", "v": "maskclip", "qq_kk": "sclip", "qq_kk_vv": "cliptrase"},
+}
+_MAX_FILES = 100
 
 
 def merge_config_file(cfg: CfgNode, path: str | os.PathLike[str]) -> None:
     """Merge a YAML file into `cfg`, after the files that its `_BASE_` names.
 
     Raises:
-        InputError: a file is missing, is no plain YAML or runs in a circle, or a key or type is not one of `cfg`.
+        InputError: a file is missing, is not plain YAML or includes itself, or `cfg` has no such key or another type.
     """
-    for file, content in _files_in_order(os.fspath(path), ()):
+    for file, content in _read_with_bases(os.fspath(path), (), []):
         for key, value in _leaves(cfg, content, file):
             tree = value
             for part in reversed(key.split(".")):
@@ -37,120 +47,94 @@ def merge_config_file(cfg: CfgNode, path: str | os.PathLike[str]) -> None:
 
 
 def merge_config_options(cfg: CfgNode, opts: Sequence[str] | None) -> None:
-    """Merge KEY VALUE pairs, as the command line gives them, into `cfg`.
+    """Merge KEY VALUE pairs from the command line into `cfg`.
 
     Raises:
-        InputError: a key without its value, an unknown key, or a value of another type than the key has.
+        InputError: a key without a value, an unknown key, or a value of another type than the key's.
     """
     opts = list(opts or [])
     where = "options KEY VALUE"
-    for flag in opts:
-        if str(flag).startswith("--"):
-            raise InputError(
-                where, f"the flag {flag}", "Move all flags before the first KEY.", allowed="keys and values"
-            )
+    flag = next((word for word in opts if str(word).startswith("--")), None)
+    if flag is not None:
+        raise InputError(where, f"the flag {flag}", "Move all flags before the first KEY.")
     if len(opts) % 2:
         got = f"{len(opts)} words: {' '.join(map(str, opts))}"
         raise InputError(where, got, "Separate each key from its value by a space.", allowed="pairs of KEY and VALUE")
-    known = set(_all_keys(cfg))
+    keys = set(_all_keys(cfg))
     for key, value in zip(opts[::2], opts[1::2], strict=True):
-        if key not in known:
-            raise _unknown_key(cfg, key, where)
+        if key not in keys:
+            raise _unknown_key(cfg, key, value, where)
         try:
             cfg.merge_from_list([key, value])
-        # Python's own reader of values has further names for what is nested too deeply, or a key that is a list.
+        # Python's literal parser has further errors for deep nesting and for a list as a dictionary key.
         except (AssertionError, ValueError, TypeError, RecursionError, MemoryError) as error:
             raise _type_error(cfg, key, value, f"option {key}") from error
 
 
-def _files_in_order(
-    path: str, parents: tuple[str, ...], read: list[str] | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each file with its content, bases first, so that merging in this order lets the leaf win."""
-    read = [] if read is None else read
-    read.append(path)
-    if len(read) > _MOST_FILES:  # thirty files that name two bases each would be read 2^30 times
-        got = f"more than {_MOST_FILES} files by way of {BASE_KEY}"
-        raise InputError(read[0], got, "Name fewer bases, or each of them once.", allowed=f"{_MOST_FILES} at most")
+def _read_with_bases(path: str, parents: tuple[str, ...], files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each file with its content, bases first, so that later files override earlier ones.
+
+    Args:
+        path: of the file.
+        parents: real paths of the files that include it.
+        files: all files read so far; extended in place.
+    """
+    files.append(path)
+    if len(files) > _MAX_FILES:  # thirty files that name two bases each would be read 2^30 times
+        raise InputError(files[0], f"more than {_MAX_FILES} files by way of {BASE_KEY}", "Name each base only once.")
     if os.path.realpath(path) in parents:
-        raise InputError(
-            path, f"its {BASE_KEY} leads back to itself", "Cut the circle.", allowed=f"a chain of {BASE_KEY} files"
-        )
-    content = _read_yaml(path)
+        raise InputError(path, f"its {BASE_KEY} leads back to itself", "Remove this base.")
+    content = load_plain_yaml(read_text(path), path)
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise InputError(path, f"a {type(content).__name__} at the top level", "Begin with a key such as MODEL:")
     bases = content.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        got = f"{bases!r} ({type(bases).__name__})"
-        raise InputError(
-            f"{path}: {BASE_KEY}", got, "Give paths relative to this file.", allowed="a path or a list of paths"
-        )
+        raise InputError(f"{path}: {BASE_KEY}", _show(bases), "Give a path, or a list of paths, relative to this file.")
     for base in bases:
         base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        yield from _files_in_order(base_path, (*parents, os.path.realpath(path)), read)
+        yield from _read_with_bases(base_path, (*parents, os.path.realpath(path)), files)
     yield path, content
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    allowed = "a file of plain YAML: keys with numbers, words, lists"
-    try:
-        content = load_plain_yaml(read_text(path))
-    except PlainYAMLError as error:
-        got = f"a tag that plain YAML does not have ({error})" if error.is_tag else f"it cannot be parsed ({error})"
-        fix = "Write the value itself; tags that run code are never loaded." if error.is_tag else "Correct that line."
-        raise InputError(path, got, fix, allowed=allowed) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InputError(
-            path, f"a {type(content).__name__} at the top", "Begin with a key such as MODEL:", allowed=allowed
-        )
-    return content
-
-
 def _leaves(node: CfgNode, content: Mapping[Any, Any], file: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted key and value of each leaf, once its key is known to exist."""
+    """Yield the dotted key and the value of each leaf, after checking that the key exists."""
     for name, value in content.items():
         key = f"{prefix}{name}"
-        child = node.get(name)
         if name not in node and not node.is_new_allowed():
-            raise _unknown_key(node, key, file, prefix)
-        if isinstance(child, CfgNode) and isinstance(value, dict):
-            yield from _leaves(child, value, file, f"{key}.")
-        elif isinstance(child, CfgNode) and value is not None:
-            got = f"{value!r} ({type(value).__name__})"
-            raise InputError(
-                f"{file}: {key}", got, "Give one of them a value.", allowed=f"keys such as {', '.join(child)}"
-            )
-        elif value is not None or not isinstance(child, CfgNode):  # a heading with nothing below it says nothing
+            raise _unknown_key(node, key, value, file, prefix)
+        child = node.get(name)
+        if not isinstance(child, CfgNode):
             yield key, value
+        elif isinstance(value, dict):
+            yield from _leaves(child, value, file, f"{key}.")
+        elif value is not None:  # a heading with nothing below it sets nothing
+            raise InputError(f"{file}: {key}", _show(value), "Set one of its keys.", allowed=", ".join(child))
 
 
 def _all_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
     for name, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _all_keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+        yield from _all_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [f"{prefix}{name}"]
 
 
-def _unknown_key(node: CfgNode, key: str, where: str, prefix: str = "") -> InputError:
+def _unknown_key(node: CfgNode, key: str, value: object, where: str, prefix: str = "") -> InputError:
+    if key in RENAMED_KEYS:
+        new_value = RENAMED_VALUES.get(key, {}).get(str(value), value)
+        return InputError(where, f"{key} is now called {RENAMED_KEYS[key]}", f"Write {RENAMED_KEYS[key]} {new_value}.")
     keys = [*_all_keys(node, prefix), *(f"{prefix}{name}" for name in node)]
     close = difflib.get_close_matches(key.upper(), keys, n=1)
-    allowed = (
-        f"the keys of the config; the closest is {close[0]}" if close else f"the keys of the config: {_first(keys)}"
-    )
-    fix = f"Write {close[0]}." if close else "Check the key's spelling and place."
-    return InputError(where, f"unknown key {key}", fix, allowed=allowed)
-
-
-def _first(keys: Sequence[str], most: int = 8) -> str:
-    return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")
+    if close:
+        return InputError(where, f"unknown key {key}", f"Write {close[0]}.")
+    return InputError(where, f"unknown key {key}", "Check its spelling and place.", allowed=", ".join(node))
 
 
 def _type_error(cfg: CfgNode, key: str, value: object, where: str) -> InputError:
     current: Any = cfg
     for part in key.split("."):
         current = current[part]
-    kind = type(current).__name__
-    fix = f"Its value now is {current!r}; write yours in the same form."
-    return InputError(where, f"{value!r} ({type(value).__name__})", fix, allowed=f"a value of type {kind}")
+    return InputError(where, _show(value), f"Give a value of type {type(current).__name__}, such as {current!r}.")
+
+
+def _show(value: object) -> str:
+    return f"{value!r} ({type(value).__name__})"

@@ -1,4 +1,4 @@
-"""Start the worker processes, on either side of the door, or join those that `torchrun` has started."""
+"""Launching of a job: starts its worker processes, or joins those that `torchrun` has started."""
 
 from __future__ import annotations
 
@@ -7,106 +7,101 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import ProcessExitedException
+import torch.multiprocessing as mp
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.interruption import INTERRUPTED, Interrupted
 
-TIMEOUT = timedelta(minutes=30)
+_TIMEOUT = timedelta(minutes=30)  # of collective calls
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-class Place(NamedTuple):
-    """Where one process stands in the job: its number and how many there are, in all and on its machine."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    local_size: int
-
-
-def run_in_group(
-    comm: ModuleType, place: Place, url: str, main_func: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta
+def launch(
+    comm: ModuleType,
+    main_func: Callable[..., Any],
+    num_gpus_per_machine: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str | None = None,
+    args: tuple[Any, ...] = (),
 ) -> None:
-    """Meet the other processes at `url`, over NCCL where there are GPUs and else over gloo, and run `main_func`."""
+    """Run `main_func(*args)` in `num_gpus_per_machine` processes, on GPUs if available, otherwise on the CPU.
+
+    The interface is Detectron2's. One process runs in place; under `torchrun` its processes are used.
+
+    Args:
+        comm: communication module of the backend.
+        dist_url: where the processes meet, such as "tcp://127.0.0.1:8686"; "auto" picks a free port of this machine.
+    Raises:
+        InputError: more processes than GPUs.
+        SystemExit: a process was killed, or ended with an error that it has already printed.
+    """
+    available = torch.cuda.device_count()
+    if all(name in os.environ for name in _TORCHRUN):
+        rank, local_rank, world_size, local_size = (int(os.environ[name]) for name in _TORCHRUN[:4])
+        _run_worker(local_rank, comm.__name__, rank - local_rank, world_size, local_size, "env://", main_func, args)
+    elif torch.cuda.is_available() and num_gpus_per_machine > available:
+        raise InputError("--num-gpus", num_gpus_per_machine, "Lower it.", allowed=f"up to {available}, the GPUs found")
+    elif num_gpus_per_machine * num_machines <= 1:
+        main_func(*args)
+    elif dist_url == "auto" and num_machines > 1:
+        raise InputError("--dist-url", "'auto' with several machines", "Give the first machine's tcp://HOST:PORT.")
+    else:
+        url = f"tcp://127.0.0.1:{get_free_port()}" if dist_url == "auto" else dist_url
+        first_rank, world_size = machine_rank * num_gpus_per_machine, num_machines * num_gpus_per_machine
+        job = (comm.__name__, first_rank, world_size, num_gpus_per_machine, url, main_func, args)
+        try:
+            mp.start_processes(_run_worker, job, num_gpus_per_machine)
+        except mp.ProcessExitedException as error:
+            if error.signal_name:
+                sys.exit(f"error: process {error.error_index} was killed by {error.signal_name}; the others were ended")
+            sys.exit(error.exit_code)  # the process has printed why
+
+
+def _run_worker(
+    local_rank: int, comm_name: str, first_rank: int, world_size: int, local_size: int, url: str | None, *work: Any
+) -> None:
+    """Join the process group, over NCCL if there are GPUs and over gloo otherwise, run `main_func`, and leave it.
+
+    An `InputError` ends the process with its message alone, because the parent process would only receive its text.
+    After an interruption, only the first process reports the progress.
+
+    Args:
+        local_rank: number of this process on its machine, from 0.
+        comm_name: full name of the communication module.
+        first_rank: rank of this machine's first process in the job.
+        world_size: processes of the job.
+        local_size: processes of this machine.
+        url: where the processes meet.
+        work: `main_func` and its arguments.
+    """
+    main_func, args = work
+    comm = sys.modules[comm_name]
     use_cuda = torch.cuda.is_available()
     if use_cuda:
-        torch.cuda.set_device(place.local_rank)
-    dist.init_process_group(
-        "nccl" if use_cuda else "gloo", url, timeout=timeout, world_size=place.world_size, rank=place.rank
-    )
-    comm.create_local_process_group(place.local_size)
-    comm.synchronize()  # else the first collective call may time out while others still start
-    main_func(*args)
-
-
-def run_and_leave(comm_name: str, local_size: int, main_func: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Run `main_func` in a process of the group, then end the group and all references to it.
-
-    On the CPU the processes of a machine share its cores, unless OMP_NUM_THREADS says how many each may take.
-
-    An `InputError` ends the process with its message alone: the process that waits for this one would only get text.
-    So does an interruption, which the first process tells of.
-    The process aborts now and then (about one time in ten) if its gloo group lives until the interpreter exits.
-    """
-    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.cuda.set_device(local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:  # the processes of a machine share its cores
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
+    rank = first_rank + local_rank
+    dist.init_process_group("nccl" if use_cuda else "gloo", url, _TIMEOUT, world_size, rank)
+    comm.create_local_process_group(local_size)
+    comm.synchronize()  # otherwise the first collective call may time out while other processes still start
     try:
         main_func(*args)
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
-        if isinstance(stop, Interrupted) and dist.get_rank() == 0:
-            print(f"interrupted. {stop}. --resume goes on.", file=sys.stderr)
+        if isinstance(stop, Interrupted) and rank == 0:
+            print(f"interrupted. {stop}. --resume continues the run.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     finally:
-        for value in vars(sys.modules[comm_name]).values():
+        # A gloo group that lives until the interpreter exits aborts about one process in ten.
+        for value in vars(comm).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
         dist.destroy_process_group()
-
-
-def make_launch(spawn: Callable[..., None], comm: ModuleType) -> Callable[..., None]:
-    """A `launch` with the interface of `spawn` that also works inside `torchrun`, and ends its process groups.
-
-    Args:
-        spawn: `launch` of the side in use.
-        comm: the side's communication module, which must learn of the process group.
-    """
-
-    def launch(
-        main_func: Callable[..., Any],
-        num_gpus_per_machine: int,
-        num_machines: int = 1,
-        machine_rank: int = 0,
-        dist_url: str | None = None,
-        args: tuple[Any, ...] = (),
-        timeout: timedelta = TIMEOUT,
-    ) -> None:
-        """Run `main_func(*args)` in `num_gpus_per_machine` processes: on GPUs where there are any, else on the CPU."""
-        available = torch.cuda.device_count()
-        if all(name in os.environ for name in _TORCHRUN):
-            rank, local_rank, world_size, local_size = (int(os.environ[name]) for name in _TORCHRUN[:4])
-            place = Place(rank, world_size, local_rank, local_size)
-            work = (comm.__name__, local_size, main_func, args)
-            run_in_group(comm, place, "env://", run_and_leave, work, timeout)
-        elif torch.cuda.is_available() and num_gpus_per_machine > available:
-            raise InputError(
-                "--num-gpus", num_gpus_per_machine, "Lower it.", allowed=f"up to {available}, the GPUs found"
-            )
-        elif num_gpus_per_machine * num_machines <= 1:
-            main_func(*args)
-        else:
-            work = (comm.__name__, num_gpus_per_machine, main_func, args)
-            try:
-                spawn(run_and_leave, num_gpus_per_machine, num_machines, machine_rank, dist_url, work, timeout)
-            except ProcessExitedException as error:
-                if error.signal_name:
-                    sys.exit(f"error: process {error.error_index} was ended by {error.signal_name}, so all others were")
-                sys.exit(error.exit_code)  # the process has said why
-
-    return launch

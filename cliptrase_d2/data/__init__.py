@@ -1,6 +1,6 @@
-"""From files to the inputs of the model.
+"""Data sets: from image and label files to the inputs of the model.
 
-Reading order: custom.py describes a data set, files.py and register.py list it, images.py and labels.py
-read it, geometry.py, protocol.py and mapper.py bring it to size, loader.py hands it out. builtin.py knows data sets by
-name; emoji_scenes/ draws them.
+Reading order: custom.py describes a data set, files.py lists its files and register.py registers it. images.py reads
+images and label files, labels.py decodes labels, protocol.py resizes, mapper.py does both for a record and loader.py
+batches. builtin.py registers the benchmarks in benchmarks.py and the emoji scenes in emoji_scenes/.
 """

@@ -1,16 +1,22 @@
-"""The nine benchmarks of the paper's Tables 3 and 4, and Cityscapes: one row each.
+"""The benchmarks: one row for each data set of the paper's Tables 3 to 5, for Cityscapes and for SAN's training.
 
-Where the published script departs from the usual protocol there are two rows, the usual one and one whose key ends in
-``_paper``. Labels of the files, and what the rows make of them:
+If the published script departs from the usual protocol, a benchmark has two rows: the usual one, and one whose key ends
+in ``_paper``. They differ in the meaning of the labels:
 
-- COCO-Object reads the files of COCO-Stuff. Usual (GroupViT, SCLIP): every stuff and every unlabelled pixel is
-  background. Script: unlabelled pixels and the first stuff class, "banner", are background, other stuff is not scored.
-- VOC21. Usual (mmsegmentation): void borders are not scored. Script: it reads VOC20's files, where borders and
-  background are one value, so both are background.
-- PC60. All that is none of the 59 classes is background for both.
-- In all three the script leaves out an image whose crop shows nothing labelled.
+- COCO-Object uses the files of COCO-Stuff. Usual (GroupViT, SCLIP): all stuff and all unlabelled pixels are background.
+  Script: unlabelled pixels and the first stuff class, "banner", are background; other stuff is not scored.
+- VOC21. Usual (mmsegmentation): void borders are not scored. Script: it reads the files of VOC20, in which borders and
+  background have the same value, so both are background.
+- PC60. In both rows everything outside the 59 classes is background.
+- In all three, the script leaves out an image whose crop has no labelled pixel.
 
-The script's words for VOC21's background have two slips (a missing comma, a repeated word); the lists here do not.
+The script's prompts for the background of VOC21 have two typos, a missing comma and a repeated word. They are corrected
+here.
+
+The two benchmarks of Table 5 have 27 coarse classes and follow the protocol of PiCIE (https://arxiv.org/abs/2103.17070):
+centre crops of 320 pixels, one confusion matrix. They read the files of the finer benchmarks. STEGO's list of COCO's
+classes has two names twice. Here the stuff classes of these pairs are "food-stuff" and "furniture-stuff", because equal
+prompts would tie.
 """
 
 from __future__ import annotations
@@ -20,10 +26,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cliptrase_d2.data.custom import DatasetSpec, read_class_file
+from cliptrase_d2.data.custom import DatasetSpec
+from cliptrase_d2.vocabulary import read_class_file
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 _UNLABELLED = 255  # in every 8-bit file
+# Attributes of `Benchmark` that `DatasetSpec` has too, with the same meaning.
+_SPEC_OPTIONS = ("ignore_label", "label_map", "image_suffix", "label_suffix", "leave_unlabelled", "unscored_if_only")
 
 
 @dataclass(frozen=True)
@@ -31,15 +40,14 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        key: what this project calls it, in names of configurations and in tables.
-        name: as registered: that of SAN and CLIPtrase where they have one.
-        title: as the paper prints it.
-        images: folder or pattern, in the root of all data sets.
-        labels: the same.
+        key: name in this project's configurations and tables.
+        name: registered name, that of SAN and CLIPtrase if they have one.
+        title: name in the paper.
+        images: folder or pattern, relative to the folder of all data sets.
+        labels: the same for the labels.
         classes: file in ``data/vocabularies``.
-        count: pairs of image and labels of the complete data set.
+        count: image and label pairs of the complete data set.
         prepare: script that makes the folders from the official archives.
-        published: key of its numbers in the paper's Tables 3 and 4; "" where there are none.
         background: file of background prompts in ``data/vocabularies``; "" for no background class.
         image_list: file of stems in ``data/vocabularies``; "" for all images of the folder.
         ignore_label, label_map, image_suffix, label_suffix, leave_unlabelled, unscored_if_only: as in ``DatasetSpec``.
@@ -53,7 +61,6 @@ class Benchmark:
     classes: str
     count: int
     prepare: str
-    published: str = ""
     background: str = ""
     image_list: str = ""
     ignore_label: int = 255
@@ -64,44 +71,58 @@ class Benchmark:
     unscored_if_only: int | None = None
 
     def spec(self, root: Path) -> DatasetSpec:
-        """The data set in the folder that holds all of them; it need not be there."""
+        """Return the description of the data set. Its files need not exist.
+
+        Args:
+            root: folder of all data sets.
+        """
+        options = {name: getattr(self, name) for name in _SPEC_OPTIONS}
         return DatasetSpec(
             self.name,
             root / self.images,
-            read_class_file(vocabulary_file(self.classes)),
+            read_class_file(get_vocabulary_path(self.classes)),
             root / self.labels,
-            self.ignore_label,
-            self.label_map,
-            read_class_file(vocabulary_file(self.background)) if self.background else (),
-            image_suffix=self.image_suffix,
-            label_suffix=self.label_suffix,
-            image_list=vocabulary_file(self.image_list) if self.image_list else None,
-            leave_unlabelled=self.leave_unlabelled,
-            unscored_if_only=self.unscored_if_only,
-            if_missing=f"Run '{self.remedy(root)}', or set {ROOT_VARIABLE} to the folder that has the data.",
+            background=read_class_file(get_vocabulary_path(self.background)) if self.background else (),
+            image_list=get_vocabulary_path(self.image_list) if self.image_list else None,
+            if_missing=f"Run '{self.prepare_command(root)}', or set {ROOT_VARIABLE} to the folder of your data sets.",
+            **options,
         )
 
-    def remedy(self, root: Path) -> str:
-        """The command that prepares the data set."""
+    def prepare_command(self, root: Path) -> str:
+        """Return the command that prepares the data set."""
         return f"python {self.prepare} {root}"
 
 
-def benchmark_root() -> Path:
-    """The folder of all data sets, as Detectron2 has it: DETECTRON2_DATASETS, by default ``datasets``."""
+def get_benchmark_root() -> Path:
+    """Return the folder of all data sets: Detectron2's DETECTRON2_DATASETS, by default ``datasets``."""
     return Path(os.environ.get(ROOT_VARIABLE, "datasets")).expanduser()
 
 
-def benchmark_of(name: str) -> Benchmark | None:
-    """The benchmark that is registered under a name; None for any other data set."""
+def get_all_benchmarks() -> dict[str, Benchmark]:
+    """Return all benchmarks by their keys: those with a vocabulary first, the training set last."""
+    return BENCHMARKS | UNSUPERVISED_BENCHMARKS | TRAINING_SETS
+
+
+def find_benchmark(name: str) -> Benchmark | None:
+    """Return the benchmark with a registered name, or None."""
     return next((benchmark for benchmark in BENCHMARKS.values() if benchmark.name == name), None)
 
 
-def vocabulary_file(name: str) -> Path:
-    """A text file of one class, word, number or stem per line, as the package brings it."""
+def get_vocabulary_path(name: str) -> Path:
+    """Return the path of a list in ``data/vocabularies``: classes, prompts, numbers or stems, one per line."""
     return Path(__file__).parent / "vocabularies" / name
 
 
-def _same(count: int) -> dict[int, int]:
+def read_numbers(name: str) -> list[int]:
+    """Read a list of numbers in ``data/vocabularies``."""
+    return [int(line) for line in get_vocabulary_path(name).read_text(encoding="ascii").split()]
+
+
+def _by_key(*rows: Benchmark) -> dict[str, Benchmark]:
+    return {row.key: row for row in rows}
+
+
+def _map_to_self(count: int) -> dict[int, int]:
     return {index: index for index in range(count)}
 
 
@@ -109,14 +130,13 @@ _THINGS, _COCO_CLASSES = 80, 171
 
 _COCO_STUFF = Benchmark(
     key="coco_stuff171",
-    name="coco_2017_test_stuff_sem_seg",  # of val2017, in spite of its name
+    name="coco_2017_test_stuff_sem_seg",  # it is val2017, despite its name
     title="COCO-Stuff",
     images="coco/val2017",
     labels="coco/stuffthingmaps_detectron2/val2017",
     classes="coco_stuff.txt",
     count=5000,
     prepare="datasets/prepare_coco_stuff.py",
-    published="coco_stuff171",
 )
 _COCO_OBJECT = replace(
     _COCO_STUFF,
@@ -125,8 +145,7 @@ _COCO_OBJECT = replace(
     title="COCO-Object",
     classes="coco_object.txt",
     background="coco_object_background.txt",
-    label_map={**_same(_THINGS), **dict.fromkeys([*range(_THINGS, _COCO_CLASSES), _UNLABELLED], _THINGS)},
-    published="",
+    label_map={**_map_to_self(_THINGS), **dict.fromkeys([*range(_THINGS, _COCO_CLASSES), _UNLABELLED], _THINGS)},
 )
 _VOC20 = Benchmark(
     key="voc20",
@@ -138,7 +157,6 @@ _VOC20 = Benchmark(
     classes="voc.txt",
     count=1449,
     prepare="datasets/prepare_voc.py",
-    published="voc20",
 )
 _VOC21 = replace(
     _VOC20,
@@ -147,7 +165,6 @@ _VOC21 = replace(
     title="VOC21",
     labels="VOC2012/annotations_detectron2_bg/val",
     background="voc_background.txt",
-    published="",
 )
 _PC59 = Benchmark(
     key="pc59",
@@ -158,7 +175,6 @@ _PC59 = Benchmark(
     classes="pcontext.txt",
     count=5104,
     prepare="datasets/prepare_pcontext.py",
-    published="pc59",
 )
 _PC60 = replace(
     _PC59,
@@ -166,8 +182,7 @@ _PC60 = replace(
     name="pcontext_background_sem_seg_val",
     title="PC60",
     background="pcontext_background.txt",
-    label_map={**_same(59), _UNLABELLED: 59},
-    published="",
+    label_map={**_map_to_self(59), _UNLABELLED: 59},
 )
 _ADE150 = Benchmark(
     key="ade150",
@@ -178,7 +193,6 @@ _ADE150 = Benchmark(
     classes="ade20k_150.txt",
     count=2000,
     prepare="datasets/prepare_ade20k_150.py",
-    published="ade150",
 )
 _CITYSCAPES = Benchmark(
     key="cityscapes19",
@@ -192,7 +206,7 @@ _CITYSCAPES = Benchmark(
     count=500,
     prepare="datasets/prepare_cityscapes.py",
 )
-_ROWS = (
+BENCHMARKS = _by_key(
     _COCO_OBJECT,
     replace(
         _COCO_OBJECT,
@@ -200,12 +214,11 @@ _ROWS = (
         name="coco_object_sem_seg_val_paper",
         title="COCO-Object (script)",
         label_map={
-            **_same(_THINGS),
+            **_map_to_self(_THINGS),
             **dict.fromkeys([_THINGS, _UNLABELLED], _THINGS),
             **dict.fromkeys(range(_THINGS + 1, _COCO_CLASSES), _COCO_OBJECT.ignore_label),
         },
         unscored_if_only=_UNLABELLED,
-        published="coco_object",
     ),
     _VOC21,
     replace(
@@ -214,9 +227,8 @@ _ROWS = (
         name="voc_background_sem_seg_val_paper",
         title="VOC21 (script)",
         labels=_VOC20.labels,
-        label_map={**_same(20), _UNLABELLED: 20},
+        label_map={**_map_to_self(20), _UNLABELLED: 20},
         unscored_if_only=_UNLABELLED,
-        published="voc21",
     ),
     _PC60,
     replace(
@@ -225,7 +237,6 @@ _ROWS = (
         name="pcontext_background_sem_seg_val_paper",
         title="PC60 (script)",
         unscored_if_only=_UNLABELLED,
-        published="pc60",
     ),
     _COCO_STUFF,
     _VOC20,
@@ -240,7 +251,6 @@ _ROWS = (
         classes="pcontext_full.txt",
         count=5104,
         prepare="datasets/prepare_pcontext_full.py",
-        published="pc459",
     ),
     _ADE150,
     Benchmark(
@@ -253,13 +263,46 @@ _ROWS = (
         classes="ade20k_full.txt",
         count=2000,
         prepare="datasets/prepare_ade20k_full.py",
-        published="ade847",
     ),
     _CITYSCAPES,
 )
-BENCHMARKS = {row.key: row for row in _ROWS}
-# Detectron2 brings these itself; where it is not there, the names that SAN's users know are to work all the same.
+# Detectron2 registers these itself. Without it, the names that users of SAN know must work as well.
 DETECTRON2_NAMES = (
     replace(_ADE150, key="ade150_detectron2", name="ade20k_sem_seg_val", classes="ade20k_150_detectron2.txt"),
     replace(_CITYSCAPES, key="cityscapes19_detectron2", name="cityscapes_fine_sem_seg_val"),
+)
+UNSUPERVISED_BENCHMARKS = _by_key(
+    replace(
+        _COCO_STUFF,
+        key="coco27",
+        name="coco_27_sem_seg_val",
+        title="COCO-Stuff 27",
+        image_list="coco27_images.txt",
+        classes="coco27.txt",
+        label_map=dict(enumerate(read_numbers("coco27_of_171.txt"))),
+        count=2175,
+    ),
+    replace(
+        _CITYSCAPES,
+        key="cityscapes27",
+        name="cityscapes_27_sem_seg_val",
+        title="Cityscapes 27",
+        label_suffix="_gtFine_labelIds",
+        classes="cityscapes27.txt",
+        # The official numbers 0 to 6 are the car itself, borders and void.
+        label_map=dict.fromkeys(range(7), _CITYSCAPES.ignore_label) | {7 + index: index for index in range(27)},
+    ),
+)
+# The training set of the published SAN.
+TRAINING_SETS = _by_key(
+    replace(
+        _COCO_STUFF,
+        key="coco_stuff171_train",
+        name="coco_2017_train_stuff_sem_seg",
+        title="COCO-Stuff, to train on",
+        images="coco/train2017",
+        labels="coco/stuffthingmaps_detectron2/train2017",
+        count=118287,
+        prepare="datasets/prepare_coco_stuff_train.py",
+    ),
 )

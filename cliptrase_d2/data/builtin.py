@@ -1,54 +1,36 @@
-"""The data sets that are known by name, without a data-set file: the emoji scenes, and the benchmarks."""
+"""Registration of the data sets that this package describes: the emoji scenes and the benchmarks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from cliptrase_d2.d2 import DatasetCatalog
-from cliptrase_d2.data.benchmarks import DETECTRON2_NAMES, ROOT_VARIABLE, benchmark_root
-from cliptrase_d2.data.custom import DatasetSpec
-from cliptrase_d2.data.emoji_scenes.files import (
-    NAME,
-    TRAINING_NAME,
-    TRAINING_SCENES,
-    TRAINING_SEED,
-    dataset_specs,
-    training_spec,
-)
+from cliptrase_d2.data.benchmarks import DETECTRON2_NAMES, ROOT_VARIABLE, get_all_benchmarks, get_benchmark_root
+from cliptrase_d2.data.emoji_scenes import files as emoji_scenes
 from cliptrase_d2.data.register import register_spec
-from cliptrase_d2.data.unsupervised_benchmarks import known_benchmarks
 
-# A clone of the repository brings its scenes, in a folder beside the package.
+# A clone of the repository has the scenes in a folder beside the package.
 _CLONE = Path(__file__).resolve().parents[2] / "datasets"
+_PREPARE_SCENES = "Run 'python datasets/prepare_emoji_scenes.py"
 
 
 def register_builtin() -> None:
-    """Register the built-in data sets; a name that is taken stays as it is. Nothing is read until one is asked for.
+    """Register the data sets of this package. Names that are taken do not change, and no file is read.
 
-    As in Detectron2 they lie where the environment variable DETECTRON2_DATASETS says, by default in ``datasets`` of
-    the working directory. The emoji scenes, if they do not, in the clone that this package is part of.
+    As in Detectron2, the data sets are in the folder DETECTRON2_DATASETS, by default ``datasets`` in the working
+    directory. If it has no emoji scenes, those of the clone of the repository are used.
     """
-    for spec in (*_emoji_scenes(), *_benchmarks()):
+    root = get_benchmark_root()
+    folders = [root / emoji_scenes.NAME, _CLONE / emoji_scenes.NAME]
+    scenes, training_scenes = next(filter(Path.is_dir, folders), folders[0]), root / emoji_scenes.TRAINING_NAME
+    fix = f"{_PREPARE_SCENES} {scenes}', or set {ROOT_VARIABLE} to the folder that has {emoji_scenes.NAME}/."
+    options = f"--split seen --count {emoji_scenes.TRAINING_SCENES} --seed {emoji_scenes.TRAINING_SEED}"
+    training_fix = f"{_PREPARE_SCENES} {training_scenes} {options}'. It takes a minute."
+    for spec in (
+        *(replace(spec, if_missing=fix) for spec in emoji_scenes.build_specs(scenes).values()),
+        replace(emoji_scenes.build_training_spec(training_scenes), if_missing=training_fix),
+        *(benchmark.spec(root) for benchmark in (*get_all_benchmarks().values(), *DETECTRON2_NAMES)),
+    ):
         if spec.name not in DatasetCatalog.list():
             register_spec(spec)
-
-
-def _emoji_scenes() -> Iterator[DatasetSpec]:
-    places = [benchmark_root() / NAME, _CLONE / NAME]
-    root = next((place for place in places if place.is_dir()), places[0])
-    remedy = (
-        f"Run 'python datasets/prepare_emoji_scenes.py {root}', or set {ROOT_VARIABLE} to the folder that has {NAME}/."
-    )
-    for spec in dataset_specs(root).values():
-        yield replace(spec, if_missing=remedy)
-    folder = benchmark_root() / TRAINING_NAME
-    options = f"--split seen --count {TRAINING_SCENES} --seed {TRAINING_SEED}"
-    remedy = f"Run 'python datasets/prepare_emoji_scenes.py {folder} {options}'; it takes a minute."
-    yield replace(training_spec(folder), if_missing=remedy)
-
-
-def _benchmarks() -> Iterator[DatasetSpec]:
-    for benchmark in (*known_benchmarks().values(), *DETECTRON2_NAMES):
-        yield benchmark.spec(benchmark_root())

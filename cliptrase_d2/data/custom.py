@@ -1,53 +1,49 @@
-"""An own data set: what describes it, and the YAML file that a user writes it in."""
+"""Description of a data set, and the YAML file that it is read from."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cliptrase_d2.data.files import FoundFiles, find_files
-from cliptrase_d2.data.groups import ClassGroups, class_groups
+from cliptrase_d2.data.files import LABEL_SUFFIXES, DatasetFiles, find_files
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.plain_yaml import PlainYAMLError, load_plain_yaml
+from cliptrase_d2.utils.errors import InputError, suggest
+from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.utils.user_files import read_text
-from cliptrase_d2.vocabulary import Vocabulary
+from cliptrase_d2.vocabulary import Vocabulary, read_class_file
 
-DATASET_KEYS = (
-    *("name", "images", "labels", "classes", "ignore_label", "label_map", "background", "groups"),
-    *("image_suffix", "label_suffix", "image_list"),
-)
+ClassGroups = dict[str, tuple[int, ...]]
 _REQUIRED_KEYS = ("name", "images", "classes")
+_MAX_LISTED_FILES = 3  # in one error message
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A folder of images, a folder of labels of the same stems, and a class list.
+    """A folder of images, a folder of label files with the same stems, and a class list.
 
     Attributes:
-        name: unique, and the name of the folder that results are written to.
-        images: folder of images, or a part of one or of several as a pattern: ``images/val_*``, ``images/*/*``.
-        classes: class names in evaluation order, "a;b" are synonyms of one class.
-        labels: folder of label files, or a part of one; None for prediction only.
-        ignore_label: class index and raw value of pixels that are not scored.
-        label_map: raw label value -> class index or ignore label; None where files hold class indices.
-        background: prompts of a last class "background"; none for no such class.
-        groups: name -> classes that are also scored apart, each as in ``classes``; a class may be in several.
-        image_suffix: end of the stem of every image, which its label file does not share: "_leftImg8bit".
+        name: unique name, also of the results folder.
+        images: folder, or a pattern such as ``images/val_*`` or ``images/*/*`` for parts of one or more folders.
+        classes: class names in evaluation order; "a;b" are synonyms of one class.
+        labels: folder or pattern of the label files; None for prediction only.
+        ignore_label: class index and raw label value of pixels that are not scored.
+        label_map: raw label value -> class index or ignore label; None if the files hold class indices.
+        background: prompts of a last class named "background"; empty for no background class.
+        groups: name -> classes that are also scored separately, spelled as in ``classes``. Groups may overlap.
+        image_suffix: ending of every image stem that its label file does not share, such as "_leftImg8bit".
         label_suffix: the same for the labels.
-        image_list: text file of stems, without ``image_suffix``, one per line; other files are left out. None for all.
-        leave_unlabelled: images without a label file are left out, where they are an error otherwise.
-        unscored_if_only: raw value; an image is not scored where no other is left of its labels after cropping.
-        source: the file that this was read from, for error messages.
-        if_missing: what to do where a folder is not there, for error messages.
+        image_list: text file with one stem (without ``image_suffix``) per line. Other files are ignored. None for all.
+        leave_unlabelled: ignore images without a label file. By default they are an error.
+        unscored_if_only: raw label value; an image whose cropped labels have only this value is not scored.
+        source: file that the description was read from, for error messages.
+        if_missing: what to do if a folder does not exist, for error messages.
 
     Raises:
-        InputError: anything that cannot be, such as a class named twice or a mapped label beyond the classes.
+        InputError: the description is invalid: a class appears twice or a label is mapped to no class, for example.
     """
 
     name: str
@@ -64,167 +60,168 @@ class DatasetSpec:
     leave_unlabelled: bool = False
     unscored_if_only: int | None = None
     source: Path | None = field(default=None, compare=False)
-    if_missing: str = field(default="Check it.", compare=False)
+    if_missing: str = field(default="Check the path.", compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", self.name):
-            raise InputError(
-                self.where,
-                f"the name {self.name!r}",
-                "Rename it (in YAML quote a name that reads as a number or as yes/no).",
-                allowed="up to 100 letters, digits, '_', '-' and '.', for a folder is named after it",
-            )
-        rule = self.label_rule  # reading the property checks the class list, with or without labels
+            allowed = "up to 100 letters, digits, '_', '-' and '.', starting with a letter, a digit or '_'"
+            fix = "Rename the data set. In YAML, quote numbers and words such as yes and no."
+            raise InputError(self.where, f"invalid name {self.name!r}", fix, allowed=allowed)
+        rule = self.label_rule  # computing it checks the class list, which is needed without labels too
         if self.labels is not None:
             rule.check(self.where)
-        _ = self.class_groups  # reading it checks the groups
+        _ = self.class_groups  # computing it checks the groups
 
     @property
     def where(self) -> str:
-        """What error messages call this data set."""
+        """How error messages refer to this data set."""
         return str(self.source) if self.source else f"data set {self.name!r}"
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The C classes with their words, the background class last."""
+        """The C classes with their synonyms, the background class last."""
         return Vocabulary.parse(self.classes, self.background, self.where)
 
     @cached_property
     def class_groups(self) -> ClassGroups:
-        """Class indices of every group."""
-        return class_groups(self.groups, self.classes, self.vocabulary.classes, self.where)
+        """Class indices of each group."""
+        return resolve_groups(self.groups, self.classes, self.vocabulary.classes, self.where)
 
     @property
     def label_rule(self) -> LabelRule:
         """How raw label values become class indices."""
         return LabelRule(len(self.vocabulary.classes), self.ignore_label, self.label_map, self.unscored_if_only)
 
-    def find_files(self) -> FoundFiles:
-        """List the folders.
+    def find_files(self) -> DatasetFiles:
+        """List the images and label files.
 
         Raises:
-            InputError: a folder that is missing or holds nothing usable, two files of one stem, or no image of a stem
-                that ``image_list`` names.
+            InputError: as `cliptrase_d2.data.files.find_files`.
         """
-        found = find_files(
-            self.images,
-            self.labels,
-            self.if_missing,
-            image_suffix=self.image_suffix,
-            label_suffix=self.label_suffix,
-            image_list=self.image_list,
-        )
-        return replace(found, images_without_label=()) if self.leave_unlabelled else found
+        suffixes = {"image_suffix": self.image_suffix, "label_suffix": self.label_suffix}
+        files = find_files(self.images, self.labels, self.if_missing, image_list=self.image_list, **suffixes)
+        if self.leave_unlabelled:
+            files = replace(files, unpaired=tuple(pair for pair in files.unpaired if pair[1] != "label file"))
+        return files
+
+    def unpaired_error(self, paths: Sequence[Path], partner: str) -> InputError:
+        """Return the error for files without a partner.
+
+        Args:
+            paths: the files.
+            partner: the kind of file that is missing, "image" or "label file".
+        """
+        names = ", ".join(map(str, paths[:_MAX_LISTED_FILES]))
+        if len(paths) > _MAX_LISTED_FILES:
+            names += f" and {len(paths) - _MAX_LISTED_FILES} more"
+        if partner == "image":
+            return InputError(names, f"no image with this stem in {self.images}", "Add it, or remove the label file.")
+        fix = "Add it, remove the image, or omit the label folder for prediction only."
+        got = f"no label file with this stem in {self.labels}"
+        return InputError(names, got, fix, allowed=" ".join(LABEL_SUFFIXES))
+
+
+def resolve_groups(
+    groups: Mapping[str, Sequence[str]], entries: Sequence[str], names: Sequence[str], where: object
+) -> ClassGroups:
+    """Return the class indices of each group.
+
+    Args:
+        groups: group name -> classes, each by its name or as the class list spells it.
+        entries: the class list as written, where "a;b" is class "a".
+        names: C class names, those of ``entries`` first.
+        where: source of the groups, for error messages.
+    Raises:
+        InputError: a group has no name or no classes, or a class is unknown or appears twice.
+    """
+    indices = {name: index for index, name in enumerate(names)} | {entry: index for index, entry in enumerate(entries)}
+    resolved: ClassGroups = {}
+    for group, members in groups.items():
+        if not isinstance(group, str) or not group.strip():
+            raise InputError(where, f"invalid group name {group!r}", "Give every group a name. In YAML, quote it.")
+        if not members:
+            raise InputError(where, f"group {group!r} has no classes", "Add a class, or remove the group.")
+        for member in members:
+            if not isinstance(member, str) or member not in indices:
+                got = f"unknown class {member!r} in group {group!r}"
+                raise InputError(where, got, "Spell it as in the class list.", allowed=", ".join(names))
+        resolved[group] = tuple(indices[member] for member in members)
+        if len(set(resolved[group])) < len(members):
+            twice = next(names[index] for index in resolved[group] if resolved[group].count(index) > 1)
+            raise InputError(where, f"class {twice!r} appears twice in group {group!r}", "Remove one of them.")
+    return resolved
 
 
 def read_dataset_file(path: str | Path) -> DatasetSpec:
     """Read the description of a data set from a YAML file.
 
     Args:
-        path: file with the keys ``DATASET_KEYS``; folders in it are relative to the file.
+        path: file with the keys ``DATASET_KEYS``. Its paths are relative to the file.
     Raises:
-        InputError: no such file, no valid YAML, an unknown or missing key, or a value that cannot be.
+        InputError: the file does not exist or is not valid YAML, or a key or value is invalid or missing.
     """
     path = Path(path)
-    values = _read_yaml(path)
-    _check_keys(values, path)
-    classes = values["classes"]
-    return DatasetSpec(
-        name=values["name"],
-        images=_path(values["images"], "images", path),
-        classes=read_class_file(_path(classes, "classes", path))
-        if isinstance(classes, str)
-        else _names(classes, "classes", path),
-        labels=None if values.get("labels") is None else _path(values["labels"], "labels", path),
-        ignore_label=values.get("ignore_label", 255),
-        label_map=values.get("label_map"),
-        background=_names(values.get("background") or [], "background", path),
-        groups=_groups(values.get("groups") or {}, path),
-        image_suffix=_text(values.get("image_suffix") or "", "image_suffix", path),
-        label_suffix=_text(values.get("label_suffix") or "", "label_suffix", path),
-        image_list=None if values.get("image_list") is None else _path(values["image_list"], "image_list", path),
-        source=path,
-    )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = load_plain_yaml(read_text(path))
-    except PlainYAMLError as error:
-        raise InputError(
-            path, f"no valid YAML ({error})", "Correct the line.", allowed="a file of plain YAML"
-        ) from error
+    values = load_plain_yaml(read_text(path), path)
     if not isinstance(values, dict):
-        raise InputError(
-            path,
-            f"{type(values).__name__} in place of keys",
-            "Write 'key: value'.",
-            allowed=f"keys {', '.join(DATASET_KEYS)}",
-        )
-    return values
-
-
-def _check_keys(values: dict[str, Any], path: Path) -> None:
+        got = f"{type(values).__name__} instead of keys"
+        raise InputError(path, got, "Write one 'key: value' per line.", allowed=", ".join(DATASET_KEYS))
     for key in values:
         if key not in DATASET_KEYS:
-            close = difflib.get_close_matches(str(key), DATASET_KEYS, n=1)
-            fix = f"Did you mean {close[0]!r}?" if close else "Remove it."
-            raise InputError(path, f"the unknown key {key!r}", fix, allowed=", ".join(DATASET_KEYS))
-    missing = [key for key in _REQUIRED_KEYS if values.get(key) is None]
-    if missing:
-        raise InputError(
-            path, f"no {' and no '.join(missing)}", "Add them.", allowed=f"at least {', '.join(_REQUIRED_KEYS)}"
-        )
+            fix = suggest(key, DATASET_KEYS, "Remove it.")
+            raise InputError(path, f"unknown key {key!r}", fix, allowed=", ".join(DATASET_KEYS))
+    if missing := [key for key in _REQUIRED_KEYS if values.get(key) is None]:
+        raise InputError(path, f"no {' and no '.join(missing)}", f"Add the missing keys: {', '.join(missing)}.")
+    return DatasetSpec(**{key: _CONVERTERS[key](value, key, path) for key, value in values.items()}, source=path)
 
 
-def _path(value: object, key: str, path: Path) -> Path:
+def _keep(value: Any, key: str, path: Path) -> Any:
+    return value  # `DatasetSpec` checks it
+
+
+def _to_path(value: Any, key: str, path: Path) -> Any:
+    if value is None:
+        return None
     if not isinstance(value, str):
-        raise InputError(
-            path, f"{key} {value!r}", "Write a path, in quotes if need be.", allowed="a path, relative to this file"
-        )
+        raise InputError(path, f"{key} {value!r}", "Write a path relative to this file, in quotes if necessary.")
     try:
         return path.parent / Path(value).expanduser()
-    except RuntimeError as error:  # "~nobody"
-        raise InputError(
-            path, f"{key} {value!r}", f"Write it out ({error}).", allowed="a path, relative to this file"
-        ) from error
+    except RuntimeError as error:  # the user in "~user" does not exist
+        raise InputError(path, f"{key} {value!r} ({error})", "Write the full path.") from error
 
 
-def _text(value: object, key: str, path: Path) -> str:
-    if not isinstance(value, str):
-        raise InputError(path, f"{key} {value!r}", "Put it in quotes.", allowed="the end of a file name, as text")
-    return value
+def _to_text(value: Any, key: str, path: Path) -> str:
+    if value and not isinstance(value, str):
+        raise InputError(path, f"{key} {value!r}", "Write the ending of the file stems in quotes.")
+    return str(value or "")
 
 
-def _names(value: object, key: str, path: Path) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise InputError(path, f"{key} {value!r}", f"Write {key}: [first, second].", allowed="a list of names")
-    return tuple(value)
+def _to_names(value: Any, key: str, path: Path) -> tuple[str, ...]:
+    if value and not isinstance(value, list):
+        raise InputError(path, f"{key} {value!r}", f"Write a list: {key}: [first, second].")
+    return tuple(value or ())
 
 
-def _groups(value: object, path: Path) -> dict[str, tuple[str, ...]]:
-    if not isinstance(value, dict):
-        raise InputError(
-            path,
-            f"groups {value!r}",
-            "Write groups: {things: [first, second]}.",
-            allowed="group names with lists of classes",
-        )
-    return {name: _names(members, f"groups: {name}", path) for name, members in value.items()}
+def _to_classes(value: Any, key: str, path: Path) -> tuple[str, ...]:
+    return read_class_file(_to_path(value, key, path)) if isinstance(value, str) else _to_names(value, key, path)
 
 
-def read_class_file(path: Path) -> tuple[str, ...]:
-    """Read a text file of one class per line.
+def _to_groups(value: Any, key: str, path: Path) -> dict[str, tuple[str, ...]]:
+    if value and not isinstance(value, dict):
+        raise InputError(path, f"{key} {value!r}", "Write groups: {things: [first, second]}.")
+    return {name: _to_names(members, f"groups: {name}", path) for name, members in (value or {}).items()}
 
-    Raises:
-        InputError: no such file, or an empty line between others.
-    """
-    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
-    if "" in lines:
-        raise InputError(
-            path,
-            f"line {lines.index('') + 1} is empty",
-            "Remove it or name the class.",
-            allowed="one class name per line",
-        )
-    return tuple(lines)
+
+_CONVERTERS: dict[str, Callable[[Any, str, Path], Any]] = {
+    "name": _keep,
+    "images": _to_path,
+    "labels": _to_path,
+    "classes": _to_classes,
+    "ignore_label": _keep,
+    "label_map": _keep,
+    "background": _to_names,
+    "groups": _to_groups,
+    "image_suffix": _to_text,
+    "label_suffix": _to_text,
+    "image_list": _to_path,
+}
+DATASET_KEYS = tuple(_CONVERTERS)

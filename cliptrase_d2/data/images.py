@@ -1,194 +1,275 @@
-"""Reads photographs and label files of every common encoding."""
+"""Reading of photographs and label files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
-from cliptrase_d2.data.image_files import (
-    IMAGE_FORMATS,
-    LABEL_FORMATS,
-    MAX_PIXELS,
-    check_pixels,
-    explained,
-    opened,
-)
-from cliptrase_d2.data.png import check_png
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.user_files import check_readable
 
+# Enough for cameras of 100 megapixels. Each reading process then needs 0.4 GB for the colours and 1 GB to count the
+# labels. Most machines could not spare twice as much for each process.
+MAX_PIXELS = 2**27
+# Formats of photographs. Pillow reads many more, some of which run programs (EPS) or trust any header. The MPO files of
+# phones are opened as JPEG.
+IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+LABEL_FORMATS = ("PNG", "TIFF")  # lossless
+
+Image.preinit()  # registers the formats whose plugins are not imported above
+
+# Errors that Pillow's plugins raise on invalid data.
+_DECODING_ERRORS = (
+    *(OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError),
+    *(struct.error, zlib.error, EOFError, AssertionError, RuntimeError),
+    Image.DecompressionBombError,  # a GIF whose first frame is larger than the image
+)
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L")
 _LABEL_MODES = ("1", "L", "P", "I", *_SIXTEEN_BIT_MODES)
-# Pillow stretches grey values of 2 and 4 bits to 0..255. PNG optimisers write labels like this. "R": bits in reverse.
-_STRETCHED_BY = {"L;2": 85, "L;2R": 85, "L;4": 17, "L;4R": 17}
-# TIFF files that count from white to black; Pillow turns their values round, others do not.
-_TURNED_ROUND = ("L;2I", "L;2IR", "L;4I", "L;4IR", "L;I", "L;IR")
-_LOSSY = ("jpeg", "tiff_jpeg", "webp")  # compressions of TIFF
+# Pillow stretches grey values of 2 and 4 bits, which PNG optimisers write, to 0..255. "R" means reversed bit order.
+_STRETCH = {"L;2": 85, "L;2R": 85, "L;4": 17, "L;4R": 17}
+_WHITE_IS_ZERO = ("L;2I", "L;2IR", "L;4I", "L;4IR", "L;I", "L;IR")  # TIFF files whose values Pillow inverts
+_LOSSY = ("jpeg", "tiff_jpeg", "webp")  # TIFF compressions
+# First column, first row, column step and row step of each pass of an interlaced PNG.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def check_bound(max_pixels: int) -> int:
+    """Return a limit for ``check_pixels`` unchanged.
+
+    Raises:
+        InputError: the limit is negative.
+    """
+    if max_pixels < 0:
+        raise InputError("max_pixels", max_pixels, "Change it.", allowed="a number of pixels, or 0 for no limit")
+    return max_pixels
+
+
+def check_pixels(size: tuple[int, int], max_pixels: int, where: object) -> None:
+    """Raise if an image is too large to decode, or empty.
+
+    Args:
+        size: width and height from the header.
+        max_pixels: most pixels to decode; 0 for no limit.
+        where: the image, for error messages.
+    Raises:
+        InputError: the image has more pixels, or none.
+    """
+    width, height = size
+    if width < 1 or height < 1:
+        raise InputError(where, f"{width} x {height} pixels", "Export the image again.", allowed="at least one pixel")
+    if 0 < max_pixels < width * height:
+        got = f"{width:,} x {height:,} = {width * height:,} pixels"
+        fix = "Make the image smaller, or raise INPUT.MAX_PIXELS (0 for no limit) if you trust its source."
+        raise InputError(where, got, fix, allowed=f"at most {max_pixels:,} pixels")
+
+
+@contextmanager
+def open_image(path: str | Path, formats: Sequence[str] = IMAGE_FORMATS) -> Iterator[ImageFile.ImageFile]:
+    """Open an image file and read its header. Decoding errors inside the ``with`` block become `InputError` too.
+
+    ``Image.open`` is not used: its pixel limit holds for the whole process, and it warns.
+
+    Args:
+        path: image file.
+        formats: Pillow's names of the accepted formats.
+    Raises:
+        InputError: the file does not exist, has another format or is broken.
+    """
+    check_readable(path)
+    with wrap_decoding_errors(path), Path(path).open("rb") as file:
+        start = file.read(16)
+        file.seek(0)
+        for name in formats:
+            factory, accept = Image.OPEN[name]
+            if accept is None or accept(start) is True:
+                with factory(file, str(path)) as image:
+                    yield image
+                return
+        fix = "Convert it to one of these formats, or remove it."
+        raise InputError(path, "unreadable (unsupported format)", fix, allowed=", ".join(formats))
+
+
+@contextmanager
+def wrap_decoding_errors(where: object) -> Iterator[None]:
+    """Turn the errors that Pillow raises on invalid data into `InputError`."""
+    try:
+        yield
+    except InputError:  # a ValueError, too
+        raise
+    except _DECODING_ERRORS as error:
+        got = f"unreadable ({type(error).__name__}: {error})"
+        raise InputError(where, got, "Download or export the file again, or remove it.") from error
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, *, formats: Sequence[str] = IMAGE_FORMATS) -> np.ndarray:
-    """Read a photograph the way it is looked at.
+    """Read a photograph as RGB, rotated as its EXIF orientation says.
 
-    The EXIF orientation is applied, grey, palette and CMYK become RGB, 16 bits become 8, alpha is dropped. Of a file of
-    several pictures it is the first.
+    Grey, palette and CMYK images become RGB, 16 bits become 8 and alpha is dropped. If a file has several images, the
+    first is read.
 
     Args:
-        path: of the file.
-        max_pixels: most that are decoded; 0 for no bound.
-        formats: Pillow's names of those that are tried.
+        path: image file.
+        max_pixels: most pixels to decode; 0 for no limit.
+        formats: Pillow's names of the accepted formats.
     Returns:
         [H,W,3] uint8 RGB.
     Raises:
-        InputError: a file that is missing, broken, truncated or too large, or of pixels that are no colours.
+        InputError: the file does not exist or is broken, the image is too large, or its pixels are not colours.
     """
-    with opened(path, formats) as image:
+    with open_image(path, formats) as image:
         check_pixels(image.size, max_pixels, path)
         if image.format == "PNG":
-            check_png(path, all_pixels=False)
-        return upright_rgb(image, path, max_pixels)
+            _verify_png(path)
+        return convert_to_rgb(image, path, max_pixels)
 
 
-def upright_rgb(image: Image.Image, where: object, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An open image in the same form as ``read_image`` returns it.
+def convert_to_rgb(image: Image.Image, where: object, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Convert an open image as ``read_image`` does.
 
     Args:
         image: decoded or not.
-        where: what the message of an error should call it.
-        max_pixels: most that it may have; 0 for no bound.
+        where: the image, for error messages.
+        max_pixels: most pixels to decode; 0 for no limit.
+    Returns:
+        [H,W,3] uint8 RGB.
     Raises:
-        InputError: a broken, truncated or too large image, or pixels that are no colours.
+        InputError: the image is broken or too large, or its pixels are not colours.
     """
     check_pixels(image.size, max_pixels, where)
-    with explained(where):
+    fix = "Convert the image to 8 or 16 bits per channel, grey or colour, for example as PNG."
+    with wrap_decoding_errors(where):
         image.load()
-        return _rgb(ImageOps.exif_transpose(image), where)
-
-
-def _rgb(image: Image.Image, where: object) -> np.ndarray:
-    if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise _no_colours(where, "32 bits per pixel")
-        return np.repeat(((grey * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise _no_colours(where, "floating point pixels")
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # Pillow wants a palette with transparency to take this way
-    try:
-        return np.array(image.convert("RGB"))
-    except ValueError as error:
-        raise _no_colours(where, f"the colour mode {image.mode}") from error
-
-
-def read_size(path: str | Path, formats: Sequence[str] = IMAGE_FORMATS) -> tuple[int, int]:
-    """(width, height) of an image file as they are stored; no pixel is decoded.
-
-    Args:
-        path: of the file.
-        formats: Pillow's names of those that are tried.
-    Raises:
-        InputError: a file that is missing or in none of the formats.
-    """
-    with opened(path, formats) as image:
-        return image.size
+        image = ImageOps.exif_transpose(image)
+        if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
+            grey = np.asarray(image).astype(np.int64)  # [H,W]
+            if grey.min() < 0 or grey.max() > 65535:
+                raise InputError(where, "32 bits per pixel", fix)
+            return np.repeat(((grey * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)  # [H,W,3]
+        if image.mode == "F":
+            raise InputError(where, "floating point pixels", fix)
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")  # Pillow warns if a palette with transparency is converted to RGB directly
+        try:
+            return np.array(image.convert("RGB"))
+        except ValueError as error:
+            raise InputError(where, f"colour mode {image.mode}", fix) from error
 
 
 def read_label(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read the raw values of a label file; those of a palette are its indices.
+    """Read the raw values of a label file: grey values or palette indices.
 
     Args:
-        path: of a PNG or TIFF file, whatever its name ends in.
-        max_pixels: most that are decoded; 0 for no bound.
+        path: PNG or TIFF file. Its suffix does not matter.
+        max_pixels: most pixels to decode; 0 for no limit.
     Returns:
         [H,W] int32.
     Raises:
-        InputError: a file that is missing, broken, truncated or too large, or of several channels or pictures.
+        InputError: the file does not exist, is broken, too large or lossy, or has several channels or images.
     """
-    with opened(path, LABEL_FORMATS) as image:
+    with open_image(path, LABEL_FORMATS) as image:
         check_pixels(image.size, max_pixels, path)
-        return _raw_values(image, path)
+        return _read_values(image, path)
 
 
-def read_label_of(record: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Read the labels of an image, which must be of its size; others are not even decoded.
+def read_record_label(record: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """Read the label file of a record. It is only decoded if it has the size of the image.
 
     Args:
         record: ``file_name`` and ``sem_seg_file_name``.
-        size: width and height of the image as it is looked at.
+        size: width and height of the image after its EXIF rotation.
     Returns:
         [H,W] int32 raw values.
     Raises:
-        InputError: as ``read_label``, or another size.
+        InputError: as ``read_label``, or the sizes differ.
     """
     file = record["sem_seg_file_name"]
-    with opened(file, LABEL_FORMATS) as image:
+    with open_image(file, LABEL_FORMATS) as image:
         if image.size == size:
-            return _raw_values(image, file)
-        turned = image.size == size[::-1]
-        raise InputError(
-            file,
-            f"{image.width}x{image.height} pixels, its image {record['file_name']} {size[0]}x{size[1]}",
-            "Turn the label file the way the image is shown." if turned else "Check that the two belong together.",
-            allowed="the size of the image" + (" after its EXIF rotation" if turned else ""),
-        )
+            return _read_values(image, file)
+        got = f"{image.width}x{image.height} pixels, but its image {record['file_name']} has {size[0]}x{size[1]}"
+        fix = "Check that the two belong together."
+        if image.size == size[::-1]:
+            fix = "Rotate the label file as the EXIF rotation rotates the image."
+        raise InputError(file, got, fix)
 
 
-def _raw_values(image: ImageFile.ImageFile, path: str | Path) -> np.ndarray:
-    """Decode an open label file."""
+def _read_values(image: ImageFile.ImageFile, path: str | Path) -> np.ndarray:
+    """Decode an open label file: [H,W] int32."""
     if image.mode not in _LABEL_MODES:
-        raise InputError(
-            path,
-            f"a label file of mode {image.mode}",
-            "Convert the colours to class indices in one channel.",
-            allowed="one channel of whole numbers: 8 or 16 bit grey, palette indices, or 32 bit TIFF",
-        )
+        allowed = "one channel of integers: 8 or 16 bit grey, palette indices, or 32 bit TIFF"
+        raise InputError(path, f"labels of mode {image.mode}", "Convert the colours to class indices.", allowed=allowed)
     if image.format == "PNG":
-        check_png(path, all_pixels=True)
-    encoding = _encoding(image)
-    for fault, fix in (
-        (image.info.get("compression") in _LOSSY and "a compression that changes values", "Use LZW or ZIP."),
-        (encoding in _TURNED_ROUND and "grey values that count from white to black", "Write 0 as black."),
-        (_has_another_page(image) and "several pictures", "Keep the one that holds the labels."),
+        _verify_png(path)
+        _check_png_rows(Path(path).read_bytes())
+    encoding = _get_encoding(image)
+    for is_fault, got, fix in (
+        (image.info.get("compression") in _LOSSY, "lossy compression changes labels", "Use LZW or ZIP."),
+        (encoding in _WHITE_IS_ZERO, "grey values count from white to black", "Write 0 as black."),
+        (_has_second_image(image), "several images", "Keep only the image with the labels."),
     ):
-        if fault:
-            allowed = "a single picture whose values are stored as they are"
-            raise InputError(path, f"a label file of {fault}", fix, allowed=allowed)
+        if is_fault:
+            raise InputError(path, got, fix)
     image.load()
-    return np.asarray(image).astype(np.int32) // _STRETCHED_BY.get(encoding, 1)
+    return np.asarray(image).astype(np.int32) // _STRETCH.get(encoding, 1)
 
 
-def _encoding(image: ImageFile.ImageFile) -> str:
-    """How the pixels of an image that is not decoded yet are stored: Pillow's raw mode.
+def _verify_png(path: str | Path) -> None:
+    """Verify the checksums of a PNG file. Decoding alone does not verify those of the pixels."""
+    with PngImagePlugin.PngImageFile(path) as image:
+        image.verify()
+
+
+def _check_png_rows(content: bytes) -> None:
+    """Raise if a PNG with one channel lacks rows, which Pillow would read as 0. Its checksums may still be correct."""
+    header, pixels, kind, start = b"", [], b"", 8
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, start)
+        data = content[start + 8 : start + 8 + length]
+        start += length + 12
+        if kind == b"IDAT":
+            pixels.append(data)
+        elif kind == b"IHDR" and not pixels:
+            header = data
+    width, height, bits, *_, interlaced = struct.unpack(">IIBBBBB", header)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    shapes = [(-(-(width - column) // right), -(-(height - row) // down)) for column, row, right, down in passes]
+    # One byte before each row names its filter.
+    expected = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in shapes if columns > 0 and rows > 0)
+    if len(zlib.decompressobj().decompress(b"".join(pixels), expected)) < expected:
+        raise OSError("rows are missing")
+
+
+def _get_encoding(image: ImageFile.ImageFile) -> str:
+    """Return how the pixels of an image that is not decoded yet are stored: Pillow's raw mode.
 
     Raises:
-        OSError: some of them are nowhere in the file; Pillow takes these for 0.
+        OSError: some pixels are not stored. Pillow would read them as 0.
     """
-    covered = 0
+    area = 0
     for part in image.tile:
         left, top, right, bottom = part[1] or (0, 0, *image.size)
-        covered += (right - left) * (bottom - top)
-    if covered < image.width * image.height:
-        raise OSError("not all of its rows are in it")
+        area += (right - left) * (bottom - top)
+    if area < image.width * image.height:
+        raise OSError("rows are missing")
     arguments = image.tile[0][3]
     return arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
 
 
-def _has_another_page(image: Image.Image) -> bool:
-    """Whether a second picture of the same size follows; smaller ones are previews."""
+def _has_second_image(image: Image.Image) -> bool:
+    """Return whether a file has a second image of the same size. Smaller ones are previews."""
     size = image.size
     try:
         image.seek(1)
     except EOFError:
         return False
-    another = image.size == size
+    has_second = image.size == size
     image.seek(0)
-    return another
-
-
-def _no_colours(where: object, got: str) -> InputError:
-    return InputError(
-        where, got, "Convert the image, to PNG for example.", allowed="8 or 16 bits per channel, grey or colour"
-    )
+    return has_second

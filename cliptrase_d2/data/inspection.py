@@ -1,9 +1,8 @@
-"""What is there of a data set, and whether it is sound."""
+"""Inspection of a data set: how complete it is, and whether its files are valid."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,96 +10,90 @@ import numpy as np
 
 from cliptrase_d2.data.benchmarks import Benchmark
 from cliptrase_d2.data.custom import DatasetSpec
-from cliptrase_d2.data.files import FoundFiles
-from cliptrase_d2.data.images import read_image, read_label_of
+from cliptrase_d2.data.images import read_image, read_record_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.parallel import in_parallel
+from cliptrase_d2.utils.parallel import map_parallel
 
 
 @dataclass(frozen=True)
 class BenchmarkState:
-    """What is there of a benchmark.
+    """How much of a benchmark exists.
 
     Attributes:
-        found: pairs of image and labels.
+        pairs: image and label pairs.
         expected: pairs of the complete data set.
-        problem: why there is nothing, "" where there is something.
-        remedy: the command that prepares the data set.
+        problem: why there are no pairs; "" if there are.
+        command: prepares the data set.
     """
 
-    found: int
+    pairs: int
     expected: int
     problem: str
-    remedy: str
+    command: str
 
     @property
     def is_complete(self) -> bool:
-        """Whether all of it is there."""
-        return self.found == self.expected
+        """Whether all pairs exist."""
+        return self.pairs == self.expected
 
 
 @dataclass
 class Findings:
-    """What looking at every file of a data set found.
+    """Result of reading every file of a data set.
 
     Attributes:
-        pairs: of image and labels.
+        pairs: image and label pairs.
         problems: one line each.
-        pixels: [C] true pixels of each class.
+        pixels: [C] labelled pixels of each class.
     """
 
     pairs: int
-    problems: list[str] = field(default_factory=list)
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    problems: list[str]
+    pixels: np.ndarray
 
 
-def benchmark_state(benchmark: Benchmark, root: Path) -> BenchmarkState:
-    """Count the files of a benchmark without opening them."""
-    remedy = benchmark.remedy(root)
+def get_benchmark_state(benchmark: Benchmark, root: Path) -> BenchmarkState:
+    """Count the pairs of a benchmark without opening the files.
+
+    Args:
+        benchmark: the benchmark.
+        root: folder of all data sets.
+    """
+    pairs, problem = 0, ""
     try:
-        found = benchmark.spec(root).find_files()
+        pairs = len(benchmark.spec(root).find_files().records)
     except InputError as error:
-        return BenchmarkState(0, benchmark.count, f"{error.where}: {error.got}", remedy)
-    return BenchmarkState(len(found.records), benchmark.count, "", remedy)
+        problem = f"{error.where}: {error.got}"
+    return BenchmarkState(pairs, benchmark.count, problem, benchmark.prepare_command(root))
 
 
 def inspect(spec: DatasetSpec, workers: int) -> Findings:
-    """Open every file of a data set: pairs, sizes, encodings, and label values against the class list.
+    """Read every file of a data set and check pairs, sizes, encodings and label values.
 
     Args:
         spec: the data set.
-        workers: processes.
+        workers: number of processes.
     Raises:
-        InputError: a folder that is missing or holds nothing usable.
+        InputError: a folder does not exist or has no usable files.
     """
-    found = spec.find_files()
-    findings = Findings(len(found.records), list(_unpaired(found)))
-    look = partial(_look_at, rule=spec.label_rule)
-    total = np.zeros(len(spec.vocabulary.classes), dtype=np.int64)
-    for problem, pixels in in_parallel(look, found.records, workers, title=spec.name, unit="image"):
-        if problem:
-            findings.problems.append(problem)
-        total += pixels
-    findings.pixels = total
+    files = spec.find_files()
+    problems = [str(spec.unpaired_error([path], partner)) for path, partner in files.unpaired]
+    findings = Findings(len(files.records), problems, np.zeros(len(spec.vocabulary.classes), dtype=np.int64))
+    check = partial(_check_pair, rule=spec.label_rule)
+    for problem, pixels in map_parallel(check, files.records, workers, title=spec.name, unit="image"):
+        findings.problems += [problem] if problem else []
+        findings.pixels += pixels
     return findings
 
 
-def _unpaired(found: FoundFiles) -> Iterator[str]:
-    for path in found.images_without_label:
-        yield f"{path}: no label file of that stem"
-    for path in found.labels_without_image:
-        yield f"{path}: no image of that stem"
-
-
-def _look_at(record: dict[str, str], rule: LabelRule) -> tuple[str, np.ndarray]:
-    """A problem of a pair, "" for none, and its [C] pixels of each class."""
-    pixels = np.zeros(rule.num_classes, dtype=np.int64)
+def _check_pair(record: dict[str, str], rule: LabelRule) -> tuple[str, np.ndarray]:
+    """Return the problem of a pair ("" for none), and [C] the labelled pixels of each class."""
     try:
         image = read_image(record["file_name"])
         if "sem_seg_file_name" not in record:
-            return "", pixels
-        labels = rule.apply(read_label_of(record, image.shape[1::-1]), record["sem_seg_file_name"])
+            return "", np.zeros(rule.num_classes, dtype=np.int64)
+        labels = rule.apply(read_record_label(record, image.shape[1::-1]), record["sem_seg_file_name"])
     except InputError as error:
-        return str(error), pixels
+        return str(error), np.zeros(rule.num_classes, dtype=np.int64)
     return "", np.bincount(labels[labels != rule.ignore_label], minlength=rule.num_classes)

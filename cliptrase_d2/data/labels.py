@@ -1,4 +1,4 @@
-"""The rule that turns the raw values of a label file into class indices."""
+"""Decoding of label files: raw values to class indices."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import numpy as np
 
 from cliptrase_d2.utils.errors import InputError
 
-_SHOWN = 5  # values named in one message
-
 
 @dataclass(frozen=True)
 class LabelRule:
-    """What a raw label value means.
+    """The meaning of raw label values.
 
     Attributes:
-        num_classes: C, with the background class if there is one.
-        ignore_label: class index of pixels that are not scored, and the raw value that always means so,
-            unless ``label_map`` says otherwise.
-        label_map: raw value -> class index or ignore label; None where files hold class indices.
-        unscored_if_only: raw value; an image is not scored where no other is left of its labels after cropping.
+        num_classes: C, including a background class.
+        ignore_label: class index of pixels that are not scored. The same raw value means the same unless ``label_map``
+            maps it to a class.
+        label_map: raw value -> class index or ignore label; None if the files hold class indices.
+        unscored_if_only: raw value; an image whose cropped labels have only this value is not scored.
     """
 
     num_classes: int
@@ -30,91 +28,67 @@ class LabelRule:
     unscored_if_only: int | None = None
 
     def check(self, where: object) -> None:
-        """Refuse a rule that contradicts itself.
+        """Raise if the rule is invalid.
 
         Args:
-            where: file or data set that the rule comes from, for the message.
+            where: source of the rule, for error messages.
         Raises:
-            InputError: numbers that are none, an ignore label that is also a class, or a mapped value
-                that is neither a class nor the ignore label.
+            InputError: a value is not an integer, the ignore label is a class index, or a value is mapped to neither
+                a class nor the ignore label.
         """
-        if not _is_int(self.ignore_label):
-            raise InputError(
-                where,
-                f"ignore_label {self.ignore_label!r}",
-                "Give the value of unscored pixels.",
-                allowed="a whole number",
-            )
+        if not _is_label(self.ignore_label):
+            raise InputError(where, f"ignore_label {self.ignore_label!r}", "Use a whole number of at most 32 bits.")
         if 0 <= self.ignore_label < self.num_classes:
-            raise InputError(
-                where,
-                f"ignore_label {self.ignore_label}, which is also the index of one of the {self.num_classes} classes",
-                "Set another ignore_label, 65535 for example, and use label_map if the files hold the old one.",
-                allowed=f"a value outside 0..{self.num_classes - 1}",
-            )
+            got = f"ignore_label {self.ignore_label} is the index of one of the {self.num_classes} classes"
+            fix = "Choose another, 65535 for example. If the files contain the old value, add it to label_map."
+            raise InputError(where, got, fix, allowed=f"a value outside 0..{self.num_classes - 1}")
         if self.label_map is None:
             return
         if not isinstance(self.label_map, Mapping) or not self.label_map:
-            raise InputError(
-                where,
-                f"label_map {self.label_map!r}",
-                "Leave it out or fill it.",
-                allowed="raw value: class index, at least one",
-            )
+            raise InputError(where, f"label_map {self.label_map!r}", "Remove it, or write 'raw value: class index'.")
         for raw, index in self.label_map.items():
-            if not (_is_int(raw) and _is_int(index) and (0 <= index < self.num_classes or index == self.ignore_label)):
-                raise InputError(
-                    where,
-                    f"label_map entry {raw!r}: {index!r}",
-                    "Correct the entry, or the class list.",
-                    allowed=f"whole numbers (no quotes); {self._allowed_indices()} after the colon",
-                )
+            is_class = _is_label(index) and (0 <= index < self.num_classes or index == self.ignore_label)
+            if not (_is_label(raw) and is_class):
+                allowed = f"whole numbers without quotes; after the colon {self._index_range()}"
+                fix = "Correct the entry or the class list."
+                raise InputError(where, f"label_map entry {raw!r}: {index!r}", fix, allowed=allowed)
 
     def apply(self, raw: np.ndarray, where: object) -> np.ndarray:
-        """Turn raw values into class indices.
+        """Convert raw values to class indices.
 
         Args:
             raw: [H,W] integers of a label file.
-            where: the label file, for the message.
+            where: the label file, for error messages.
         Returns:
-            [H,W] int64, each 0..C-1 or the ignore label.
+            [H,W] int64, 0 to C-1 or the ignore label.
         Raises:
-            InputError: a value that the rule does not know.
+            InputError: a value has no meaning.
         """
         if self.label_map is None:
-            known = ((raw >= 0) & (raw < self.num_classes)) | (raw == self.ignore_label)
-            if not known.all():
-                raise InputError(
-                    where,
-                    f"the label values {_some(raw[~known])}",
-                    "Say in label_map which class each raw value is (labels that start at 1 need "
-                    f"{{0: {self.ignore_label}, 1: 0, 2: 1, ...}}), or correct the class list.",
-                    allowed=self._allowed_indices(),
-                )
+            unknown = ((raw < 0) | (raw >= self.num_classes)) & (raw != self.ignore_label)
+            if unknown.any():
+                shifted = f"{{0: {self.ignore_label}, 1: 0, 2: 1, ...}}"
+                fix = f"Add a label_map ({shifted} if classes are counted from 1), or correct the class list."
+                raise InputError(where, f"unknown label values {_list(raw[unknown])}", fix, allowed=self._index_range())
             return raw.astype(np.int64)
         table = {self.ignore_label: self.ignore_label, **self.label_map}
         keys = np.array(sorted(table), dtype=np.int64)
         position = np.searchsorted(keys, raw).clip(max=len(keys) - 1)  # [H,W]
         unknown = keys[position] != raw
         if unknown.any():
-            raise InputError(
-                where,
-                f"the label values {_some(raw[unknown])}, which label_map does not name",
-                "Add them to label_map, with the ignore label if they are not to be scored.",
-                allowed=f"the keys of label_map ({_some(np.array(list(self.label_map)), 40)}) and "
-                f"the ignore label {self.ignore_label}",
-            )
-        return np.array([table[int(key)] for key in keys], dtype=np.int64)[position]
+            fix = "Add them to label_map, with the ignore label if they are not to be scored."
+            raise InputError(where, f"unknown label values {_list(raw[unknown])}", fix, allowed=_list(keys, limit=40))
+        return np.array([table[int(key)] for key in keys], dtype=np.int64)[position]  # [H,W]
 
-    def _allowed_indices(self) -> str:
+    def _index_range(self) -> str:
         return f"0..{self.num_classes - 1} or the ignore label {self.ignore_label}"
 
 
-def _is_int(value: object) -> bool:
-    """Whether it is a whole number, of those that a label file can hold."""
+def _is_label(value: object) -> bool:
+    """Return whether a value is an integer that a label file can hold."""
     return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
 
 
-def _some(values: np.ndarray, shown: int = _SHOWN) -> str:
+def _list(values: np.ndarray, limit: int = 5) -> str:
     distinct = np.unique(values)
-    return ", ".join(str(value) for value in distinct[:shown]) + (", ..." if len(distinct) > shown else "")
+    return ", ".join(map(str, distinct[:limit])) + (", ..." if len(distinct) > limit else "")

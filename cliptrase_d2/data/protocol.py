@@ -1,4 +1,7 @@
-"""How an image is shown to the model, and which part of it the result describes."""
+"""Evaluation protocols: the size at which the model sees an image, and the part that its result describes.
+
+Every size is (height, width); every point is (x, y).
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliptrase_d2.data.geometry import center_crop_geometry, cropped_place, cropped_range, resize_and_crop, whole_size
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, check_choice
 
 PROTOCOLS = ("center_crop", "whole", "slide", "tiles")
+_MAX_RESIZED_PIXELS = 2**28  # an image one pixel high would grow to gigabytes
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way of showing images to a model.
+    """How images are resized for a model.
 
-    - ``center_crop``: the square of ``short_side`` in the middle, for the model and for the result.
-    - ``whole``, ``slide`` and ``tiles``: the model sees the image at ``short_side``, the result has its original size.
+    - ``center_crop``: model and result have the centre square, with sides of ``short_side``.
+    - ``whole``, ``slide`` and ``tiles``: the model sees the image at ``short_side``; the result has its original size.
 
     Attributes:
         name: one of ``PROTOCOLS``.
-        short_side: pixels; for ``center_crop`` a multiple of ``patch_size``; 0, for ``tiles`` only: whatever it has.
-        max_size: most pixels of the long side; not used by ``center_crop`` and where ``short_side`` is 0.
+        short_side: pixels; for ``center_crop`` a multiple of ``patch_size``. With ``tiles``, 0 keeps the original size.
+        max_size: upper limit of the long side in pixels. ``center_crop`` and a ``short_side`` of 0 ignore it.
         patch_size: pixels of the model's patches.
-        resampling: of the resized image, a name in lower case of Pillow's.
+        resampling: a filter of Pillow's ``Image.Resampling`` in lower case, for resizing.
     Raises:
-        InputError: an unknown name, or sizes that do not fit the patches.
+        InputError: the name is unknown, or the sizes do not fit the patches.
     """
 
     name: str
@@ -39,20 +42,16 @@ class Protocol:
     resampling: str = "bicubic"
 
     def __post_init__(self) -> None:
-        if self.name not in PROTOCOLS:
-            raise InputError("TEST.PROTOCOL", repr(self.name), "Choose one of these.", allowed=", ".join(PROTOCOLS))
+        check_choice("protocol", self.name, PROTOCOLS)
         if self.name == "tiles" and self.short_side == 0:
             return
         if self.short_side < self.patch_size or (self.crops and self.short_side % self.patch_size):
-            raise InputError(
-                "INPUT.MIN_SIZE_TEST",
-                f"{self.short_side} with patches of {self.patch_size} pixels",
-                f"Use {max(1, round(self.short_side / self.patch_size)) * self.patch_size}.",
-                allowed=f"a multiple of {self.patch_size}",
-            )
+            got = f"{self.short_side} with patches of {self.patch_size} pixels"
+            fix = f"Use {max(1, round(self.short_side / self.patch_size)) * self.patch_size}."
+            raise InputError("short_side", got, fix, allowed=f"a multiple of {self.patch_size}")
         if not self.crops and self.max_size < self.short_side:
             allowed = f"at least the short side, {self.short_side}"
-            raise InputError("INPUT.MAX_SIZE_TEST", self.max_size, "Raise it.", allowed=allowed)
+            raise InputError("max_size", self.max_size, "Raise it.", allowed=allowed)
 
     @property
     def crops(self) -> bool:
@@ -60,54 +59,119 @@ class Protocol:
         return self.name == "center_crop"
 
     def crop(self, image: Image.Image, resample: Image.Resampling, where: object) -> Image.Image:
-        """The part that the result describes, at the size of the result.
+        """Return the part of an image that the result describes, at the size of the result.
 
         Args:
             image: photograph, or labels of mode "I".
             resample: bicubic for photographs, nearest for labels.
-            where: the file, for the message.
+            where: the file, for error messages.
         Raises:
-            InputError: an image so thin that its long side explodes.
+            InputError: the image is so thin that resizing it would need too much memory.
         """
         return resize_and_crop(image, self.short_side, resample, where) if self.crops else image
 
-    def place(self, point: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-        """Where a pixel of an image lies in the part that ``crop`` returns of it.
+    def map_point(self, point: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+        """Map a pixel of an image to the part that ``crop`` returns.
 
         Args:
-            point: (x, y) in pixels of the image, from its top left corner.
+            point: (x, y) in pixels from the top left corner of the image.
             size: (height, width) of the image.
         Returns:
             (x, y) in pixels of the part.
         Raises:
-            InputError: a point outside of the image, or of the part.
+            InputError: the point is outside the image or the part.
         """
         (x, y), (height, width) = point, size
         resized, start, part = size, (0, 0), size
         if self.crops:
-            resized, start = center_crop_geometry(height, width, self.short_side)
+            resized, start = compute_center_crop(height, width, self.short_side)
             part = (self.short_side, self.short_side)
-        seen_y, seen_x = map(cropped_range, size, resized, start, part)
-        if x not in seen_x or y not in seen_y:
+        rows, columns = map(find_cropped_range, size, resized, start, part)
+        if x not in columns or y not in rows:
             got = f"{x},{y} in an image of {width}x{height} pixels"
-            allowed = f"x of {seen_x[0]} to {seen_x[-1]} and y of {seen_y[0]} to {seen_y[-1]}"
-            allowed += ", the square in its middle that the model sees" if self.crops else ""
-            raise InputError(
-                "point", got, "Choose another" + (", or the protocol whole." if self.crops else "."), allowed=allowed
-            )
-        return cropped_place(x, width, resized[1], start[1]), cropped_place(y, height, resized[0], start[0])
+            allowed = f"x of {columns[0]} to {columns[-1]} and y of {rows[0]} to {rows[-1]}"
+            fix = "Choose another point."
+            if self.crops:
+                allowed += ", the centre square that the model sees"
+                fix = "Choose another point or the protocol whole."
+            raise InputError("point", got, fix, allowed=allowed)
+        return map_to_crop(x, width, resized[1], start[1]), map_to_crop(y, height, resized[0], start[0])
 
-    def model_input(self, image: Image.Image) -> dict[str, Any]:
-        """What the model takes.
+    def prepare_input(self, image: Image.Image) -> dict[str, Any]:
+        """Convert an image to the model's input.
 
         Args:
             image: RGB, as ``crop`` returned it.
         Returns:
-            ``image`` [3,H,W] uint8 RGB; ``height`` and ``width`` wanted of the result.
+            ``image`` [3,H,W] uint8 RGB; ``height`` and ``width`` of the result.
         """
         height, width = image.height, image.width
         if not self.crops and self.short_side:
-            seen = whole_size(height, width, self.short_side, self.max_size, self.patch_size)
-            image = image.resize(seen[::-1], Image.Resampling[self.resampling.upper()])
-        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
+            size = compute_whole_size(height, width, self.short_side, self.max_size, self.patch_size)
+            image = image.resize(size[::-1], Image.Resampling[self.resampling.upper()])
+        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())  # [3,H,W]
         return {"image": pixels, "height": height, "width": width}
+
+
+def compute_center_crop(height: int, width: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the size after the short side is resized to ``side``, and the (top, left) corner of the centre square.
+
+    Rounding follows torchvision's ``Resize`` and ``CenterCrop``, which the published numbers use: the long side is
+    rounded down, the corner half to even.
+    """
+    short = min(height, width)
+    size = (int(side * height / short), int(side * width / short))
+    return size, (round((size[0] - side) / 2), round((size[1] - side) / 2))
+
+
+def map_to_crop(pixel: int, length: int, resized: int, start: int) -> int:
+    """Map the centre of a pixel to an axis that was resized and then cropped.
+
+    Args:
+        pixel: 0 to length - 1.
+        length: of the axis in pixels.
+        resized: its length after resizing.
+        start: first pixel of the crop in the resized axis.
+    Returns:
+        Pixel of the crop; negative or beyond its end if the crop does not contain it.
+    """
+    return (2 * pixel + 1) * resized // (2 * length) - start
+
+
+def find_cropped_range(length: int, resized: int, start: int, side: int) -> range:
+    """Return the pixels of an axis that ``map_to_crop`` maps into a crop of ``side`` pixels."""
+    first, end = (-(-(2 * length * edge - resized) // (2 * resized)) for edge in (start, start + side))
+    return range(max(0, first), min(length, end))
+
+
+def compute_whole_size(height: int, width: int, short_side: int, max_size: int, patch_size: int) -> tuple[int, int]:
+    """Return the size with the short side at ``short_side``, or smaller if the long side would exceed ``max_size``.
+
+    Both sides are rounded to at least one patch: an incomplete patch at the border would not be labelled. The aspect
+    ratio changes by less than half a patch.
+    """
+    scale = min(short_side / min(height, width), max_size / max(height, width))
+    most = max_size // patch_size
+    return (
+        max(1, min(most, round(height * scale / patch_size))) * patch_size,
+        max(1, min(most, round(width * scale / patch_size))) * patch_size,
+    )
+
+
+def resize_and_crop(image: Image.Image, side: int, resample: Image.Resampling, where: object) -> Image.Image:
+    """Return the square of ``compute_center_crop``.
+
+    Args:
+        image: photograph, or labels of mode "I".
+        side: of the result in pixels.
+        resample: bicubic for photographs, nearest for labels.
+        where: the file, for error messages.
+    Raises:
+        InputError: the resized image would have more than 2^28 pixels.
+    """
+    (height, width), (top, left) = compute_center_crop(image.height, image.width, side)
+    if height * width > _MAX_RESIZED_PIXELS:
+        got = f"{image.width}x{image.height} pixels, which the protocol center_crop resizes to {width}x{height}"
+        allowed = f"at most {_MAX_RESIZED_PIXELS:,} pixels after resizing"
+        raise InputError(where, got, "Use the protocol whole, or crop the image.", allowed=allowed)
+    return image.resize((width, height), resample).crop((left, top, left + side, top + side))

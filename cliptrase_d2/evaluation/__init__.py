@@ -1,1 +1,1 @@
-"""From label maps to numbers: confusion.py counts, metrics.py divides, evaluator.py and table.py report."""
+"""Evaluation: evaluate.py runs the loop, confusion.py counts pixels, metrics.py computes scores, report/ shows them."""

@@ -1,15 +1,41 @@
-"""Counts how often each class is taken for each."""
+"""Confusion matrix of a data set: the number of pixels of every pair of true and predicted class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cliptrase_d2.utils.errors import InputError
+
+
+@dataclass
+class Counts:
+    """Everything that a report is computed from. The counts of disjoint sets of images can be added.
+
+    Attributes:
+        confusion: [C,C] int64 pixels, rows truth, columns prediction.
+        images: number of predicted images.
+        without_valid_label: files without a scored pixel.
+        skipped: ``file`` and ``reason`` of each image that could not be read.
+    """
+
+    confusion: Tensor
+    images: int = 0
+    without_valid_label: list[str] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, num_classes: int) -> Counts:
+        """Return the counts of no image."""
+        return cls(torch.zeros(num_classes, num_classes, dtype=torch.int64))
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(ours + theirs for ours, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
 def confusion_matrix(
@@ -22,61 +48,62 @@ def confusion_matrix(
     """Count the pixels of every pair of true and predicted class.
 
     Args:
-        truth: [H,W] integers, 0..C-1 or the ignore label.
-        prediction: [H,W] integers, 0..C-1 wherever the truth is not ignored.
+        truth: [H,W] integers, 0 to C-1 or the ignore label.
+        prediction: [H,W] integers, 0 to C-1 wherever the truth is not ignored.
         num_classes: C.
-        ignore_label: true label of pixels that do not count.
-        where: file, for the message.
+        ignore_label: true label of pixels that are not scored.
+        where: file that an error names.
     Returns:
-        [C,C] int64 where the prediction is, rows truth, columns prediction.
+        [C,C] int64 on the device of the prediction; rows truth, columns prediction.
     Raises:
-        InputError: different sizes, or a label outside the classes.
+        InputError: the sizes differ, or a label is outside 0 to C-1.
     """
     prediction = torch.as_tensor(prediction).long()
     truth = torch.as_tensor(truth).to(prediction.device).long()
     if truth.shape != prediction.shape:
-        raise InputError(
-            where,
-            f"a prediction of {_size(prediction)} for labels of {_size(truth)}",
-            "Resize one.",
-            allowed="equal sizes",
-        )
-    counted = truth != ignore_label
-    for labels, what in ((truth, "label"), (prediction, "predicted class")):
-        outside = counted & ((labels < 0) | (labels >= num_classes))
+        got = f"a prediction of {_format_size(prediction)} for labels of {_format_size(truth)}"
+        raise InputError(where, got, "Resize one of them.")
+    scored = truth != ignore_label
+    for labels, kind in ((truth, "label"), (prediction, "predicted class")):
+        outside = scored & ((labels < 0) | (labels >= num_classes))
         if outside.any():
-            raise InputError(
-                where,
-                f"the {what} {int(labels[outside][0])}",
-                "Check that class list, label_map and vocabulary agree.",
-                allowed=f"0..{num_classes - 1} or the ignore label {ignore_label}",
-            )
-    pairs = torch.where(counted, truth * num_classes + prediction, num_classes**2)  # the last one is not counted
+            allowed = f"0 to {num_classes - 1}, or the ignore label {ignore_label}"
+            fix = "Check that the class list, label_map and vocabulary agree."
+            raise InputError(where, f"the {kind} {int(labels[outside][0])}", fix, allowed)
+    pairs = torch.where(scored, truth * num_classes + prediction, num_classes**2)  # the last bin is dropped
     counts = torch.bincount(pairs.flatten(), minlength=num_classes**2 + 1)
-    return counts[:-1].view(num_classes, num_classes)
+    return counts[:-1].view(num_classes, num_classes)  # [C,C]
 
 
-def confusion_of_images(
+def batch_confusion_matrix(
     truths: Sequence[Tensor],
     predictions: Sequence[Tensor],
     num_classes: int,
     ignore_label: int,
-    where: Sequence[object],
+    files: Sequence[object],
 ) -> Tensor:
-    """The sum of the matrices of images, one at least, of any sizes; ``where`` has the file of each.
+    """Return the sum of the confusion matrices of one or more images, whose sizes may differ.
 
-    They are counted in one go, and again one by one only where that does not work, to say with which it does not.
+    Args:
+        truths, predictions: [H,W] for each image.
+        num_classes, ignore_label: as in ``confusion_matrix``.
+        files: name of each image, for errors.
+    Returns:
+        [C,C] int64.
+    Raises:
+        InputError: as in ``confusion_matrix``.
     """
+    # One count of all pixels is faster. Only an error needs the images one by one, to name the file.
     if all(truth.shape == prediction.shape for truth, prediction in zip(truths, predictions, strict=True)):
-        truth, prediction = (torch.cat([labels.flatten() for labels in of]) for of in (truths, predictions))
+        truth, prediction = (torch.cat([labels.flatten() for labels in maps]) for maps in (truths, predictions))
         with suppress(InputError):
             return confusion_matrix(truth, prediction, num_classes, ignore_label)
-    each = [
+    matrices = [
         confusion_matrix(truth, prediction, num_classes, ignore_label, file)
-        for truth, prediction, file in zip(truths, predictions, where, strict=True)
+        for truth, prediction, file in zip(truths, predictions, files, strict=True)
     ]
-    return torch.stack(each).sum(0)
+    return torch.stack(matrices).sum(0)
 
 
-def _size(labels: Tensor) -> str:
+def _format_size(labels: Tensor) -> str:
     return "x".join(str(side) for side in reversed(labels.shape))

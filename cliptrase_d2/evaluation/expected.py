@@ -1,8 +1,7 @@
-"""Results that were written down before, and whether they came again (TEST.EXPECTED_RESULTS)."""
+"""Comparison of results with expected ones (TEST.EXPECTED_RESULTS)."""
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,22 +9,21 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from cliptrase_d2.evaluation.summary import Results, Run
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, suggest
 
 logger = logging.getLogger(__name__)
 _KEY = "TEST.EXPECTED_RESULTS"
-_FORM = "[task, metric, percent, tolerance], such as ['sem_seg', 'mIoU', 25.0, 0.5]"
 
 
 class Expectation(NamedTuple):
-    """One entry.
+    """One entry of TEST.EXPECTED_RESULTS.
 
     Attributes:
-        task: what the entry calls the evaluation.
+        task: name of the evaluation in the entry.
         run: the evaluation.
-        metric: its number.
-        percent: expected.
-        tolerance: largest difference, in percent points.
+        metric: name of the metric.
+        percent: expected value.
+        tolerance: largest allowed difference, in percent points.
     """
 
     task: str
@@ -35,83 +33,65 @@ class Expectation(NamedTuple):
     tolerance: float
 
 
-def task_names(runs: Iterable[Run]) -> dict[str, Run]:
-    """What the evaluations may be called: ``[<data set>/][<system>/]sem_seg``.
+def list_task_names(runs: Iterable[Run]) -> dict[str, Run]:
+    """Return every name of every evaluation: ``[<data set>/][<method>/]sem_seg``.
 
-    A part in brackets can be left out where all evaluations have it in common.
+    A part in brackets can be left out if all evaluations share it.
     """
     runs = list(runs)
     names: dict[str, Run] = {}
     for run in runs:
-        datasets, systems = [f"{run.dataset}/"], [f"{run.system}/" if run.system else ""]
+        datasets, methods = [f"{run.dataset}/"], [f"{run.method}/" if run.method else ""]
         datasets += [""] if len({other.dataset for other in runs}) == 1 else []
-        systems += [""] if len({other.system for other in runs}) == 1 else []
-        names |= {f"{dataset}{system}sem_seg": run for dataset in datasets for system in systems}
+        methods += [""] if len({other.method for other in runs}) == 1 else []
+        names |= {f"{dataset}{method}sem_seg": run for dataset in datasets for method in methods}
     return names
 
 
 def read_expectations(entries: Sequence[object], metrics: Mapping[Run, Sequence[str]]) -> list[Expectation]:
-    """Check the entries, which are Detectron2's: a list of ``[task, metric, percent, tolerance]``.
+    """Check the entries, which have Detectron2's form: ``[task, metric, percent, tolerance]``.
 
     Args:
-        entries: as written.
-        metrics: every evaluation with the names of its numbers.
+        entries: value of TEST.EXPECTED_RESULTS.
+        metrics: the names of the metrics of every evaluation.
     Raises:
-        InputError: an entry of another form, or one that names nothing that is evaluated.
+        InputError: an entry of another form, or with an unknown task or metric.
     """
-    names = task_names(metrics)
+    runs = list_task_names(metrics)
     expectations = []
     for entry in entries:
-        task, metric, percent, tolerance = _checked(entry)
-        if task not in names:
-            raise _nothing_of_that_name(f"the task {task!r}", task, list(names))
-        if metric not in metrics[names[task]]:
-            raise _nothing_of_that_name(f"the metric {metric!r}", metric, metrics[names[task]])
-        expectations.append(Expectation(task, names[task], metric, percent, tolerance))
+        match entry:
+            case [str(task), str(metric), int() | float() as percent, int() | float() as tolerance] if (
+                tolerance >= 0 and bool not in (type(percent), type(tolerance))
+            ):
+                _check_name("task", task, list(runs))
+                _check_name("metric", metric, metrics[runs[task]])
+                expectations.append(Expectation(task, runs[task], metric, percent, tolerance))
+            case _:
+                allowed = "[task, metric, percent, tolerance >= 0], such as ['sem_seg', 'mIoU', 25.0, 0.5]"
+                raise InputError(_KEY, f"the entry {entry!r}", "Write it in this form.", allowed)
     return expectations
 
 
 def verify(expectations: Sequence[Expectation], results: Results) -> list[Expectation]:
-    """Log whether all came as expected, with a table of those that did not, which are returned.
-
-    A number that is not there to score, NaN, never came as expected.
-    """
+    """Return the expectations that the results do not meet, and log a table of them. NaN never meets one."""
     failed = [one for one in expectations if not abs(results[one.run][one.metric] - one.percent) <= one.tolerance]
     if failed:
         rows = [
-            [one.task, one.metric, *map(_shown, (one.percent, one.tolerance, results[one.run][one.metric]))]
+            # Eight digits show a difference that is too small for the other tables.
+            [one.task, one.metric, *(f"{x:.8g}" for x in (one.percent, one.tolerance, results[one.run][one.metric]))]
             for one in failed
         ]
         headers = ["task", "metric", "expected", "tolerance", "got"]
         alignment = ("left", "left", "right", "right", "right")
-        table = tabulate(rows, headers=headers, disable_numparse=True, colalign=alignment)
+        table = tabulate(rows, headers, disable_numparse=True, colalign=alignment)
         logger.error("Not as expected, in percent:\n%s", table)
     elif expectations:
         logger.info("As expected: %d of %d results (%s).", len(expectations), len(expectations), _KEY)
     return failed
 
 
-def _checked(entry: object) -> tuple[str, str, float, float]:
-    if isinstance(entry, list | tuple) and len(entry) == 4:
-        task, metric, percent, tolerance = entry
-        if all(isinstance(name, str) for name in (task, metric)) and all(map(_is_number, (percent, tolerance))):
-            if tolerance >= 0:
-                return task, metric, percent, tolerance
-            raise InputError(_KEY, f"the tolerance {tolerance} in {entry!r}", "Correct it.", allowed="0 or more")
-    raise InputError(_KEY, f"the entry {entry!r}", "Write it in this form.", allowed=_FORM)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _nothing_of_that_name(got: str, name: str, known: Sequence[str]) -> InputError:
-    by_small_letters = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_small_letters, n=1)
-    fix = f"Did you mean {by_small_letters[close[0]]!r}?" if close else "Name one of these."
-    allowed = f"{', '.join(known)}; or {_KEY} [], which expects nothing"
-    return InputError(_KEY, f"{got}, which names nothing that is evaluated", fix, allowed=allowed)
-
-
-def _shown(value: float) -> str:
-    return f"{value:.8g}"  # enough digits to see a difference that is smaller than the tables'
+def _check_name(kind: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        fix = suggest(name, names, f"Name one of these, or set {_KEY} [].")
+        raise InputError(_KEY, f"the unknown {kind} {name!r}", fix, allowed=", ".join(names))

@@ -1,28 +1,30 @@
-"""The numbers of semantic segmentation, all from one confusion matrix."""
+"""Metrics of semantic segmentation, all computed from one confusion matrix, and their table for the log."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tabulate import tabulate
 from torch import Tensor
 
 HEADLINE = ("pAcc", "mAcc", "fwIoU", "mIoU")
 MEANS = (*HEADLINE, "mAcc_all_classes", "mIoU_all_classes")
 GROUP_METRICS = ("mIoU", "pAcc")
-PAPER_OFFSET = 0.01  # the published script adds it to its denominators, so that an absent class counts 0
+PAPER_OFFSET = 0.01  # the published script adds it to its denominators, so that an absent class scores 0
+_ROWS = 40  # classes in one column of the table, about a screen
 
 
 def segmentation_metrics(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracies and intersections over union, in percent; None where there is nothing to divide by.
+    """Return accuracies and intersections over union in percent; None where nothing was scored.
 
-    - ``pAcc``: correct pixels of all; ``fwIoU``: IoU weighted by the pixels of each class.
+    - ``pAcc``: correct pixels of all pixels; ``fwIoU``: IoU weighted by the pixels of each class.
     - ``mAcc``, ``mIoU``: means over the classes present in the truth (Detectron2's rule).
-    - ``mAcc_all_classes``: the published script's mAcc, over all C classes, an absent one counting 0.
-    - ``mIoU_all_classes``: mean over all C classes, an absent one counting 0.
-    - ``paper``: the four as the published script computes them, 0.01 in the denominators of accuracy and
-      IoU included; its mAcc is over all classes, its mIoU over those present.
-    - ``per_class``: name -> ``IoU``, ``accuracy`` and true ``pixels``; None for a class that is absent.
+    - ``mAcc_all_classes``: mAcc of the published script, over all C classes; an absent class scores 0.
+    - ``mIoU_all_classes``: mean over all C classes; an absent class scores 0.
+    - ``paper``: the four headline metrics by the formulas of the published script, which add 0.01 to the denominators
+      of accuracy and IoU; mAcc is over all classes, mIoU over those present.
+    - ``per_class``: name -> ``IoU``, ``accuracy`` (None for an absent class) and true ``pixels``.
 
     Args:
         confusion: [C,C] counts, rows truth, columns prediction.
@@ -37,10 +39,10 @@ def segmentation_metrics(confusion: Tensor, classes: Sequence[str]) -> dict[str,
     frequency = true / true.sum().clamp_min(1)  # [C]
     paper_accuracy = correct / (true + PAPER_OFFSET)
     paper_iou = correct / (union + PAPER_OFFSET)
-    seen = bool(present.any())
+    is_scored = bool(present.any())
 
     def percent(value: Tensor) -> float | None:
-        return 100 * float(value) if seen else None
+        return 100 * float(value) if is_scored else None
 
     pixel_accuracy = percent(correct.sum() / true.sum().clamp_min(1))
     all_classes_accuracy = percent(paper_accuracy.mean())
@@ -69,15 +71,15 @@ def segmentation_metrics(confusion: Tensor, classes: Sequence[str]) -> dict[str,
 
 
 def group_metric_names(groups: Iterable[str]) -> list[str]:
-    """What the numbers of ``group_metrics`` are called."""
-    return [f"{kind}-{name}" for name in groups for kind in GROUP_METRICS]
+    """Return the keys of ``group_metrics``."""
+    return [f"{metric}-{name}" for name in groups for metric in GROUP_METRICS]
 
 
 def group_metrics(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
-    """Two numbers for every group of classes, in percent; None where none of its classes occurs in the truth.
+    """Return two metrics of every group of classes in percent; None where the truth has none of its classes.
 
-    - ``mIoU-<group>``: mean IoU over the group's classes present in the truth; a pixel of any other class that is
-      taken for one of them counts against it.
+    - ``mIoU-<group>``: mean IoU over the group's classes present in the truth. A pixel of another class that is
+      predicted as one of them lowers it.
     - ``pAcc-<group>``: correct pixels of all true pixels of the group.
 
     Args:
@@ -86,10 +88,39 @@ def group_metrics(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dic
     """
     counts = confusion.double()
     correct, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)  # [C] each
-    iou = correct / (true + predicted - correct)  # [C], NaN where a class is in neither
-    numbers: list[float | None] = []
+    iou = correct / (true + predicted - correct)  # [C], NaN for a class in neither
+    values: list[float | None] = []
     for indices in groups.values():
         present = [index for index in indices if true[index]]
-        numbers.append(100 * float(iou[present].mean()) if present else None)
-        numbers.append(100 * float(correct[present].sum() / true[present].sum()) if present else None)
-    return dict(zip(group_metric_names(groups), numbers, strict=True))
+        values.append(100 * float(iou[present].mean()) if present else None)
+        values.append(100 * float(correct[present].sum() / true[present].sum()) if present else None)
+    return dict(zip(group_metric_names(groups), values, strict=True))
+
+
+def format_table(metrics: Mapping[str, Any]) -> str:
+    """Format the result of ``segmentation_metrics``: our means, the paper's, and a row for every class.
+
+    A dash means that nothing was scored.
+    """
+    paper = metrics["paper"]
+    means = [
+        ["", *MEANS],
+        ["this evaluation", *(_percent(metrics[name]) for name in MEANS)],
+        ["paper's formulas", *(_percent(paper[name]) if name in paper else "" for name in MEANS)],
+    ]
+    # Without disable_numparse, tabulate would reformat the numbers, and classes with names such as "1e5".
+    summary = tabulate(means, headers="firstrow", disable_numparse=True, stralign="right")
+    rows = [
+        [name, _percent(values["IoU"]), _percent(values["accuracy"]), values["pixels"]]
+        for name, values in metrics["per_class"].items()
+    ]
+    columns = min(3, -(-len(rows) // _ROWS))
+    height = -(-len(rows) // columns)
+    lines = [[cell for row in rows[line::height] for cell in row] for line in range(height)]
+    headers = ["class", "IoU", "accuracy", "pixels"] * columns
+    alignment = ("left", "right", "right", "right") * columns
+    return f"{summary}\n\n{tabulate(lines, headers, disable_numparse=True, colalign=alignment)}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

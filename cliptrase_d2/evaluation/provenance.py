@@ -1,4 +1,4 @@
-"""What a number came from: the configuration in one word, and the versions of what computed it."""
+"""Provenance of a result: hashes of its configuration and data, and the versions of the software."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from importlib.metadata import version
 
 from cliptrase_d2 import __version__
 from cliptrase_d2.d2 import CfgNode, describe
-from cliptrase_d2.data.register import dataset_groups, dataset_labels
+from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels
 
 _PACKAGES = ("torch", "open_clip_torch", "hdbscan", "numpy")
 
 
-def config_hash(cfg: CfgNode) -> str:
-    """Twelve hexadecimal digits that change with any key that can change a number.
+def result_hashes(cfg: CfgNode, dataset_name: str) -> dict[str, str]:
+    """Return ``config_hash`` and ``data_hash``; results with equal hashes are interchangeable."""
+    return {"config_hash": config_hash(cfg), "data_hash": data_hash(dataset_name)}
 
-    Not with the output folder, the expected results, the reading processes or the size of a batch: an evaluation that
-    ran out of memory goes on with fewer of them.
+
+def config_hash(cfg: CfgNode) -> str:
+    """Return twelve hexadecimal digits that change with every key that can change a result.
+
+    They do not depend on the output folder, the expected results, the number of workers or the batch size, so an
+    evaluation that ran out of memory can resume with smaller batches.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -28,13 +33,13 @@ def config_hash(cfg: CfgNode) -> str:
     return digest(cfg.dump())
 
 
-def data_hash(name: str) -> str:
-    """Twelve hexadecimal digits that change with the classes of a data set, their groups and what its labels mean."""
-    return digest(repr((dataset_labels(name), dataset_groups(name))))
+def data_hash(dataset_name: str) -> str:
+    """Return twelve hexadecimal digits that change with the classes, their groups and the label rule of a data set."""
+    return digest(repr((get_dataset_labels(dataset_name), get_dataset_groups(dataset_name))))
 
 
 def versions() -> dict[str, str]:
-    """Version of Python and of every package that takes part in a number."""
+    """Return the version of Python and of every package that affects a result."""
     return {
         "python": platform.python_version(),
         "cliptrase_d2": __version__,
@@ -44,5 +49,5 @@ def versions() -> dict[str, str]:
 
 
 def digest(text: str) -> str:
-    """Twelve hexadecimal digits that stand for a text."""
+    """Return the first twelve hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

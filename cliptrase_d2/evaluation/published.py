@@ -1,4 +1,4 @@
-"""What the paper reports on its nine benchmarks, at 224 and at 336 pixels (supplement, Tables 3 and 4; 1: ablation)."""
+"""Numbers that the paper reports on its nine benchmarks (supplement: Tables 3 and 4 at 224 and 336 pixels, Table 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AblationRow(NamedTuple):
     """A row of Table 1.
 
     Attributes:
-        title: as the paper prints it.
+        title: as printed in the paper.
         mean_iou: benchmark -> mIoU in percent.
     """
 
@@ -23,46 +23,50 @@ class AblationRow(NamedTuple):
 
 
 def published_numbers(benchmark: str, protocol: str, short_side: int) -> dict[str, dict[str, float]]:
-    """The paper's row of a benchmark.
+    """Return the paper's numbers for a benchmark; ours by the same formulas are under ``paper`` in metrics.json.
 
     Args:
-        benchmark: ``Benchmark.published``; "" for none of the paper's.
-        protocol: of the evaluation; the paper has numbers for ``PUBLISHED_PROTOCOL`` alone.
+        benchmark: key of a benchmark.
+        protocol: of the evaluation; the paper has numbers for ``PUBLISHED_PROTOCOL`` only.
         short_side: of the centre crops, in pixels.
     Returns:
-        System, "clip", "sclip" or "cliptrase" -> the paper's column -> percent; empty where the paper has no numbers.
-        Ours by the same rules stand under ``paper`` in metrics.json.
+        Method ("clip", "sclip" or "cliptrase") -> metric -> percent; empty if the paper has no numbers.
     """
     if protocol != PUBLISHED_PROTOCOL:
         return {}
-    tables = _tables()
+    tables = _read_tables()
     row = tables["short_side"].get(str(short_side), {}).get(benchmark, {})
-    return {system: dict(zip(tables["metrics"], numbers, strict=True)) for system, numbers in row.items()}
+    return {method: dict(zip(tables["metrics"], numbers, strict=True)) for method, numbers in row.items()}
+
+
+def published_benchmarks() -> list[str]:
+    """Return the keys of the benchmarks that have published numbers."""
+    return list(_read_tables()["short_side"]["224"])
 
 
 def published_source() -> str:
-    """Where the numbers stand, and what they were measured with."""
-    return _tables()["source"]
+    """Return the source of ``published_numbers`` and the model that they were measured with."""
+    return _read_tables()["source"]
 
 
 def published_ablation() -> dict[str, AblationRow]:
-    """Table 1: name of the system that is a row -> the row, in the paper's order.
+    """Return Table 1: name of a method -> its row, in the paper's order.
 
-    Which system each row is follows from its text and its numbers; the paper does not say whether the first row, 67.77
-    on VOC20 where Table 3 has 41.88 for CLIP, has clusters.
+    The method of each row is inferred from its text and numbers. The paper does not say whether the first row, 67.77 on
+    VOC20 where Table 3 has 41.88 for CLIP, uses clusters.
     """
-    table = _tables()["ablation"]
+    table = _read_tables()["ablation"]
     return {
-        system: AblationRow(title, dict(zip(table["benchmarks"], numbers, strict=True)))
-        for system, (title, *numbers) in table["rows"].items()
+        method: AblationRow(title, dict(zip(table["benchmarks"], numbers, strict=True)))
+        for method, (title, *numbers) in table["rows"].items()
     }
 
 
 def ablation_source() -> str:
-    """Where the numbers of ``published_ablation`` stand."""
-    return _tables()["ablation"]["source"]
+    """Return the source of ``published_ablation``."""
+    return _read_tables()["ablation"]["source"]
 
 
 @cache
-def _tables() -> dict[str, Any]:
+def _read_tables() -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))

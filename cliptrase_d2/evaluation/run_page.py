@@ -1,65 +1,59 @@
-"""Tells the page of a run what the configuration says."""
+"""Write the report page of a run from its configuration and results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.evaluation.evaluator import results_folder
-from cliptrase_d2.evaluation.report.evaluations import Source
-from cliptrase_d2.evaluation.report.page import RunFacts, write_page
-from cliptrase_d2.evaluation.runs import SYSTEMS
+from cliptrase_d2.evaluation.report.evaluations import EvaluationSource
+from cliptrase_d2.evaluation.report.page import write_page
 from cliptrase_d2.evaluation.summary import Run
-
-_OWN_NAME = "this configuration"  # of a system that is none of SYSTEMS
+from cliptrase_d2.methods.catalog import METHODS
 
 
 def write_run_page(cfg: CfgNode, runs: Mapping[Run, CfgNode]) -> Path:
-    """Write OUTPUT_DIR/report.html, from what the evaluations of a run have left on the disk.
+    """Write OUTPUT_DIR/report.html from the result files of a run.
 
     Args:
         cfg: of the run.
-        runs: its evaluations, finished, each with its configuration.
+        runs: its finished evaluations, each with its configuration.
     Returns:
         The file.
     Raises:
-        InputError: an evaluation left a broken file.
+        InputError: a result file is broken.
     """
     path = Path(cfg.OUTPUT_DIR) / "report.html"
     random_weights = not cfg.MODEL.CLIP.PRETRAINED
+    sources = [_make_source(run, changed) for run, changed in runs.items()]
     facts = {
         "Model": cfg.MODEL.CLIP.NAME,
         "Weights": f"random, seed {cfg.MODEL.CLIP.SEED}" if random_weights else cfg.MODEL.CLIP.PRETRAINED,
-        "Protocol": f"{cfg.TEST.PROTOCOL}, short side {cfg.INPUT.MIN_SIZE_TEST or 'as it is'}",
+        "Protocol": f"{cfg.TEST.PROTOCOL}, short side {cfg.INPUT.MIN_SIZE_TEST or 'unchanged'}",
         "Precision": cfg.MODEL.CLIP.PRECISION,
         "Device": cfg.MODEL.DEVICE,
-        "Systems": ", ".join(_unique(_source(run, changed).system for run, changed in runs.items())),
+        "Methods": ", ".join(dict.fromkeys(source.method for source in sources)),
     }
-    sources = [_source(run, changed) for run, changed in runs.items()]
-    write_page(path, sources, RunFacts(cfg.dump(), random_weights, facts))
+    write_page(path, sources, cfg.dump(), facts, random_weights)
     return path
 
 
-def _source(run: Run, cfg: CfgNode) -> Source:
+def _make_source(run: Run, cfg: CfgNode) -> EvaluationSource:
     folder = results_folder(cfg.OUTPUT_DIR, run.dataset)
-    method = cfg.MODEL.CLIPTRASE
-    settings = f"attention {method.ATTENTION}, clustering {method.CLUSTERING}"
-    name = run.system or _system_of(method)
+    keys = cfg.MODEL.CLIPTRASE
+    settings = f"method {keys.METHOD}, clustering {keys.CLUSTERING}"
+    name = run.method or _find_method(keys)
     if not name:
-        return Source(folder, _OWN_NAME, settings)
-    system = SYSTEMS[name]
-    return Source(folder, name, f"{system.title}; {settings}", system.source, name)
+        return EvaluationSource(folder, "this configuration", settings)
+    method = METHODS[name]
+    return EvaluationSource(folder, name, f"{method.title}; {settings}", method.source)
 
 
-def _system_of(method: CfgNode) -> str:
-    """The system that MODEL.CLIPTRASE is, "" if it is none of them; the first in the table that it fits."""
-    for name, system in SYSTEMS.items():
-        has_what_it_needs = method.CLUSTERING != "none" or not system.needs_clusters
-        if has_what_it_needs and all(method[key] == value for key, value in system.keys.items()):
+def _find_method(keys: CfgNode) -> str:
+    """Return the first method of the catalog that MODEL.CLIPTRASE matches, "" if there is none."""
+    for name, method in METHODS.items():
+        has_clusters = keys.CLUSTERING != "none" or not method.needs_clusters
+        if has_clusters and all(keys[key.upper()] == value for key, value in method.settings.items()):
             return name
     return ""
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""What several evaluations found, in one table."""
+"""Summary tables of several evaluations."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ class Run(NamedTuple):
     """One evaluation.
 
     Attributes:
-        system: name of the system, "" for the configuration as it stands.
+        method: name of the method; "" for the configuration itself.
         dataset: as registered.
     """
 
-    system: str
+    method: str
     dataset: str
 
     def __str__(self) -> str:
-        return f"{self.system} on {self.dataset}" if self.system else self.dataset
+        return f"{self.method} on {self.dataset}" if self.method else self.dataset
 
 
 def headline_table(results: Results) -> str:
-    """Four numbers of every evaluation: data set after data set, the systems below each other."""
-    return _table(results, HEADLINE)
+    """Format the four headline metrics of every evaluation, grouped by data set."""
+    return _format_table(results, HEADLINE)
 
 
 def group_table(results: Results) -> str | None:
-    """The numbers of the groups of classes, for the data sets that have any; None if none has."""
-    grouped = {run: numbers for run, numbers in results.items() if set(numbers) - set(MEANS)}
-    columns = dict.fromkeys(name for numbers in grouped.values() for name in numbers if name not in MEANS)
-    return _table(grouped, list(columns)) if grouped else None
+    """Format the metrics of the groups of classes; None if no data set has groups."""
+    grouped = {run: metrics for run, metrics in results.items() if set(metrics) - set(MEANS)}
+    columns = dict.fromkeys(name for metrics in grouped.values() for name in metrics if name not in MEANS)
+    return _format_table(grouped, list(columns)) if grouped else None
 
 
 def place_of_results(output_dir: str | Path, runs: Iterable[Run]) -> Path:
-    """The folder of all evaluations: what differs between them stands in angle brackets."""
-    systems, datasets = (set(names) for names in zip(*runs, strict=True))
-    system = systems.pop() if len(systems) == 1 else "<system>"
-    return results_folder(Path(output_dir) / system, datasets.pop() if len(datasets) == 1 else "<data set>")
+    """Return the folder of all evaluations, with a placeholder for the method or data set if there are several."""
+    methods, datasets = (set(names) for names in zip(*runs, strict=True))
+    method = methods.pop() if len(methods) == 1 else "<method>"
+    return results_folder(Path(output_dir) / method, datasets.pop() if len(datasets) == 1 else "<data set>")
 
 
-def _table(results: Results, columns: Sequence[str]) -> str:
+def _format_table(results: Results, columns: Sequence[str]) -> str:
     datasets = list(dict.fromkeys(run.dataset for run in results))
     runs = sorted(results, key=lambda run: datasets.index(run.dataset))
     rows = [[*run, *(_percent(results[run].get(name)) for name in columns)] for run in runs]
-    headers = ["system", "data set", *(name.replace("-", "\n", 1) for name in columns)]  # narrow, for a terminal
+    headers = ["method", "data set", *(name.replace("-", "\n", 1) for name in columns)]  # narrow, for a terminal
     alignment = ["left", "left", *["right"] * len(columns)]
-    if not any(run.system for run in runs):
+    if not any(run.method for run in runs):
         headers, alignment, rows = headers[1:], alignment[1:], [row[1:] for row in rows]
-    # Numbers come formatted, and a data set may be named "1e5": tabulate is to change neither.
-    return tabulate(rows, headers=headers, disable_numparse=True, colalign=alignment)
+    # Without disable_numparse, tabulate would reformat the numbers, and data sets with names such as "1e5".
+    return tabulate(rows, headers, disable_numparse=True, colalign=alignment)
 
 
 def _percent(value: float | None) -> str:
-    """A dash where there was nothing to score, nothing where there is no such group."""
+    """Format a value: a dash if nothing was scored, "" if the data set has no such group."""
     return "" if value is None else "-" if math.isnan(value) else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""The formats of files: how a traced tower is written, and how the file is run again."""
+"""File formats of exported towers: ONNX and PyTorch's exported programs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch.export import ExportedProgram
 from cliptrase_d2.export.tower import INPUTS, TowerOutput
 from cliptrase_d2.utils.errors import InputError
 
-METADATA = "metadata.json"  # in a .pt2; an ONNX file has a place of its own
+METADATA = "metadata.json"  # in a .pt2; ONNX has fields of its own
 Runner = Callable[[Tensor, Tensor], TowerOutput]
 
 
 class Format(NamedTuple):
-    """A kind of file.
+    """A file format.
 
     Attributes:
-        title: what it is called.
-        packages: that it needs beside PyTorch.
-        write: a traced tower and its metadata to a path.
-        load: a path to what runs it.
+        title: its usual name.
+        packages: required packages besides PyTorch.
+        write: writes a traced tower and its metadata to a path.
+        load: returns a function that runs the file.
     """
 
     title: str
@@ -36,29 +36,27 @@ class Format(NamedTuple):
 
 
 def get_format(path: Path) -> Format:
-    """The format that a suffix names.
+    """Return the format of a file name's suffix.
 
     Raises:
-        InputError: another suffix, or a package that the format needs is not installed.
+        InputError: unknown suffix, or a required package is missing.
     """
     if path.suffix not in FORMATS:
         allowed = " or ".join(f"{suffix} ({kind.title})" for suffix, kind in FORMATS.items())
-        raise InputError(
-            "--output", f"the file {path.name!r}", "Rename it.", allowed=f"a file that ends with {allowed}"
-        )
+        raise InputError(path, f"unknown suffix {path.suffix!r}", "Rename the file.", allowed)
     missing = [package for package in FORMATS[path.suffix].packages if find_spec(package) is None]
     if missing:
         fix = "Install them: pip install 'cliptrase_d2[export]'."
-        raise InputError("--output", f"{path.suffix} without the packages {', '.join(missing)}", fix, allowed="both")
+        raise InputError(path, f"{path.suffix} requires the packages {', '.join(missing)}", fix)
     return FORMATS[path.suffix]
 
 
 def _write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
-    names = list(INPUTS), list(TowerOutput._fields)
-    onnx = torch.onnx.export(program, input_names=names[0], output_names=names[1], dynamo=True, verbose=False)
-    assert onnx is not None  # which it is only where no exported program goes in
+    inputs, outputs = list(INPUTS), list(TowerOutput._fields)
+    onnx = torch.onnx.export(program, input_names=inputs, output_names=outputs, dynamo=True, verbose=False)
+    assert onnx is not None  # as for every exported program
     onnx.model.metadata_props.update(metadata)
-    onnx.save(path)  # weights above 1.5 GB go to a second file beside it
+    onnx.save(path)  # stores weights above 1.5 GB in a second file
 
 
 def _load_onnx(path: Path) -> Runner:
@@ -78,7 +76,7 @@ def _write_pt2(program: ExportedProgram, path: Path, metadata: Mapping[str, str]
 
 
 def _load_pt2(path: Path) -> Runner:
-    # It may read pickles: fine for a file that was written a moment ago, not for one from anywhere.
+    # It may unpickle data: safe for the file that was just written, unsafe for any other.
     module: Any = torch.export.load(path).module()
     return lambda images, words: TowerOutput(**module(images, words))
 

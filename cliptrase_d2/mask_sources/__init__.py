@@ -1,25 +1,28 @@
-"""Where masks come from: CLIP's own correlation, another backbone's, SAM, or a class of the user's."""
+"""Sources of masks: CLIP's own correlation, another backbone, SAM, or a class of the user's."""
 
-from cliptrase_d2.mask_sources.backbone import BackboneSource
+from cliptrase_d2.mask_sources.backbone import BackboneSource, VitBackbone
 from cliptrase_d2.mask_sources.base import (
     MASK_SOURCES,
+    MaskInputs,
     MaskSettings,
     MaskSource,
     build_mask_source,
     no_masks,
     register_mask_source,
 )
-from cliptrase_d2.mask_sources.clusters import CorrelationSource
+from cliptrase_d2.mask_sources.clusters import CorrelationClusters
 from cliptrase_d2.mask_sources.sam import SamAutomaticSource, SamSource
 
 __all__ = [
     "MASK_SOURCES",
     "BackboneSource",
-    "CorrelationSource",
+    "CorrelationClusters",
+    "MaskInputs",
     "MaskSettings",
     "MaskSource",
     "SamAutomaticSource",
     "SamSource",
+    "VitBackbone",
     "build_mask_source",
     "no_masks",
     "register_mask_source",

@@ -1,32 +1,34 @@
-"""What every source of masks is, and all of them by name.
+"""The contract of a mask source, and the registry of all sources.
 
-A further source is a class of a few lines; the model finds it by the name it is registered under::
+A source is a small class. The model finds it by the name that it is registered under::
 
     @register_mask_source("stripes")
     class Stripes(MaskSource):
-        def propose(self, images, scene, sizes):
-            return [MaskProposals(...) for size in sizes]
+        needs_correlation = False
+
+        def propose(self, inputs):
+            return [MaskProposals(...) for size in inputs.sizes]
 """
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.pipeline.proposals import MaskProposals
-from cliptrase_d2.pipeline.settings import Method, PatchScene
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
+from cliptrase_d2.utils.errors import InputError, suggest
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSettings:
-    """What sources of this package can be told; `config.py` says what each of them means."""
+    """Settings of this package's sources. `config.py` explains each of them under MODEL.MASKS."""
 
     backbone: str = "vit_base_patch14_dinov2.lvd142m"
     backbone_weights: str = "pretrained"
@@ -36,83 +38,95 @@ class MaskSettings:
     sam_min_iou: float = 0.88
     sam_min_stability: float = 0.95
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> MaskSettings:
+        """Read the settings from MODEL.MASKS, whose keys are their names in capitals."""
+        return cls(**{field.name: cfg.MODEL.MASKS[field.name.upper()] for field in fields(cls)})
 
-class MaskSource(nn.Module, ABC):
-    """Proposes the masks of images; who names them does not care where they come from.
 
-    It is a module, so that the weights it may have move with the model.
+@dataclass(frozen=True)
+class MaskInputs:
+    """Inputs of a mask source, for a batch of images of one size.
 
-    Args:
-        method: settings of the method. Another one may be put in its place at any time.
+    Attributes:
+        grid: (h, w) of CLIP's patches, h·w = N.
+        sizes: (H, W) of the assignment of each image.
+        settings: of the method.
+        device: of the result.
+        correlation: [B,N,N], one row per patch, of whole images or stitched from windows; None if not needed.
+        pixels: [B,3,H',W'] RGB in 0 to 255, the whole images in the size that CLIP sees; None if not needed.
     """
 
-    def __init__(self, method: Method):
-        super().__init__()
-        self.method = method
+    grid: tuple[int, int]
+    sizes: Sequence[tuple[int, int]]
+    settings: CLIPtraseSettings
+    device: torch.device
+    correlation: Tensor | None = None
+    pixels: Tensor | None = None
+
+
+class MaskSource(nn.Module, ABC):
+    """Proposes masks. It is a module, so its weights move with the model.
+
+    Attributes:
+        needs_correlation: whether it reads the correlation, which is computed only then.
+        needs_pixels: whether it reads the images.
+    """
+
+    needs_correlation: ClassVar[bool] = True
+    needs_pixels: ClassVar[bool] = True
 
     @classmethod
-    def from_settings(cls, method: Method, settings: MaskSettings) -> MaskSource:
-        """Built from what the configuration says; a source with arguments of its own picks them here."""
-        return cls(method)
+    def from_settings(cls, settings: MaskSettings) -> MaskSource:
+        """Build the source. A source with arguments of its own takes them from the settings."""
+        return cls()
 
     @abstractmethod
-    def propose(self, images: Tensor, scene: PatchScene, sizes: Sequence[tuple[int, int]]) -> list[MaskProposals]:
-        """Masks of a batch of images, those of each as if it were alone.
+    def propose(self, inputs: MaskInputs) -> list[MaskProposals]:
+        """Propose the masks of each image, independently of the other images."""
 
-        Args:
-            images: [B,3,H,W] RGB in 0 to 255, the whole images, in the size that CLIP sees.
-            scene: what CLIP saw in them, in windows or as a whole.
-            sizes: for every image the (H, W) of its assignment.
-        """
-
-    def forward(self, images: Tensor, scene: PatchScene, sizes: Sequence[tuple[int, int]]) -> list[MaskProposals]:
-        """Like `propose`; but no masks at all where the method shall have no clusters, so that its pixels stand.
+    def forward(self, inputs: MaskInputs) -> list[MaskProposals]:
+        """Propose masks, or none where the setting `clustering` is "none".
 
         Raises:
-            InputError: the source proposes for another number of images, or an assignment of another size.
+            InputError: the source proposed for another number of images, or an assignment of another size.
         """
-        if self.method.clustering == "none":
-            return [no_masks(scene, size) for size in sizes]
-        proposals = self.propose(images, scene, sizes)
-        found = [tuple(masks.assignment.shape) for masks in proposals]
-        if found != [tuple(size) for size in sizes]:
-            raise InputError(
-                f"mask source {type(self).__name__}",
-                f"assignments of the sizes {found}",
-                "Make its propose() return this.",
-                allowed=f"one per image, of {list(sizes)}",
-            )
+        if inputs.settings.clustering == "none":
+            return [no_masks(inputs.grid, size, inputs.device) for size in inputs.sizes]
+        proposals = self.propose(inputs)
+        shapes = [tuple(masks.assignment.shape) for masks in proposals]
+        if shapes != [tuple(size) for size in inputs.sizes]:
+            got = f"assignments of sizes {shapes} for images of sizes {list(inputs.sizes)}"
+            raise InputError(f"mask source {type(self).__name__}", got, "Return one of its size for every image.")
         return proposals
 
 
-_Source = TypeVar("_Source", bound=MaskSource)
+_Source = TypeVar("_Source", bound=type[MaskSource])
 MASK_SOURCES: dict[str, type[MaskSource]] = {}
 
 
-def register_mask_source(name: str) -> Callable[[type[_Source]], type[_Source]]:
-    """Decorator of a class: MODEL.MASKS.SOURCE can name it from now on. A name given twice means the later class."""
+def register_mask_source(name: str) -> Callable[[_Source], _Source]:
+    """Return a decorator that makes a class known to MODEL.MASKS.SOURCE. A later class replaces an earlier one."""
 
-    def register(source: type[_Source]) -> type[_Source]:
+    def register(source: _Source) -> _Source:
         MASK_SOURCES[name] = source
         return source
 
     return register
 
 
-def build_mask_source(name: str, method: Method, settings: MaskSettings | None = None) -> MaskSource:
-    """A source by its name, in evaluation mode, on the CPU.
+def build_mask_source(name: str, settings: MaskSettings | None = None) -> MaskSource:
+    """Build a source by its name, in evaluation mode, on the CPU.
 
     Raises:
-        InputError: there is none of this name, or its weights or settings cannot be used.
+        InputError: the name is unknown, or its weights or settings cannot be used.
     """
     if name not in MASK_SOURCES:
-        close = difflib.get_close_matches(name, MASK_SOURCES, n=1)
-        fix = f"Did you mean {close[0]!r}?" if close else "Name one of these, or import the module that registers it."
-        raise InputError("MODEL.MASKS.SOURCE", f"the name {name!r}", fix, allowed=f"one of {', '.join(MASK_SOURCES)}")
-    return MASK_SOURCES[name].from_settings(method, settings or MaskSettings()).eval()
+        fix = suggest(name, MASK_SOURCES, "Use one of these, or import the module that registers it.")
+        raise InputError("mask_source", f"unknown source {name!r}", fix, allowed=", ".join(MASK_SOURCES))
+    return MASK_SOURCES[name].from_settings(settings or MaskSettings()).eval()
 
 
-def no_masks(scene: PatchScene, size: tuple[int, int]) -> MaskProposals:
-    """Nothing proposed, at `size` (H, W)."""
-    nowhere = torch.zeros(size, dtype=torch.int64, device=scene.correlation.device)
-    return MaskProposals(scene.correlation.new_zeros((0, *scene.grid)), nowhere)
+def no_masks(grid: tuple[int, int], size: tuple[int, int], device: torch.device) -> MaskProposals:
+    """Return proposals without a mask, for an image of `size` (H, W)."""
+    return MaskProposals(torch.zeros(0, *grid, device=device), torch.zeros(size, dtype=torch.int64, device=device))

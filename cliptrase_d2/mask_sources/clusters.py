@@ -1,28 +1,25 @@
-"""Masks of CLIP's own correlation, as CLIPtrase has them (supplement, A.2)."""
+"""Clusters of CLIP's own correlation, as CLIPtrase has them (supplement, A.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
-from cliptrase_d2.mask_sources.base import MaskSource, register_mask_source
+from cliptrase_d2.mask_sources.base import MaskInputs, MaskSource, register_mask_source
 from cliptrase_d2.pipeline.proposals import MaskProposals
-from cliptrase_d2.pipeline.settings import Method, PatchScene
+from cliptrase_d2.pipeline.stages import cluster, propose
 
 
 @register_mask_source("scr")
-class CorrelationSource(MaskSource):
-    """Clusters of the correlation that the scene already has; needs neither pixels nor further weights."""
+class CorrelationClusters(MaskSource):
+    """Clusters of the correlation that the model computed. The source has no weights and reads no pixels."""
 
-    def propose(self, images: Tensor, scene: PatchScene, sizes: Sequence[tuple[int, int]]) -> list[MaskProposals]:
-        """See the base class."""
-        return clustered_masks(self.method, scene, sizes)
+    needs_pixels = False
+
+    def propose(self, inputs: MaskInputs) -> list[MaskProposals]:
+        """Cluster the correlation rows of each image."""
+        return propose_clusters(inputs)
 
 
-def clustered_masks(method: Method, scene: PatchScene, sizes: Sequence[tuple[int, int]]) -> list[MaskProposals]:
-    """The clusters of the scene's correlation as masks, at the (H, W) of every image; those of one size together."""
-    clusters = method.cluster(scene.correlation)  # [B,N]
-    if len(set(sizes)) == 1:
-        return method.propose(scene, clusters, sizes[0])
-    return [method.propose(scene.of([index]), clusters[[index]], size)[0] for index, size in enumerate(sizes)]
+def propose_clusters(inputs: MaskInputs) -> list[MaskProposals]:
+    """Return the clusters of the correlation as masks, which may be empty where all patches are noise."""
+    assert inputs.correlation is not None, "the source declares needs_correlation"
+    clusters = cluster(inputs.correlation, inputs.settings)  # [B,N]
+    return propose(inputs.correlation, clusters, inputs.grid, inputs.sizes, inputs.settings)

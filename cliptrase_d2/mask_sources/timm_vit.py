@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import timm
 import torch
@@ -14,101 +13,84 @@ from timm.layers import PatchEmbed
 from timm.models import eva, vision_transformer
 from torch import nn
 
-from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.weights_files import check_zip, fault_in
+from cliptrase_d2.utils.errors import InputError, first_line, suggest
+from cliptrase_d2.utils.weights_files import check_weights, check_zip
 
 logger = logging.getLogger(__name__)
-_KEY, _WEIGHTS_KEY = "MODEL.MASKS.BACKBONE", "MODEL.MASKS.BACKBONE_WEIGHTS"
 _SEED = 0
-_SHOWN = 5  # names in a message
-# The families that take images of any size, each with what brings files of other projects to timm's names.
+_MAX_NAMES = 5  # in a message
+# Families that take images of any size, with the functions that convert files of other projects to timm's names.
 _FAMILIES: dict[Any, Callable[..., dict[str, Any]]] = {
     vision_transformer.VisionTransformer: vision_transformer.checkpoint_filter_fn,
     eva.Eva: eva.checkpoint_filter_fn,
 }
-_NOT_TOKENS = ("head", "fc_norm", "attn_pool", "mask_token")  # of a classifier or of training: tokens need none of it
+_UNUSED = ("head", "fc_norm", "attn_pool", "mask_token")  # weights for classification or training only
 
 
 def load_vit(name: str, weights: str) -> Any:
-    """Build a frozen ViT, on the CPU, in evaluation mode.
+    """Load a frozen ViT, on the CPU, in evaluation mode.
 
     Args:
-        name: of a model in timm, with or without the tag of its weights.
+        name: a model of timm, with or without the tag of its weights.
         weights: "pretrained" for those of the tag, a file (.safetensors or a state dict), or "" for random ones.
     Raises:
-        InputError: timm does not know the model, it has no class token or is no plain ViT, or the weights cannot
-            be had, read or used.
+        InputError: the model is unknown to timm, has no class token or is not a plain ViT, or its weights cannot be
+            downloaded or loaded.
     """
     _check_name(name)
-    with torch.device("meta"):  # costs nothing, so an unfit model is refused before anything is downloaded
+    with torch.device("meta"):  # refuse an unfit model before anything is downloaded
         _check_supported(timm.create_model(_architecture(name), num_classes=0), name)
     path = Path(weights).expanduser()
     if weights == "pretrained":
-        model = _pretrained(name)
+        model = _download(name)
     elif not weights:
-        model = _seeded(name)
-        logger.warning("%s\nRANDOM WEIGHTS, seed %d: the masks of this model mean nothing.", name, _SEED)
+        model = _build_random(name)
+        logger.warning("%s: RANDOM WEIGHTS (seed %d). The masks of this model are meaningless.", name, _SEED)
     elif path.is_file():
-        model = _fill(_seeded(name), path)
+        model = _fill(_build_random(name), path)
     else:
-        raise InputError(
-            _WEIGHTS_KEY,
-            f"{weights!r}, which is no file here",
-            "Check the path.",
-            allowed="'pretrained', a file, or '' for random weights",
-        )
+        fix = "Give an existing file, 'pretrained', or '' for random weights."
+        raise InputError("backbone_weights", f"{weights!r}, no such file", fix)
     return model.eval().requires_grad_(False)
 
 
 def _architecture(name: str) -> str:
-    return name.partition(".")[0]  # what follows is the tag of weights
+    return name.partition(".")[0]  # the rest is the tag of the weights
 
 
 def _check_name(name: str) -> None:
     if not timm.is_model(name):
-        _refuse_name(f"the unknown model {name!r}", _architecture(name), timm.list_models(), "timm.list_models()")
+        raise InputError("backbone", f"unknown model {name!r}", suggest(_architecture(name), timm.list_models()))
     if name != _architecture(name) and not timm.models.is_model_pretrained(name):
         tags = timm.list_pretrained(f"{_architecture(name)}.*")
-        _refuse_name(f"the unknown tag of {name!r}", name, tags, ", ".join(tags) or "a name without a tag")
-
-
-def _refuse_name(got: str, name: str, known: list[str], allowed: str) -> NoReturn:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    raise InputError(
-        _KEY, got, f"Did you mean {' or '.join(close)}?" if close else "Check the spelling.", allowed=allowed
-    )
+        allowed = ", ".join(tags) or "a name without a tag"
+        raise InputError("backbone", f"unknown tag in {name!r}", suggest(name, tags), allowed)
 
 
 def _check_supported(model: Any, name: str) -> None:
-    plain = type(getattr(model, "patch_embed", None)) is PatchEmbed and isinstance(model, tuple(_FAMILIES))
-    if not plain:
-        got = f"{name!r}, a {type(model).__name__}"
-    elif model.cls_token is None:
-        got = f"{name!r}, which has no class token"
-    else:
+    is_plain = type(getattr(model, "patch_embed", None)) is PatchEmbed and isinstance(model, tuple(_FAMILIES))
+    if is_plain and model.cls_token is not None:
         return
-    fix = "Choose a model such as vit_base_patch16_224.dino or vit_base_patch14_dinov2.lvd142m."
-    raise InputError(_KEY, got, fix, allowed="a plain ViT with a class token")
+    got = f"{name!r} has no class token" if is_plain else f"{name!r} is a {type(model).__name__}, no plain ViT"
+    fix = "Choose a ViT such as vit_base_patch16_224.dino or vit_base_patch14_dinov2.lvd142m."
+    raise InputError("backbone", got, fix)
 
 
 def _create(name: str, *, pretrained: bool) -> nn.Module:
-    # The size of the image decides the grid; timm resamples the positions.
+    # The size of the image decides the grid; timm resizes the positions.
     return timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
 
 
-def _pretrained(name: str) -> nn.Module:
+def _download(name: str) -> nn.Module:
     try:
         return _create(name, pretrained=True)
-    except Exception as error:  # timm, huggingface_hub and urllib each have their own kinds
-        raise InputError(
-            f"{_WEIGHTS_KEY} of {name!r}",
-            f"'pretrained', but they cannot be had ({_reason(error)})",
-            f"Download https://huggingface.co/timm/{name} elsewhere and name its model.safetensors.",
-            allowed="weights that can be downloaded from here, a file, or '' for random weights",
-        ) from error
+    except Exception as error:  # timm, huggingface_hub and urllib raise errors of their own kinds
+        got = f"the weights of {name!r} cannot be downloaded ({first_line(error)})"
+        fix = f"Download https://huggingface.co/timm/{name} elsewhere and name its model.safetensors."
+        raise InputError("backbone_weights", got, fix) from error
 
 
-def _seeded(name: str) -> nn.Module:
+def _build_random(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(_SEED)
         return _create(name, pretrained=False)
@@ -118,25 +100,18 @@ def _fill(model: nn.Module, path: Path) -> nn.Module:
     try:
         check_zip(path)
         state = timm.models.load_state_dict(str(path), weights_only=True)
-        to_timms_names = next(names for family, names in _FAMILIES.items() if isinstance(model, family))
-        missing, unexpected = model.load_state_dict(to_timms_names(state, model), strict=False)
-    except Exception as error:  # a damaged file, or that of another model, can fail in any way
-        raise _unusable(path, f"weights that this model cannot read ({_reason(error)})") from error
-    fault = fault_in({name: value for name, value in state.items() if isinstance(value, torch.Tensor)})
-    if fault:
-        raise _unusable(path, fault)
-    unexpected = [name for name in unexpected if not name.startswith(_NOT_TOKENS)]
-    for label, names in (("missing", missing), ("too many", unexpected)):
+        convert_names = next(convert for family, convert in _FAMILIES.items() if isinstance(model, family))
+        missing, unexpected = model.load_state_dict(convert_names(state, model), strict=False)
+    except Exception as error:  # a damaged file, or one of another model, can fail in any way
+        raise _unusable(path, f"the model cannot read these weights ({first_line(error)})") from error
+    check_weights(path, {name: value for name, value in state.items() if isinstance(value, torch.Tensor)})
+    unexpected = [name for name in unexpected if not name.startswith(_UNUSED)]
+    for label, names in (("missing", missing), ("unexpected", unexpected)):
         if names:
-            shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-            raise _unusable(path, f"the weights of another model, {label}: {shown}")
+            shown = ", ".join(names[:_MAX_NAMES]) + (" …" if len(names) > _MAX_NAMES else "")
+            raise _unusable(path, f"weights of another model, {label}: {shown}")
     return model
 
 
 def _unusable(path: Path, got: str) -> InputError:
-    allowed = "a .safetensors file or a state dict of tensors alone, of the named model"
-    return InputError(path, got, f"Name the model of the file in {_KEY}, or copy it again.", allowed=allowed)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:160]
+    return InputError(path, got, "Name the model of this file as backbone, or copy the file again.")

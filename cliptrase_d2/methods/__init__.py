@@ -1,0 +1,20 @@
+"""Training-free methods that read dense features out of CLIP, one file a method. Read `cliptrase` first."""
+
+from cliptrase_d2.methods import clearclip, clip, cliptrase, gem, maskclip, naclip, sclip, table1
+from cliptrase_d2.methods.base import DENSE_METHODS, DenseMethod, LastBlockAttention, get_method, register_method
+
+__all__ = [
+    "DENSE_METHODS",
+    "DenseMethod",
+    "LastBlockAttention",
+    "clearclip",
+    "clip",
+    "cliptrase",
+    "gem",
+    "get_method",
+    "maskclip",
+    "naclip",
+    "register_method",
+    "sclip",
+    "table1",
+]

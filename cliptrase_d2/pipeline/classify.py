@@ -1,4 +1,4 @@
-"""Naming: patch logits against the words, the winner at every pixel, one class per mask.
+"""Classification: logits of patches, the best word of each pixel, and one class per mask.
 
 Source: CLIPtrase supplement, A.3.
 """
@@ -19,7 +19,7 @@ RULES = ("vote", "mean")
 
 @dataclass(frozen=True)
 class Classification:
-    """What the masks and pixels of one image are called.
+    """Classes of the masks and pixels of one image.
 
     Attributes:
         label_map: [H,W] int64, class 0 to C-1 of every pixel.
@@ -31,13 +31,13 @@ class Classification:
 
 
 def patch_logits(patches: Tensor, words: Tensor, scale: float | Tensor, class_token: Tensor | None = None) -> Tensor:
-    """Scaled similarity of every patch with every word.
+    """Return the scaled similarity of every patch with every word.
 
     Args:
         patches: [B,N,D] features in the joint space.
         words: [R,D], L2-normalised.
         scale: the exponential of CLIP's logit scale, > 0.
-        class_token: [B,D]; where given, its own logits multiply those of every patch, word by word.
+        class_token: [B,D], whose own logits multiply those of every patch, word by word; None for no weighting.
     Returns:
         [B,N,R] float32.
     """
@@ -49,9 +49,9 @@ def patch_logits(patches: Tensor, words: Tensor, scale: float | Tensor, class_to
 
 
 def pixel_labels(logits: Tensor, class_index: Tensor, size: tuple[int, int]) -> Tensor:
-    """Class of the best word at every pixel, the logits being upsampled bilinearly.
+    """Return the class of the best word at every pixel, with bilinearly upsampled logits.
 
-    The words of one class compete on their own and only the winner is looked up, as background prompts do.
+    Words compete separately, also those of one class: their logits are not added.
 
     Args:
         logits: [B,R,h,w].
@@ -64,12 +64,12 @@ def pixel_labels(logits: Tensor, class_index: Tensor, size: tuple[int, int]) -> 
 
 
 def class_scores(
-    named: Classification, assignment: Tensor, logits: Tensor, class_index: Tensor, classes: int
+    prediction: Classification, assignment: Tensor, logits: Tensor, class_index: Tensor, classes: int
 ) -> Tensor:
-    """Scores whose argmax is the label map: each mask's logits, or the pixels' where there is no mask.
+    """Return scores whose argmax is the label map: the logits of each pixel's mask, or of the pixel if no mask exists.
 
     Args:
-        named: of one image.
+        prediction: of one image.
         assignment: [H,W] int64, the mask 0 to Q-1 of every pixel.
         logits: [R,h,w].
         class_index: [R] int64, the class of each word.
@@ -77,8 +77,8 @@ def class_scores(
     Returns:
         [C,H,W].
     """
-    if len(named.mask_logits):
-        return named.mask_logits.T[:, assignment]  # [C,H,W]
+    if len(prediction.mask_logits):
+        return prediction.mask_logits.T[:, assignment]  # [C,H,W]
     size = (assignment.shape[0], assignment.shape[1])
     words = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]  # [R,H,W]
     scores = words.new_full((classes, *size), -torch.inf)
@@ -86,40 +86,40 @@ def class_scores(
 
 
 def vote(labels: Tensor, assignments: Sequence[Tensor], masks: Sequence[int], classes: int) -> list[Classification]:
-    """Every mask takes its most frequent pixel label; among equals the smallest.
+    """Give every mask its most frequent pixel label, the smallest of equally frequent ones.
 
     Args:
         labels: [B,H,W] int64 classes before voting.
         assignments: for every image [H,W] int64, the mask 0 to Q-1 of every pixel.
-        masks: Q of every image; with no mask at all its pixel labels stand.
+        masks: Q of every image. An image without masks keeps its pixel labels.
         classes: C.
     """
-    polls = [max(1, count) for count in masks]  # an image without masks has one that nobody asks
-    first = torch.tensor([sum(polls[:index]) for index in range(len(polls))], device=labels.device)  # [B]
+    slots = [max(1, count) for count in masks]  # an image without masks takes one slot, whose result is dropped
+    first = torch.tensor([sum(slots[:index]) for index in range(len(slots))], device=labels.device)  # [B]
     mask = torch.stack(list(assignments)) + first[:, None, None]  # [B,H,W], 0 to ΣQ-1
-    ballots = torch.bincount((mask * classes + labels).flatten(), minlength=sum(polls) * classes)
+    ballots = torch.bincount((mask * classes + labels).flatten(), minlength=sum(slots) * classes)
     ballots = ballots.view(-1, classes)  # [ΣQ,C]
     share = ballots / ballots.sum(1, keepdim=True).clamp_min(1)
-    # The floor keeps an unvoted class finite; a mask without pixels prefers no class.
-    logits = share.clamp_min(torch.finfo(share.dtype).tiny).log().split(polls)
+    # The floor keeps classes without votes finite. A mask without pixels prefers no class.
+    logits = share.clamp_min(torch.finfo(share.dtype).tiny).log().split(slots)
     label_maps = ballots.argmax(1)[mask]  # [B,H,W]
     return [
-        Classification(label_map if count else before, of[:count])
-        for count, label_map, before, of in zip(masks, label_maps, labels, logits, strict=True)
+        Classification(label_map if count else pixels, mask_logits[:count])
+        for count, label_map, pixels, mask_logits in zip(masks, label_maps, labels, logits, strict=True)
     ]
 
 
 def mean(
     labels: Tensor, assignment: Tensor, masks: int, logits: Tensor, class_index: Tensor, classes: int
 ) -> Classification:
-    """Every mask takes the class whose logits, averaged over its pixels, are highest.
+    """Give every mask the class whose mean logit over its pixels is highest.
 
     Args:
-        labels: [H,W] int64 per-pixel classes, which stand where there is no mask at all.
+        labels: [H,W] int64 classes of pixels, which an image without masks keeps.
         assignment: [H,W] int64, the mask 0 to Q-1 of every pixel.
         masks: Q.
         logits: [R,h,w] on the grid.
-        class_index: [R] int64, the class of each word; a class is as good as its best word.
+        class_index: [R] int64, the class of each word. A class scores as its best word.
         classes: C.
     """
     if not masks:
@@ -134,15 +134,15 @@ def mean(
 
 
 def class_confidence(labels: Tensor, logits: Tensor, class_index: Tensor, classes: int) -> Tensor:
-    """How sure CLIP itself is of each class where it was chosen: the mean of its probability over the class's pixels.
+    """Return CLIP's confidence in each predicted class: the mean probability of the class over its pixels.
 
-    The probabilities are the softmax of a patch's logits over the classes, upsampled bilinearly. Masks take no part in
-    them, so they compare across methods with masks and without.
+    The probabilities are the softmax of a patch's logits over the classes, upsampled bilinearly. They do not depend on
+    masks, so methods with and without masks can be compared.
 
     Args:
-        labels: [H,W] int64, the class 0 to C-1 that each pixel was given.
+        labels: [H,W] int64, the class 0 to C-1 of each pixel.
         logits: [R,h,w] on the grid.
-        class_index: [R] int64, the class of each word; a class is as good as its best word.
+        class_index: [R] int64, the class of each word. A class scores as its best word.
         classes: C.
     Returns:
         [C] float32 in [0,1]; 0 for a class without pixels.

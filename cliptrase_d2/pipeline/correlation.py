@@ -1,4 +1,4 @@
-"""Semantic correlation recovery: how alike two patches are, and what every patch is alike to.
+"""Semantic correlation recovery: the similarity of patches, without global patches.
 
 Source: CLIPtrase supplement, A.1 (global patches) and A.2 (correlation, Eq. 1-6).
 """
@@ -16,15 +16,15 @@ HEADS = ("separate", "concatenated")
 def self_correlation(
     query: Tensor, key: Tensor, value: Tensor, *, measure: str = "cosine", heads: str = "separate"
 ) -> Tensor:
-    """Mean similarity of every two tokens under q, k and v (Eq. 1-3; Eq. 4-6 with concatenated heads).
+    """Return the mean similarity of every two tokens under q, k and v (Eq. 1-3; Eq. 4-6 with concatenated heads).
 
-    The sum of the cosines over heads is one inner product of all the normalised vectors of a token laid end to end, so
-    one matrix product per branch does what the equations write as A of them.
+    The sum of cosines over heads is one inner product of the concatenated unit vectors of a token. One matrix product
+    per branch therefore replaces the A products of the equations.
 
     Args:
         query, key, value: [B,A,T,d] of one block, T = N+1 tokens.
         measure: "cosine", in [-1,1], or "inner_product" (the ablation of Table 1), unbounded.
-        heads: "separate", every head has its own cosine, or "concatenated", one cosine over all heads.
+        heads: "separate" for one cosine per head, "concatenated" for one cosine over all heads.
     Returns:
         [B,T,T] float32.
     """
@@ -44,19 +44,18 @@ def self_correlation(
 
 
 def suppress_global_patches(correlation: Tensor) -> Tensor:
-    """Take away what every patch is alike to, R = max(0, S[1:,1:] - S[0,1:]) (A.1, denoising).
+    """Subtract the class token's row from the rows of all patches, R = max(0, S[1:,1:] - S[0,1:]) (A.1, denoising).
 
-    Global patches are columns that every row finds similar, the class token's row too; so this row,
-    taken from each patch's row, removes them.
+    All tokens are similar to global patches, and so is the class token. Its row removes them from the other rows.
 
     Args:
         correlation: [B,N+1,N+1], token 0 is the class token.
     Returns:
-        [B,N,N], at least 0: one row per patch.
+        [B,N,N], at least 0, one row per patch.
     """
     return (correlation[:, 1:, 1:] - correlation[:, :1, 1:]).clamp_min(0)
 
 
 def patch_correlation(correlation: Tensor) -> Tensor:
-    """The patch rows as they are, [B,N+1,N+1] -> [B,N,N] (the ablation without denoising)."""
+    """Return the patch rows unchanged, [B,N+1,N+1] to [B,N,N] (the ablation without denoising)."""
     return correlation[:, 1:, 1:]

@@ -1,58 +1,101 @@
-"""CLIPtrase: CLIP's own patch correlations become masks, its words name them, nothing is trained."""
+"""CLIPtrase: CLIP's own patch correlations become masks, CLIP's text features name them, and nothing is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from open_clip import CLIP
-from torch import Tensor, nn
+from torch import Tensor
 
-from cliptrase_d2.clip.load import get_tokenizer, load_clip
 from cliptrase_d2.clip.text import TextEncoder
-from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.clip.tokens import DenseFeatures, Needs, PatchFeatures, TextFeatures
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
-from cliptrase_d2.mask_sources import CorrelationSource, MaskSource
-from cliptrase_d2.methods.attention import attention_named
+from cliptrase_d2.mask_sources import CorrelationClusters, MaskInputs, MaskSettings, MaskSource, build_mask_source
+from cliptrase_d2.mask_sources.backbone import VitBackbone
+from cliptrase_d2.mask_sources.timm_vit import load_vit
+from cliptrase_d2.methods import DenseMethod, get_method
+from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.classify import Classification, class_scores
-from cliptrase_d2.pipeline.from_config import build_mask_source_from_config, default_vocabulary, method_of
+from cliptrase_d2.pipeline.open_vocabulary import (
+    OpenVocabularySegmenter,
+    build_text_encoder,
+    get_default_vocabulary,
+    load_clip_from_config,
+)
 from cliptrase_d2.pipeline.proposals import MaskProposals
-from cliptrase_d2.pipeline.regions import patch_regions
-from cliptrase_d2.pipeline.settings import Method, PatchScene
-from cliptrase_d2.pipeline.tiles import output_size, segment_in_tiles
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
+from cliptrase_d2.pipeline.tiles import get_output_size, segment_in_tiles
 from cliptrase_d2.pipeline.windows import Windows, cut, stitch_correlation, stitch_patches
-from cliptrase_d2.utils.device_copies import stack_to_device
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.precision import autocast, check_finite, get_dtype
+from cliptrase_d2.utils.profiling import stage
+from cliptrase_d2.utils.tensors import autocast, check_finite, get_dtype, stack_to_device
 from cliptrase_d2.vocabulary import Vocabulary
+
+Size = tuple[int, int]
+VisionModel = Callable[[Tensor, Size], PatchFeatures]
+
+
+class EncodedImages(NamedTuple):
+    """Results of the image tower for a batch.
+
+    Attributes:
+        features: of the patches; None if they were not asked for.
+        correlation: [B,N,N], one row per patch; None if nothing needs it.
+    """
+
+    features: DenseFeatures | None
+    correlation: Tensor | None
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """All stages of a batch of images of one size.
+
+    Attributes:
+        features: of the patches, on the method's grid.
+        correlation: [B,N,N], one row per patch; None if no stage needs it.
+        masks: of each image.
+        logits: [B,R,h,w] of every word; None without text.
+        predictions: the class of each image's masks and pixels; None without text.
+    """
+
+    features: DenseFeatures
+    correlation: Tensor | None
+    masks: list[MaskProposals]
+    logits: Tensor | None = None
+    predictions: list[Classification] | None = None
 
 
 @META_ARCH_REGISTRY.register()
-class CLIPtrase(nn.Module):
+class CLIPtrase(OpenVocabularySegmenter):
     """Zero-shot segmenter with Detectron2's inputs and outputs.
 
     Args:
         clip: an open_clip model, a plain class-token ViT.
-        tower: the image tower of `clip` with the method's attention.
+        tower: the image tower of `clip`.
         text_encoder: words to text features, with `clip`.
-        method: settings of the method.
-        mask_source: where masks come from; None for the clusters of CLIP's own correlation.
-        window, stride: side and step of windows in pixels, multiples of the patch size; None to see every image as
-            a whole.
-        in_tiles: whether windows are images of their own, instead of parts of one correlation.
-        vocabulary: classes of inputs that bring none; None if every input must.
+        settings: of the method.
+        mask_source: proposes masks; None for clusters of CLIP's own correlation.
+        vision_model: a second vision model, for methods that need one: RGB images [B,3,H,W] in 0 to 255 and CLIP's grid
+            to patch features.
+        window, stride: side and step of windows in pixels, multiples of the patch size; None for whole images.
+        in_tiles: whether windows are images of their own instead of parts of one correlation.
+        vocabulary: classes of inputs without a vocabulary; None if every input must have one.
         precision: arithmetic of the image tower, a key of `precision.PRECISIONS`.
         output_sem_seg: whether to return per-class scores at output size.
-        output_mask_features: whether to return the masks as they divide the image, and the feature of each.
+        output_mask_features: whether to return the assignment of pixels to masks, and the feature of each mask.
+    Attributes:
+        method: how dense features are read out of CLIP, named by the settings.
     Raises:
-        InputError: a window that does not fit the patches, a stride that leaves gaps, or an unknown precision.
+        InputError: a window that does not fit the patches, a stride that leaves gaps, or settings that do not fit.
     """
 
-    resampling = "bicubic"  # of the images that it is shown, as CLIP was trained
+    resampling = "bicubic"  # of the input images, as CLIP was trained
 
     @configurable
     def __init__(
@@ -61,8 +104,9 @@ class CLIPtrase(nn.Module):
         clip: CLIP,
         tower: VisualTower,
         text_encoder: TextEncoder,
-        method: Method,
+        settings: CLIPtraseSettings,
         mask_source: MaskSource | None = None,
+        vision_model: VisionModel | None = None,
         window: int | None = None,
         stride: int | None = None,
         in_tiles: bool = False,
@@ -71,227 +115,305 @@ class CLIPtrase(nn.Module):
         output_sem_seg: bool = False,
         output_mask_features: bool = False,
     ):
-        super().__init__()
-        for key, pixels in (("TEST.WINDOW", window), ("TEST.STRIDE", stride)):
-            if pixels is not None and (pixels <= 0 or pixels % tower.patch_size):
-                fix = f"Use {max(1, round(pixels / tower.patch_size)) * tower.patch_size}."
-                raise InputError(
-                    key, f"{pixels} pixels", fix, allowed=f"a multiple of the patch size, {tower.patch_size}"
-                )
-        if window is not None and stride is not None and stride > window:
-            fix = "Lower it, for no window sees what lies between."
-            raise InputError("TEST.STRIDE", f"{stride} pixels", fix, allowed=f"at most TEST.WINDOW, {window}")
-        if in_tiles and (window is None or stride is None):
-            raise InputError(
-                "in_tiles", f"window {window} and stride {stride}", "Give both.", allowed="both, in pixels"
-            )
-        self.clip = clip
-        self.tower = tower
-        self.text_encoder = text_encoder
-        self.mask_source = mask_source or CorrelationSource(method)
-        self.method = method
+        super().__init__(text_encoder, vocabulary)
+        _check_windows(window, stride, tower.patch_size, in_tiles)
+        self.clip, self.tower = clip, tower
+        self.mask_source = mask_source or CorrelationClusters()
+        self.vision_model = vision_model
         self.window, self.stride, self.in_tiles = window, stride, in_tiles
-        self.vocabulary = vocabulary
         self.precision = get_dtype(precision)
-        self.output_sem_seg = output_sem_seg
-        self.output_mask_features = output_mask_features
-        self._texts: dict[Vocabulary, TextFeatures] = {}
+        self.output_sem_seg, self.output_mask_features = output_sem_seg, output_mask_features
+        self.configure(settings)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of `__init__` from a configuration; loads the CLIP weights."""
-        if cfg.INPUT.FORMAT != "RGB":
-            raise InputError(
-                "INPUT.FORMAT", repr(cfg.INPUT.FORMAT), "Leave it out.", allowed="RGB, which CLIP was trained on"
-            )
-        clip, _ = load_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, seed=cfg.MODEL.CLIP.SEED)
-        method = cfg.MODEL.CLIPTRASE
-        cache = cfg.MODEL.CLIP.TEXT_CACHE
-        in_windows = cfg.TEST.PROTOCOL in ("slide", "tiles")
+        """Return the arguments of `__init__` for a configuration. Loads the CLIP weights."""
+        clip, settings = load_clip_from_config(cfg), CLIPtraseSettings.from_config(cfg)
+        in_windows, vision_model = cfg.TEST.PROTOCOL in ("slide", "tiles"), None
+        if get_method(settings.method).needs.vision_features:
+            vision_model = VitBackbone(load_vit(cfg.MODEL.MASKS.BACKBONE, cfg.MODEL.MASKS.BACKBONE_WEIGHTS))
         return {
             "clip": clip,
-            "tower": VisualTower(
-                visual=clip.visual,
-                attention=method.ATTENTION,
-                correlation_layer=method.CORRELATION_LAYER,
-                position_resize=cfg.MODEL.CLIP.POS_EMBED_RESIZE,
-            ),
-            "text_encoder": TextEncoder(
-                clip,
-                get_tokenizer(cfg.MODEL.CLIP.NAME),
-                templates=cfg.MODEL.CLIP.TEMPLATES,
-                cache_dir=Path(cache).expanduser() if cache else None,
-            ),
-            "method": method_of(cfg),
-            "mask_source": build_mask_source_from_config(cfg),
+            "tower": VisualTower(clip.visual, cfg.MODEL.CLIP.POS_EMBED_RESIZE),
+            "text_encoder": build_text_encoder(cfg, clip),
+            "settings": settings,
+            "mask_source": build_mask_source(cfg.MODEL.MASKS.SOURCE, MaskSettings.from_config(cfg)),
+            "vision_model": vision_model,
             "window": cfg.TEST.WINDOW if in_windows else None,
             "stride": cfg.TEST.STRIDE if in_windows else None,
             "in_tiles": cfg.TEST.PROTOCOL == "tiles",
-            "vocabulary": default_vocabulary(cfg),
+            "vocabulary": get_default_vocabulary(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
-            "output_sem_seg": method.OUTPUT_SEM_SEG,
+            "output_sem_seg": cfg.MODEL.CLIPTRASE.OUTPUT_SEM_SEG,
             "output_mask_features": cfg.TEST.UNSUPERVISED_GROUPS > 0,
         }
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; inputs are brought there."""
+        """The device of the model. Inputs are moved there."""
         return self.tower.pixel_mean.device
 
     @property
     def patch_multiple(self) -> int:
-        """Images of sides in multiples of this many pixels are seen as they are."""
+        """Side of a patch. Images whose sides are multiples of it are not resized."""
         return self.tower.patch_size
 
-    @property
-    def method(self) -> Method:
-        """The settings of the method, which the source of masks has too: changed here, they change there."""
-        return self.mask_source.method
-
-    @method.setter
-    def method(self, method: Method) -> None:
-        self.mask_source.method = method
-
-    def change_method(self, attention: str, method: Method) -> None:
-        """Take another last attention and other settings; weights and the text features known so far stay.
+    def configure(self, settings: CLIPtraseSettings) -> None:
+        """Change the method and its settings. Weights and encoded vocabularies stay.
 
         Raises:
-            InputError: there is no attention of this name.
+            InputError: an unknown method, or settings that do not fit the method or the model.
         """
-        self.tower.attention = attention_named(attention)
-        self.method = method
+        method, depth = get_method(settings.method), self.tower.depth
+        if not -depth <= settings.correlation_layer < depth:
+            got, allowed = (
+                f"block {settings.correlation_layer} of a tower with {depth} blocks",
+                f"{-depth} to {depth - 1}",
+            )
+            raise InputError("correlation_layer", got, "-1 is the last block, -2 the last but one.", allowed=allowed)
+        check_combination(method, settings, has_vision_model=self.vision_model is not None)
+        self.method, self.settings = method, settings
 
     @torch.inference_mode()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        """Segment images, each on its own vocabulary and as if it were alone.
+        """Segment images, each with its own vocabulary and independently of the rest of the batch.
 
         Args:
-            batched_inputs: for every image a dict with ``image`` [3,H,W], RGB in 0 to 255; optionally ``height``
-                and ``width`` of the result (else the image's) and ``vocabulary`` (else the model's); for an oracle
-                ``sem_seg`` [H,W], the true labels; ``output_masks`` False where nobody wants ``pred_masks``.
+            batched_inputs: for every image a dict with ``image`` [3,H,W], RGB in 0 to 255; optionally ``height`` and
+                ``width`` of the result (default: the image's) and ``vocabulary`` (default: the model's); for an oracle
+                ``sem_seg`` [H,W], the true labels; ``output_masks`` False to leave out ``pred_masks``.
         Returns:
-            For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C]; and
-            ``sem_seg`` [C,H,W] if the model was told so, whose argmax is the label map. A refinement changes the
-            label map and makes ``sem_seg`` its shares in [0,1]; masks and their logits stay those before it. If told
-            so also ``assignment`` [H,W] int64, the mask of every pixel, and ``mask_features`` [Q,D], for which an
-            image without masks is one mask. Of an image in tiles no masks and their logits, see `segment_in_tiles`.
+            For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C]; with
+            `output_sem_seg` also ``sem_seg`` [C,H,W], whose argmax is the label map. A refinement changes the label map
+            and turns ``sem_seg`` into class shares in [0,1]; masks and their logits stay unrefined. With
+            `output_mask_features` also ``assignment`` [H,W] int64, the mask of every pixel, and ``mask_features``
+            [Q,D]; an image without masks counts as one mask. An image in tiles has no masks or logits, see
+            `segment_in_tiles`.
         Raises:
-            InputError: no vocabulary from anywhere, an oracle without true labels, or features that are no numbers.
+            InputError: no vocabulary, an oracle without true labels, or features that are NaN or infinite.
         """
         if self.in_tiles and self.window is not None and self.stride is not None:
-            return segment_in_tiles(self._segment, batched_inputs, self.window, self.stride)
-        return self._segment(batched_inputs)
+            return segment_in_tiles(self._segment_batch, batched_inputs, self.window, self.stride)
+        return self._segment_batch(batched_inputs)
 
-    def _segment(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        outputs: dict[int, dict[str, Tensor]] = {}
-        for members in self._alike(batched_inputs):
-            inputs = [batched_inputs[member] for member in members]
-            text = self.text_features(inputs[0])
-            images = self._prepare(inputs)
-            scene = self.see(images, self._regions(inputs, images))
-            masks = self.mask_source(self.tower.pixels(images), scene, [output_size(given) for given in inputs])
-            logits = self.method.word_logits(scene, text, self.clip.logit_scale.exp())
-            named = self.method.classify(masks, logits, text)
-            check_finite(scene.patches, inputs)  # here, for it makes a GPU's processor wait
-            for index, member in enumerate(members):
-                outputs[member] = self._output(inputs[index], masks[index], named[index], logits[index], text)
-                if self.output_mask_features:
-                    features = self.method.pool(scene, index, masks[index])
-                    outputs[member] |= {"assignment": masks[index].assignment, "mask_features": features}
-        return [outputs[member] for member in range(len(batched_inputs))]
-
-    def see(self, images: Tensor, regions: Tensor | None = None) -> PatchScene:
-        """Patch features and correlations of images as a whole, or stitched from windows.
+    def segment(
+        self, images: Tensor, text: TextFeatures | None, sizes: Sequence[Size], labels: Tensor | None = None
+    ) -> Segmentation:
+        """Run all stages of the paper's Figure 2 on images of one size.
 
         Args:
             images: [B,3,H,W] normalised, sides in multiples of the patch size.
-            regions: [B,N] the true region of every patch; None but for an oracle.
+            text: features of the words; None to stop after the masks.
+            sizes: (H', W') of each image's result, all equal if there is text.
+            labels: [B,H,W] int64 true labels; None except for an oracle.
         """
-        grid = self._grid(images)
+        regions_first = self.method.needs.regions
+        features, correlation = self.encode_image(images, text, labels, want_features=not regions_first)
+        masks = self.predict_masks(images, correlation, sizes)
+        if regions_first:
+            regions = _resize_labels([proposals.assignment for proposals in masks], images)
+            features, _ = self.encode_image(images, text, regions, want_correlation=False)
+        assert features is not None
+        if text is None:
+            return Segmentation(features, correlation, masks)
+        logits = stages.compute_word_logits(features, text, self.clip.logit_scale.exp(), self.settings)
+        predictions = stages.classify_masks(masks, logits, text, self.settings)
+        return Segmentation(features, correlation, masks, logits, predictions)
+
+    def encode_image(
+        self,
+        images: Tensor,
+        text: TextFeatures | None = None,
+        regions: Tensor | None = None,
+        *,
+        want_features: bool = True,
+        want_correlation: bool = True,
+    ) -> EncodedImages:
+        """Encode images as a whole, or in windows whose results are stitched.
+
+        Args:
+            images: [B,3,H,W] normalised, sides in multiples of the patch size.
+            text: features of the words, for methods that need them.
+            regions: [B,H,W] int64 label map of regions, for methods that need one.
+            want_features: whether to compute dense features.
+            want_correlation: whether to compute the correlation, if the mask source needs it.
+        """
+        needs_correlation = self.mask_source.needs_correlation and self.settings.clustering != "none"
+        wanted = want_features, want_correlation and needs_correlation
+        if not any(wanted):
+            return EncodedImages(None, None)
         if self.in_tiles or self.window is None or self.stride is None:
-            return self._encode(images, grid, regions)
-        window, stride = self.window // self.tower.patch_size, self.stride // self.tower.patch_size
-        windows = Windows.cover(grid, window, stride)
-        views = cut(images, windows, self.tower.patch_size)  # [B·K,3,H',W']
-        seen = None if regions is None else regions[:, windows.patch_index(regions.device)].flatten(0, 1)  # [B·K,N']
-        # As many windows at a time as there are images: memory is that of the batch the user asked for.
-        scenes = [
-            self._encode(part, windows.window, None if seen is None else seen[first : first + len(part)])
-            for first, part in zip(range(0, len(views), len(images)), views.split(len(images)), strict=True)
+            return self._encode(images, text, regions, *wanted)
+        side = self.tower.patch_size
+        windows = Windows.cover(self.tower.grid(images), self.window // side, self.stride // side)
+        views = cut(images, windows, side)  # [B·K,3,H',W']
+        region_views = (
+            [None] * len(windows.corners) if regions is None else cut(regions, windows, side).split(len(images))
+        )
+        # As many windows at a time as images, so memory is that of the batch size that the user chose.
+        parts = [
+            self._encode(view, text, region, *wanted)
+            for view, region in zip(views.split(len(images)), region_views, strict=True)
         ]
-        patches, class_token, correlation = (
-            torch.cat([getattr(scene, name) for scene in scenes]).unflatten(0, (len(images), -1))  # [B,K,…]
-            for name in ("patches", "class_token", "correlation")
-        )
-        return PatchScene(
-            stitch_patches(patches, windows),
-            class_token.mean(1),
-            stitch_correlation(correlation, windows),
-            grid,
-        )
+        features = _stitch_features([part.features for part in parts if part.features], windows, len(images))
+        rows = [part.correlation for part in parts if part.correlation is not None]
+        return EncodedImages(features, stitch_correlation(_group(rows, len(images)), windows) if rows else None)
 
-    def text_features(self, inputs: dict[str, Any]) -> TextFeatures:
-        """Features of the vocabulary that an input brings, or else of the model's; encoded once.
+    def predict_masks(self, images: Tensor, correlation: Tensor | None, sizes: Sequence[Size]) -> list[MaskProposals]:
+        """Return the masks of each image, none where the setting `clustering` is "none".
 
-        Raises:
-            InputError: neither has one.
+        Args:
+            images: [B,3,H,W] normalised.
+            correlation: [B,N,N]; None if the mask source does not need it.
+            sizes: (H', W') of each image's masks.
         """
-        vocabulary = inputs.get("vocabulary", self.vocabulary)
-        if vocabulary is None:
-            raise InputError(
-                "vocabulary",
-                "none in the input, the configuration or the data set",
-                "Set MODEL.CLIPTRASE.VOCABULARY, or give the input a 'vocabulary'.",
-                allowed="class names",
-            )
-        if vocabulary not in self._texts:
-            self._texts[vocabulary] = self.text_encoder(vocabulary)
-        return self._texts[vocabulary]
+        needs_pixels = self.mask_source.needs_pixels and self.settings.clustering != "none"
+        pixels = self.tower.denormalise(images) if needs_pixels else None
+        grid = self.tower.grid(images)
+        return self.mask_source(MaskInputs(grid, sizes, self.settings, images.device, correlation, pixels))
 
-    def _grid(self, images: Tensor) -> tuple[int, int]:
-        return images.shape[2] // self.tower.patch_size, images.shape[3] // self.tower.patch_size
-
-    def _regions(self, inputs: Sequence[dict[str, Any]], images: Tensor) -> Tensor | None:
-        """[B,N] true regions of the patches, where an oracle asks for them and there are labels."""
-        if not self.tower.attention.is_oracle or any("sem_seg" not in given for given in inputs):
-            return None
-        grid, side = self._grid(images), self.tower.patch_size
-        return torch.stack([patch_regions(given["sem_seg"].to(self.device), grid, side) for given in inputs])
-
-    def _encode(self, images: Tensor, grid: tuple[int, int], regions: Tensor | None) -> PatchScene:
-        with autocast(self.device, self.precision):
-            tokens = self.tower(images, regions)
-        return PatchScene(tokens.patches, tokens.class_token, self.method.correlate(tokens), grid)
-
-    def _alike(self, batched_inputs: Sequence[dict[str, Any]]) -> list[list[int]]:
-        """Inputs that can go together, of one size, output size and vocabulary: padding would show in the results."""
-        alike: dict[Hashable, list[int]] = {}
-        for member, given in enumerate(batched_inputs):
-            key = given["image"].shape, output_size(given), given.get("vocabulary")
-            alike.setdefault(key, []).append(member)
-        return list(alike.values())
-
-    def _prepare(self, inputs: Sequence[dict[str, Any]]) -> Tensor:
-        """Images of one size as [B,3,H,W], normalised, resized to the nearest whole patches if they do not fit."""
-        images = self.tower.normalise(stack_to_device([given["image"] for given in inputs], self.device))
+    def preprocess(self, inputs: Sequence[dict[str, Any]]) -> Tensor:
+        """Stack, normalise and fit images of one size to whole patches, [B,3,H,W]."""
+        images = self.tower.normalise(stack_to_device([one["image"] for one in inputs], self.device))
         side = self.tower.patch_size
         fitting = [max(1, round(length / side)) * side for length in images.shape[2:]]
         if fitting == list(images.shape[2:]):
             return images
         return F.interpolate(images, fitting, mode="bicubic", align_corners=False, antialias=True)
 
-    def _output(
-        self, given: dict[str, Any], masks: MaskProposals, named: Classification, logits: Tensor, text: TextFeatures
+    def _segment_batch(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        outputs: dict[int, dict[str, Tensor]] = {}
+        for members in _group_by_shape(batched_inputs):
+            inputs = [batched_inputs[member] for member in members]
+            text, images = self.text_features(inputs[0]), self.preprocess(inputs)
+            result = self.segment(images, text, list(map(get_output_size, inputs)), self._get_labels(inputs, images))
+            check_finite(result.features.patches, inputs)  # after all stages, since it makes a GPU wait
+            for index, member in enumerate(members):
+                outputs[member] = self._make_output(inputs[index], result, index, text)
+        return [outputs[member] for member in range(len(batched_inputs))]
+
+    def _encode(
+        self, images: Tensor, text: TextFeatures | None, regions: Tensor | None, want_features: bool, correlate: bool
+    ) -> EncodedImages:
+        """Encode images, or windows, as a whole."""
+        needs, layer = self.method.needs, self.settings.correlation_layer
+        features = qkv = None
+        with stage("image tower"), autocast(self.device, self.precision):
+            tokens = self.tower(images, replace(needs, qkv=(*needs.qkv, layer)) if correlate else needs)
+            if want_features:
+                vision = self._compute_vision_features(images, needs)
+                tokens = replace(tokens, vision_features=vision, regions=regions, text=text if needs.text else None)
+                features = self.method(tokens)
+            if correlate:
+                qkv = tokens.qkv(layer)
+        with stage("correlation"):
+            return EncodedImages(features, None if qkv is None else stages.correlate(qkv, self.settings))
+
+    def _compute_vision_features(self, images: Tensor, needs: Needs) -> PatchFeatures | None:
+        if not needs.vision_features:
+            return None
+        assert self.vision_model is not None, "check_combination refuses this"
+        return self.vision_model(self.tower.denormalise(images), self.tower.grid(images))
+
+    def _get_labels(self, inputs: Sequence[dict[str, Any]], images: Tensor) -> Tensor | None:
+        """Return the true labels [B,H,W] at the size of the images, for an oracle.
+
+        Raises:
+            InputError: an image has no labels.
+        """
+        if not self.method.needs.true_labels:
+            return None
+        if any("sem_seg" not in one for one in inputs):
+            fix = "Evaluate it on a data set with labels, or choose another method."
+            raise InputError("method", f"the oracle {self.settings.method!r}, for images without labels", fix)
+        return _resize_labels([one["sem_seg"].to(self.device) for one in inputs], images)
+
+    def _make_output(
+        self, inputs: dict[str, Any], result: Segmentation, index: int, text: TextFeatures
     ) -> dict[str, Tensor]:
-        refined = self.method.refine(named.label_map, given["image"])
-        output = {"label_map": refined.label_map if refined else named.label_map, "pred_logits": named.mask_logits}
-        if given.get("output_masks", True):
+        assert result.predictions is not None
+        assert result.logits is not None
+        masks, prediction, classes = result.masks[index], result.predictions[index], len(text.classes)
+        shares = stages.refine(prediction.label_map, inputs["image"], self.settings)
+        label_map = shares.label_map if shares else prediction.label_map
+        output = {"label_map": label_map, "pred_logits": prediction.mask_logits}
+        if inputs.get("output_masks", True):
             output["pred_masks"] = masks.soft_masks()
-        if self.output_sem_seg:
-            classes = len(text.classes)
-            output["sem_seg"] = (
-                refined.of_all(classes)
-                if refined
-                else class_scores(named, masks.assignment, logits, text.class_index, classes)
-            )
+        if self.output_sem_seg and shares:
+            output["sem_seg"] = shares.to_scores(classes)
+        elif self.output_sem_seg:
+            logits = result.logits[index]
+            output["sem_seg"] = class_scores(prediction, masks.assignment, logits, text.class_index, classes)
+        if self.output_mask_features:
+            output["assignment"] = masks.assignment
+            output["mask_features"] = stages.pool_masks(result.features, index, masks)
         return output
+
+
+def check_combination(method: DenseMethod, settings: CLIPtraseSettings, *, has_vision_model: bool) -> None:
+    """Refuse settings that a method cannot be combined with.
+
+    Raises:
+        InputError: with the reason.
+    """
+    name = settings.method
+    if settings.cls_logit_weight and not method.has_class_token:
+        got = f"True, but the method {name!r} has no class token whose logits could be weights"
+        raise InputError("cls_logit_weight", got, "Set it to False, or choose another method.")
+    if method.needs.vision_features and not has_vision_model:
+        raise InputError("method", f"{name!r} needs a second vision model", "Build the model with a vision_model.")
+    if method.needs.regions and settings.clustering == "none":
+        got = f"'none', but the method {name!r} reads the masks as regions"
+        raise InputError("clustering", got, "Choose another clustering or another method.", "'dbscan' or 'hdbscan'")
+
+
+def _check_windows(window: int | None, stride: int | None, patch_size: int, in_tiles: bool) -> None:
+    for name, pixels in (("window", window), ("stride", stride)):
+        if pixels is not None and (pixels <= 0 or pixels % patch_size):
+            fix = f"Use {max(1, round(pixels / patch_size)) * patch_size}, a multiple of the patch size."
+            raise InputError(name, f"{pixels} pixels with patches of {patch_size}", fix)
+    if window is not None and stride is not None and stride > window:
+        fix = "Lower it: no window would cover the pixels in between."
+        raise InputError("stride", f"{stride} pixels, more than the window of {window}", fix)
+    if in_tiles and (window is None or stride is None):
+        raise InputError("in_tiles", f"True with window {window} and stride {stride}", "Give both, in pixels.")
+
+
+def _group_by_shape(batched_inputs: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Group inputs of one size, output size and vocabulary. Padding instead would change the results."""
+    groups: dict[Hashable, list[int]] = {}
+    for member, inputs in enumerate(batched_inputs):
+        key = inputs["image"].shape, get_output_size(inputs), inputs.get("vocabulary")
+        groups.setdefault(key, []).append(member)
+    return list(groups.values())
+
+
+def _group(parts: Sequence[Tensor], images: int) -> Tensor:
+    """Join windows [n,…] into [B,K,…]."""
+    return torch.cat(list(parts)).unflatten(0, (images, -1))
+
+
+def _stitch_features(parts: Sequence[DenseFeatures], windows: Windows, images: int) -> DenseFeatures | None:
+    """Stitch the features of windows on the method's grid.
+
+    Raises:
+        InputError: the method's grid is not a whole multiple of CLIP's.
+    """
+    if not parts:
+        return None
+    grid, factor = parts[0].grid, parts[0].grid[0] // windows.window[0]
+    if grid != (factor * windows.window[0], factor * windows.window[1]):
+        got = f"features on a grid of {grid} in windows of {windows.window} patches, which cannot be stitched"
+        raise InputError("method", got, "Use whole images, or a method whose grid is a whole multiple of CLIP's.")
+    windows = windows.refine(factor)
+    patches = stitch_patches(_group([part.patches for part in parts], images), windows)
+    class_tokens = [part.class_token for part in parts if part.class_token is not None]
+    return DenseFeatures(patches, windows.grid, _group(class_tokens, images).mean(1) if class_tokens else None)
+
+
+def _resize_labels(labels: Sequence[Tensor], images: Tensor) -> Tensor:
+    """Resize label maps [H',W'] to the size of images [B,3,H,W] by the nearest pixel, [B,H,W] int64."""
+    size = (images.shape[2], images.shape[3])
+    return torch.stack(
+        [F.interpolate(one[None, None].double(), size, mode="nearest-exact")[0, 0] for one in labels]
+    ).long()

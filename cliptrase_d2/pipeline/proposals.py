@@ -1,6 +1,6 @@
-"""Mask proposals: one soft map per cluster, smoothed, and the pixels that each of them claims.
+"""Mask proposals: one smoothed soft map per cluster, the assignment of pixels to masks, and features of masks.
 
-Source: CLIPtrase supplement, A.2 and Figure 3.
+Source: CLIPtrase supplement, A.2, Figure 3 and B.3.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ class MaskProposals:
     Attributes:
         coarse: [Q,h',w'] smoothed soft maps, at least 0, at `upsample` times the grid.
         assignment: [H,W] int64, the mask 0 to Q-1 of every pixel; all zero where Q is 0.
+        clusters: [N] int64, the cluster of every patch, -1 for noise; None for masks that are not clusters.
     """
 
     coarse: Tensor
     assignment: Tensor
+    clusters: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.coarse)
 
     def soft_masks(self) -> Tensor:
-        """The soft maps at output size, [Q,H,W]."""
+        """Return the soft maps at output size, [Q,H,W]."""
         size = (self.assignment.shape[0], self.assignment.shape[1])
         if not len(self):
             return self.coarse.new_zeros((0, *size))
@@ -40,13 +42,13 @@ class MaskProposals:
 
 @dataclass(frozen=True)
 class ClusterMaps:
-    """What the clusters of images look like, those of one image after those of another.
+    """Soft maps of the clusters of a batch, image by image.
 
     Attributes:
         maps: [ΣQ,h,w].
-        counts: Q of every image, 0 where everything is noise.
-        image: [ΣQ] int64, the image of a cluster.
-        cluster: [ΣQ] int64, which of its image's clusters it is, 0 to Q-1.
+        counts: Q of every image, 0 where all patches are noise.
+        image: [ΣQ] int64, index of the image.
+        cluster: [ΣQ] int64, index of the cluster in its image, 0 to Q-1.
     """
 
     maps: Tensor
@@ -56,7 +58,7 @@ class ClusterMaps:
 
 
 def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> ClusterMaps:
-    """Mean correlation row of every cluster, laid out on the grid.
+    """Average the correlation rows of every cluster and arrange them on the grid.
 
     Args:
         correlation: [B,N,N], one row per patch.
@@ -83,7 +85,7 @@ def propose_masks(
     upsample: int = 4,
     filter_size: int = 7,
 ) -> list[MaskProposals]:
-    """Turn the clusters of images into masks that cover every pixel once, noise patches too.
+    """Turn the clusters of images into masks. Every pixel belongs to one mask, those of noise patches too.
 
     Args:
         correlation: [B,N,N], one row per patch.
@@ -93,12 +95,31 @@ def propose_masks(
         upsample: factor of the first, bilinear enlargement.
         filter_size: odd side of the median filter; 1 for none.
     """
-    of = cluster_maps(correlation, labels, grid)
-    enlarged = F.interpolate(of.maps[:, None], scale_factor=upsample, mode="bilinear", align_corners=False)
+    clusters = cluster_maps(correlation, labels, grid)
+    enlarged = F.interpolate(clusters.maps[:, None], scale_factor=upsample, mode="bilinear", align_corners=False)
     coarse = median_filter(enlarged[:, 0], filter_size)  # [ΣQ,h',w']
-    # Images with fewer masks are filled up with some that are nowhere the strongest, and finite to be interpolated.
+    # Pad images with fewer masks by maps that never win, yet finite so that they can be interpolated.
     lowest = torch.finfo(coarse.dtype).min / 8
-    filled = coarse.new_full((len(of.counts), max(1, *of.counts), *coarse.shape[1:]), lowest)  # [B,Q,h',w']
-    filled[of.image, of.cluster] = coarse
-    assignments = upsampled_argmax(filled, size)
-    return [MaskProposals(soft, where) for soft, where in zip(coarse.split(of.counts), assignments, strict=True)]
+    padded = coarse.new_full((len(clusters.counts), max(1, *clusters.counts), *coarse.shape[1:]), lowest)  # [B,Q,h',w']
+    padded[clusters.image, clusters.cluster] = coarse
+    images = zip(coarse.split(clusters.counts), upsampled_argmax(padded, size), labels, strict=True)
+    return [MaskProposals(*image) for image in images]
+
+
+def mask_average_pooling(masks: Tensor, features: Tensor) -> Tensor:
+    """Return the mean feature of each mask, weighted by the mask, MAP(m, f) = Σ m·f / Σ m (B.3).
+
+    Args:
+        masks: [Q,…] soft or binary weights, at least 0, over the same positions as the features.
+        features: […,D] or […,E].
+    Returns:
+        [Q,D]; the zero vector where a mask is empty.
+    Raises:
+        ValueError: masks and features cover different positions.
+    """
+    if masks.shape[1:] != features.shape[:-1]:
+        raise ValueError(f"masks of shape {tuple(masks.shape)} and features of shape {tuple(features.shape)} disagree")
+    weights = masks.flatten(1).to(features.dtype)  # [Q,N]
+    total = weights.sum(1, keepdim=True)
+    pooled = weights @ features.flatten(0, -2)  # [Q,D]
+    return torch.where(total > 0, pooled / total.clamp_min(torch.finfo(total.dtype).tiny), 0.0)

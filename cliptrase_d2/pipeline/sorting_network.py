@@ -1,7 +1,7 @@
-"""Networks of comparators over whole planes: a minimum and a maximum at a time, or on a GPU a whole sort in a kernel.
+"""Sorting networks on whole planes, comparator by comparator, or on a GPU as one kernel.
 
-A plane is one tensor, a wire holds one at a time, and a comparator puts the smaller of two numbers on its first wire,
-the larger one on its second, at every place of the planes at once.
+A plane is a tensor, and each wire holds one plane. A comparator puts the minimum of two planes on its first wire and
+their maximum on its second, for all positions at once.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.cuda import jiterator
 
-# Wires a < b, and whether their minimum (on a) and their maximum (on b) are used. NaN on one of them is NaN on both.
+# Wires a < b, and whether their minimum (on a) and their maximum (on b) are used. A NaN on either wire spreads to both.
 Comparator = tuple[int, int, bool, bool]
 
-MOST_PLANES = 8  # that PyTorch lets one kernel read
+MOST_PLANES = 8  # inputs of one jiterator kernel
 
 
 def run(planes: Sequence[Tensor], network: Sequence[Comparator]) -> list[Tensor]:
-    """What is on the wires in the end; on wires whose last comparator is not used, anything.
+    """Return the planes after all comparators. A wire whose last result is unused may hold anything.
 
     Args:
         planes: one per wire, all of one shape and device.
-        network: the comparators in their order.
+        network: comparators in order.
     """
     wires = list(planes)
     for a, b, low, high in network:
@@ -37,20 +37,20 @@ def run(planes: Sequence[Tensor], network: Sequence[Comparator]) -> list[Tensor]
 
 
 def sort_planes(planes: Sequence[Tensor]) -> list[Tensor]:
-    """The smallest number of every place on the first plane, and so on; on a GPU in one kernel.
+    """Sort the values at each position, the smallest on the first plane; on a GPU in one kernel.
 
-    PyTorch compiles the kernel for a number of planes when it is first called, in about a second, and keeps it on disk.
+    PyTorch compiles the kernel at the first call for a number of planes, in about a second, and caches it on disk.
 
     Args:
-        planes: up to `MOST_PLANES` of them, all of one shape and device.
+        planes: at most `MOST_PLANES`, all of one shape and device.
     """
     if planes[0].is_cuda and len(planes) > 1:
-        return list(_kernel(len(planes))(*planes))
-    return run(planes, needed_for(range(len(planes)), sorting_network(len(planes))))
+        return list(_build_kernel(len(planes))(*planes))
+    return run(planes, prune(sorting_network(len(planes)), range(len(planes))))
 
 
 def sorting_network(wires: int) -> list[tuple[int, int]]:
-    """Batcher's odd-even merge sort (AFIPS 1968), as pairs of wires."""
+    """Return Batcher's odd-even merge sort (AFIPS 1968) as pairs of wires."""
     comparators = []
     block = 1
     while block < wires:
@@ -65,22 +65,22 @@ def sorting_network(wires: int) -> list[tuple[int, int]]:
     return comparators
 
 
-def needed_for(wanted: Collection[int], pairs: Sequence[tuple[int, int]]) -> tuple[Comparator, ...]:
-    """A network without the comparators, and halves of them, that no wanted wire depends on."""
-    needed, kept = set(wanted), []
+def prune(pairs: Sequence[tuple[int, int]], outputs: Collection[int]) -> tuple[Comparator, ...]:
+    """Return a network without the comparators, and results of comparators, that do not affect the output wires."""
+    needed, network = set(outputs), []
     for a, b in reversed(pairs):
         if a in needed or b in needed:
-            kept.append((a, b, a in needed, b in needed))
+            network.append((a, b, a in needed, b in needed))
             needed |= {a, b}
-    return tuple(reversed(kept))
+    return tuple(reversed(network))
 
 
-def sort_source(planes: int, name: str) -> str:
-    """C++ of a sort at one place of the planes: i0, i1, … are read, o0, o1, … written."""
+def write_sort_source(planes: int, name: str) -> str:
+    """Return the C++ source of a sort at one position, which reads i0, i1, … and writes o0, o1, …."""
     wires = range(planes)
     lines = [f"T v{wire} = i{wire};" for wire in wires]
     for a, b in sorting_network(planes):
-        low, high = (f"(x != x || x {sign} y) ? x : y" for sign in "<>")  # x where it is NaN, y where that is
+        low, high = (f"(x != x || x {sign} y) ? x : y" for sign in "<>")  # x if it is NaN, and y if y is
         lines.append(f"{{ T x = v{a}, y = v{b}; v{a} = {low}; v{b} = {high}; }}")
     lines += [f"o{wire} = v{wire};" for wire in wires]
     arguments = [*(f"T i{wire}" for wire in wires), *(f"T& o{wire}" for wire in wires)]
@@ -89,6 +89,6 @@ def sort_source(planes: int, name: str) -> str:
 
 
 @lru_cache(maxsize=MOST_PLANES)
-def _kernel(planes: int) -> Callable[..., tuple[Tensor, ...]]:
-    source = sort_source(planes, f"sort_{planes}_planes")  # PyTorch knows kernels by their names
+def _build_kernel(planes: int) -> Callable[..., tuple[Tensor, ...]]:
+    source = write_sort_source(planes, f"sort_{planes}_planes")  # PyTorch identifies kernels by name
     return jiterator._create_multi_output_jit_fn(source, num_outputs=planes)

@@ -1,7 +1,7 @@
-"""Images of any size in tiles, each of which is segmented as an image of its own.
+"""Tiles: segmentation of large images in parts, each segmented as an image of its own.
 
-Patches of different tiles never meet: time grows with the pixels, where otherwise it grows with the square of the
-patches, and memory is that of some tiles. They overlap, and a pixel has the result of the one in which it lies deepest.
+Patches of different tiles are not compared. Time therefore grows with the pixels instead of the square of the patches,
+and memory is that of a few tiles. Tiles overlap, and each pixel is taken from the tile whose border is farthest away.
 """
 
 from __future__ import annotations
@@ -16,98 +16,98 @@ from torch import Tensor
 from cliptrase_d2.pipeline.windows import starts
 
 Segment = Callable[[Sequence[dict[str, Any]]], list[dict[str, Tensor]]]
-_PIXELS_TOGETHER = 2**20  # small tiles go several at a time, together no larger than a large one
-_OF_PIXELS = ("label_map", "sem_seg", "assignment")
+_PIXELS_TOGETHER = 2**20  # small tiles are batched up to the pixels of a large one
+_PIXEL_MAPS = ("label_map", "sem_seg", "assignment")
 
 
 class Span(NamedTuple):
     """One side of a tile.
 
     Attributes:
-        seen: its pixels of the image that the model is given.
-        result: those of the whole result that its own result covers.
-        kept: those of the whole result that are its own.
+        source: its pixels of the input image.
+        result: the pixels of the image's result that the tile's result covers.
+        core: the pixels of the image's result that are taken from this tile.
     """
 
-    seen: slice
+    source: slice
     result: slice
-    kept: slice
+    core: slice
 
     @property
-    def kept_of_its_result(self) -> slice:
-        """What is kept, counted from where its result begins."""
-        return slice(self.kept.start - self.result.start, self.kept.stop - self.result.start)
+    def core_in_result(self) -> slice:
+        """The core, counted from the start of the tile's result."""
+        return slice(self.core.start - self.result.start, self.core.stop - self.result.start)
 
 
-def spans(seen: int, shown: int, window: int, stride: int) -> list[Span]:
-    """Divide one side of an image into overlapping tiles, and the result of it among them, every pixel once.
+def divide_side(pixels: int, result: int, window: int, stride: int) -> list[Span]:
+    """Divide one side of an image into overlapping tiles whose cores cover each pixel of the result once.
 
     Args:
-        seen: pixels of the image that the model is given.
-        shown: pixels of the result.
-        window: pixels of a tile; the last one ends with the image.
-        stride: pixels from tile to tile, at most ``window``.
+        pixels: of the input image.
+        result: pixels of the result.
+        window: pixels of a tile. The last tile ends at the border.
+        stride: pixels between the starts of tiles, at most ``window``.
     """
-    window = min(window, seen)
-    first = starts(seen, window, stride)
-    middles = [start + window + after for start, after in pairwise(first)]  # doubled
-    bounds = [0, *((middle * shown + seen) // (2 * seen) for middle in middles), shown]
-    places = [[(2 * pixel * shown + seen) // (2 * seen) for pixel in (start, start + window)] for start in first]
+    window = min(window, pixels)
+    first = starts(pixels, window, stride)
+    middles = [start + window + after for start, after in pairwise(first)]  # of the overlaps, doubled
+    bounds = [0, *((middle * result + pixels) // (2 * pixels) for middle in middles), result]
+    places = [[(2 * pixel * result + pixels) // (2 * pixels) for pixel in (start, start + window)] for start in first]
     return [
         Span(slice(start, start + window), slice(*place), slice(begin, end))
         for start, place, (begin, end) in zip(first, places, pairwise(bounds), strict=True)
-        if begin < end  # a result much smaller than the image has no pixel for some
+        if begin < end  # a result much smaller than the image has no pixel for some tiles
     ]
 
 
 def segment_in_tiles(
     segment: Segment, batched_inputs: Sequence[dict[str, Any]], window: int, stride: int
 ) -> list[dict[str, Tensor]]:
-    """Segment images tile by tile, as many tiles at a time as make a megapixel, or as there are images.
+    """Segment images tile by tile, in batches of about a megapixel, or of as many tiles as there are images.
 
     Args:
-        segment: inputs -> outputs of a model, each as if it were alone.
-        batched_inputs: its inputs.
+        segment: inputs to outputs of a model, independently of each other.
+        batched_inputs: inputs of the model.
         window, stride: side and step of the tiles, in pixels of ``image``.
     Returns:
-        For every image ``label_map`` [H,W]; where the model gives them, ``sem_seg`` [C,H,W], ``assignment`` [H,W] to
-        the masks of all tiles, one tile's after the other's, and ``mask_features`` [Q,D] of these. No ``pred_masks``,
-        which would hold every pixel for every mask of every tile, nor their ``pred_logits``.
+        For every image ``label_map`` [H,W]; if the model returns them, ``sem_seg`` [C,H,W], ``assignment`` [H,W] to the
+        masks of all tiles, numbered tile by tile, and ``mask_features`` [Q,D] of these masks. ``pred_masks``, which
+        would have a value for every pixel and every mask of every tile, and ``pred_logits`` are left out.
     """
-    tiles = [(member, *tile) for member, given in enumerate(batched_inputs) for tile in _tiles(given, window, stride)]
-    wholes = [_Whole(output_size(given)) for given in batched_inputs]
+    tiles = [(member, *tile) for member, inputs in enumerate(batched_inputs) for tile in _tile(inputs, window, stride)]
+    results = [_StitchedResult(get_output_size(inputs)) for inputs in batched_inputs]
     together = max(len(batched_inputs), _PIXELS_TOGETHER // window**2)
     for first in range(0, len(tiles), together):
-        some = tiles[first : first + together]
-        outputs = segment([_cut_out(batched_inputs[member], rows, columns) for member, rows, columns in some])
-        for (member, rows, columns), output in zip(some, outputs, strict=True):
-            wholes[member].take(output, rows, columns)
-    return [whole.output() for whole in wholes]
+        batch = tiles[first : first + together]
+        outputs = segment([_crop(batched_inputs[member], rows, columns) for member, rows, columns in batch])
+        for (member, rows, columns), output in zip(batch, outputs, strict=True):
+            results[member].add(output, rows, columns)
+    return [result.to_output() for result in results]
 
 
-def output_size(given: dict[str, Any]) -> tuple[int, int]:
-    """(H, W) of the result that an input asks for."""
-    height, width = given["image"].shape[1:]
-    return given.get("height", height), given.get("width", width)
+def get_output_size(inputs: dict[str, Any]) -> tuple[int, int]:
+    """Return the size (H, W) of the result of an input."""
+    height, width = inputs["image"].shape[1:]
+    return inputs.get("height", height), inputs.get("width", width)
 
 
-def _tiles(given: dict[str, Any], window: int, stride: int) -> list[tuple[Span, Span]]:
-    sides = zip(given["image"].shape[1:], output_size(given), strict=True)
-    rows, columns = (spans(seen, shown, window, stride) for seen, shown in sides)
+def _tile(inputs: dict[str, Any], window: int, stride: int) -> list[tuple[Span, Span]]:
+    sides = zip(inputs["image"].shape[1:], get_output_size(inputs), strict=True)
+    rows, columns = (divide_side(pixels, result, window, stride) for pixels, result in sides)
     return list(product(rows, columns))
 
 
-def _cut_out(given: dict[str, Any], rows: Span, columns: Span) -> dict[str, Any]:
-    """A tile as an input of its own."""
-    tile = {**given, "image": given["image"][:, rows.seen, columns.seen], "output_masks": False}
+def _crop(inputs: dict[str, Any], rows: Span, columns: Span) -> dict[str, Any]:
+    """Return the input of one tile."""
+    tile = {**inputs, "image": inputs["image"][:, rows.source, columns.source], "output_masks": False}
     tile |= {"height": rows.result.stop - rows.result.start, "width": columns.result.stop - columns.result.start}
-    if "sem_seg" in given:
-        tile["sem_seg"] = given["sem_seg"][rows.result, columns.result]
+    if "sem_seg" in inputs:
+        tile["sem_seg"] = inputs["sem_seg"][rows.result, columns.result]
     return tile
 
 
-class _Whole:
-    """The result of an image, filled tile by tile."""
+class _StitchedResult:
+    """The result of an image, to which tiles are added one by one."""
 
     def __init__(self, size: tuple[int, int]):
         self.size = size
@@ -115,17 +115,17 @@ class _Whole:
         self.features: list[Tensor] = []
         self.masks = 0
 
-    def take(self, output: dict[str, Tensor], rows: Span, columns: Span) -> None:
-        """Keep a tile's own part of its output."""
-        for key in output.keys() & _OF_PIXELS:
-            part = output[key][..., rows.kept_of_its_result, columns.kept_of_its_result]
+    def add(self, output: dict[str, Tensor], rows: Span, columns: Span) -> None:
+        """Copy the core of a tile's output."""
+        for key in output.keys() & _PIXEL_MAPS:
+            part = output[key][..., rows.core_in_result, columns.core_in_result]
             if key not in self.pixels:
                 self.pixels[key] = part.new_empty((*part.shape[:-2], *self.size))
-            self.pixels[key][..., rows.kept, columns.kept] = part + self.masks if key == "assignment" else part
+            self.pixels[key][..., rows.core, columns.core] = part + self.masks if key == "assignment" else part
         if "mask_features" in output:
             self.features.append(output["mask_features"])
             self.masks += len(output["mask_features"])
 
-    def output(self) -> dict[str, Tensor]:
-        """All that was kept."""
+    def to_output(self) -> dict[str, Tensor]:
+        """Return the stitched maps, with the features of all masks."""
         return {**self.pixels, "mask_features": torch.cat(self.features)} if self.features else self.pixels

@@ -1,5 +1,5 @@
-"""SAN's side network (https://arxiv.org/abs/2302.12242): masks and attention biases from an image and CLIP's features.
+"""Side Adapter Network, SAN (https://arxiv.org/abs/2302.12242): the model, its training and its warm starts.
 
-Reading order: network.py, with fusion.py and mask_decoder.py; warm_start.py and query_init.py give its queries what
-CLIPtrase's masks know.
+Reading order: model.py, split_tower.py, side_network.py; then criterion.py, training_data.py, trainer.py, training.py.
+warm_start.py, query_projection.py and image_queries.py initialise the queries from CLIPtrase's masks.
 """

@@ -1,8 +1,9 @@
-"""Checkpoints that are whole or not there."""
+"""Atomic checkpoints, and a report of what was loaded from one."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,19 @@ from cliptrase_d2.d2 import DetectionCheckpointer
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
 
 logger = logging.getLogger(__name__)
-_LAST = "last_checkpoint"  # Detectron2's name of the file that names the newest one
 
 
 class AtomicCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, except that a process that is killed leaves no half-written file behind."""
+    """Detectron2's checkpointer with atomic writes: a killed process leaves no partial file."""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write SAVE_DIR/name.pth, and then that it is the newest.
+        """Write SAVE_DIR/name.pth and mark it as the newest checkpoint.
 
         Args:
-            name: without its suffix.
-            **kwargs: plain values to keep beside the weights.
+            name: without the suffix.
+            **kwargs: plain values to store with the weights.
         Raises:
-            WriteError: the folder cannot be written, or the disk is full; earlier checkpoints are as they were.
+            WriteError: the folder is not writable or the disk is full; earlier checkpoints are unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -38,37 +38,32 @@ class AtomicCheckpointer(DetectionCheckpointer):
         logger.info("Saved %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note which checkpoint is the newest."""
-        atomic_write_text(Path(self.save_dir) / _LAST, last_filename_basename)
+        """Record the newest checkpoint."""
+        atomic_write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)  # Detectron2's file name
 
 
-def load_report(model: nn.Module, given: dict[str, Any]) -> str:
-    """What becomes of every weight of a checkpoint, in some lines.
+def describe_loading(model: nn.Module, weights: dict[str, Any]) -> str:
+    """Return a report of loaded, missing, unexpected and mismatched tensors, in several lines.
 
     Args:
-        model: that it is loaded into.
-        given: the checkpoint's weights by name.
+        model: to load into.
+        weights: of the checkpoint, by name.
     """
     own = model.state_dict()
-    other = [name for name in given if name in own and given[name].shape != own[name].shape]
-    loaded = sum(name in own for name in given) - len(other)
-    kinds = {
-        "missing, so as they were": [name for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
-        "of another shape, so as they were": other,
+    mismatched = [name for name in weights if name in own and weights[name].shape != own[name].shape]
+    groups = {
+        "missing in the checkpoint, left unchanged": [name for name in own if name not in weights],
+        "unknown to the model, ignored": [name for name in weights if name not in own],
+        "different shape, left unchanged": mismatched,
     }
-    lines = [f"{loaded} of the model's {len(own)} tensors are loaded"]
-    for kind, names in kinds.items():
-        lines.append(f"  {kind}: {len(names)}" + (f" ({_by_part(names)})" if names else ""))
+    lines = [f"loaded {len(own.keys() & weights.keys()) - len(mismatched)} of the model's {len(own)} tensors"]
+    for title, names in groups.items():
+        lines.append(f"  {title}: {len(names)}" + (f" ({_summarize(names)})" if names else ""))
     return "\n".join(lines)
 
 
-def _by_part(names: list[str]) -> str:
-    """Names one by one where they are few, else how many of each part of the model."""
+def _summarize(names: list[str]) -> str:
+    """List a few names, or count many by their first part."""
     if len(names) <= 8:
         return ", ".join(names)
-    parts: dict[str, int] = {}
-    for name in names:
-        part = name.partition(".")[0]
-        parts[part] = parts.get(part, 0) + 1
-    return ", ".join(f"{count} of {part}.*" for part, count in parts.items())
+    return ", ".join(f"{count} {part}.*" for part, count in Counter(name.partition(".")[0] for name in names).items())

@@ -1,60 +1,60 @@
-"""SAN: a trained open-vocabulary segmenter, a side network beside a frozen CLIP (https://arxiv.org/abs/2302.12242)."""
+"""SAN, a trained open-vocabulary segmenter: a side network beside a frozen CLIP (https://arxiv.org/abs/2302.12242)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from cliptrase_d2.clip.load import get_tokenizer, load_clip
 from cliptrase_d2.clip.open_clip_modules import pixel_statistics
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import TextFeatures
-from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, ImageList, configurable
-from cliptrase_d2.pipeline.from_config import (
-    build_criterion,
-    build_image_queries,
-    build_side_network,
-    default_vocabulary,
+from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, ImageList, MetadataCatalog, configurable
+from cliptrase_d2.pipeline.open_vocabulary import (
+    OpenVocabularySegmenter,
+    build_text_encoder,
+    get_default_vocabulary,
+    load_clip_from_config,
 )
-from cliptrase_d2.san.criterion import Criterion, Prediction, Totals
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
+from cliptrase_d2.san.criterion import Criterion, LossNormalizers, LossWeights, Prediction, Targets
 from cliptrase_d2.san.image_queries import ImageQueries
-from cliptrase_d2.san.matcher import Targets
 from cliptrase_d2.san.side_network import SideAdapterNetwork
 from cliptrase_d2.san.split_tower import BlockTokens, FirstBlocks, LastBlocks, WordClassifier
-from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.precision import autocast, get_dtype
+from cliptrase_d2.utils.errors import InputError, check_choice
+from cliptrase_d2.utils.tensors import autocast, get_dtype
 from cliptrase_d2.vocabulary import Vocabulary
 
-_PIXELS_AT_ONCE = 2**24  # class scores that are held while the label map is read off them
+QUERY_INITS = ("none", "prototypes", "per_image")
+_MAX_SCORES = 2**24  # class scores in memory while the label map is computed
 
 
 @META_ARCH_REGISTRY.register()
-class SAN(nn.Module):
+class SAN(OpenVocabularySegmenter):
     """A trained segmenter with Detectron2's inputs and outputs; its state dict has the published SAN's layout.
 
     Args:
         clip_visual_extractor, clip_rec_head, ov_classifier: the parts of one CLIP.
-        text_encoder: words to text features, with ``ov_classifier``.
-        side_adapter_network: masks and attention biases.
+        text_encoder: encodes words with ``ov_classifier``.
+        side_adapter_network: predicts masks and attention biases.
         criterion: the losses; None for a model that is not trained.
-        pixel_mean, pixel_std: of RGB in 0 to 255, as CLIP was trained.
-        clip_resolution: size of CLIP's input in parts of the image's.
+        pixel_mean, pixel_std: of RGB in 0 to 255, as in CLIP's training.
+        clip_resolution: size of CLIP's input relative to the image.
         size_divisibility: images of a batch are padded to multiples of this many pixels.
-        query_init: what each image adds to its queries; None for plain SAN.
-        vocabulary: classes of inputs that bring none; None if every input must.
-        precision: arithmetic of an evaluation, a key of ``precision.PRECISIONS``; a trainer sets its own.
+        query_init: computes each image's query offsets; None for plain SAN.
+        vocabulary: default classes; None if each input must bring its own.
+        precision: arithmetic in evaluation, a key of ``precision.PRECISIONS``; the trainer sets its own.
         output_sem_seg: whether to return per-class scores at output size.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
-    patch_multiple = 1  # images of any size: what is missing to whole patches is padded
-    resampling = "bilinear"  # of the images that it is shown, as the published SAN was trained
+    patch_multiple = 1  # images of any size are accepted; incomplete patches are padded
+    resampling = "bilinear"  # for resizing input images, as in the published SAN's training
 
     @configurable
     def __init__(
@@ -75,96 +75,87 @@ class SAN(nn.Module):
         precision: str = "fp32",
         output_sem_seg: bool = False,
     ):
-        super().__init__()
+        super().__init__(text_encoder, vocabulary)
         self.criterion = criterion
         self.side_adapter_network = side_adapter_network
         self.clip_visual_extractor, self.clip_rec_head = clip_visual_extractor, clip_rec_head
-        self.ov_classifier, self.text_encoder = ov_classifier, text_encoder
-        self.query_init = query_init
+        self.ov_classifier, self.query_init = ov_classifier, query_init
         self.clip_resolution, self.size_divisibility = clip_resolution, size_divisibility
-        self.vocabulary, self.output_sem_seg = vocabulary, output_sem_seg
-        self.precision = get_dtype(precision)
+        self.precision, self.output_sem_seg = get_dtype(precision), output_sem_seg
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
-        self._texts: dict[Vocabulary, TextFeatures] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of `__init__` from a configuration; loads the CLIP weights."""
-        if cfg.INPUT.FORMAT != "RGB":
-            raise InputError(
-                "INPUT.FORMAT", repr(cfg.INPUT.FORMAT), "Leave it out.", allowed="RGB, which CLIP was trained on"
-            )
-        clip, _ = load_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, seed=cfg.MODEL.CLIP.SEED)
+        """Return the arguments of `__init__`; loads the CLIP weights.
+
+        Raises:
+            InputError: an unusable setting or CLIP.
+        """
+        clip = load_clip_from_config(cfg)
         split = cfg.MODEL.SAN.FEATURE_LAST_LAYER_IDX
         first, last = FirstBlocks(clip.visual, split), LastBlocks(clip.visual, split)
         classifier = WordClassifier(clip)
-        cache = cfg.MODEL.CLIP.TEXT_CACHE
         mean, std = pixel_statistics(clip.visual)
         return {
             "clip_visual_extractor": first,
             "clip_rec_head": last,
             "ov_classifier": classifier,
-            "text_encoder": TextEncoder(
-                classifier,
-                get_tokenizer(cfg.MODEL.CLIP.NAME),
-                templates=cfg.MODEL.CLIP.TEMPLATES,
-                cache_dir=Path(cache).expanduser() if cache else None,
-            ),
+            "text_encoder": build_text_encoder(cfg, classifier),
             "side_adapter_network": build_side_network(cfg, first, last),
             "criterion": build_criterion(cfg),
             "pixel_mean": [255 * value for value in mean],
             "pixel_std": [255 * value for value in std],
             "clip_resolution": cfg.MODEL.SAN.CLIP_RESOLUTION,
             "size_divisibility": cfg.MODEL.SAN.SIZE_DIVISIBILITY,
-            "query_init": build_image_queries(
-                cfg, classifier
-            ),  # the last, so that it changes no other's random numbers
-            "vocabulary": default_vocabulary(cfg),
+            # Built after the other parts, so that their random numbers are the same with and without it.
+            "query_init": build_image_queries(cfg, classifier),
+            "vocabulary": get_default_vocabulary(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
             "output_sem_seg": cfg.MODEL.CLIPTRASE.OUTPUT_SEM_SEG,
         }
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; inputs are brought there."""
+        """Device of the model, to which inputs are moved."""
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: Sequence[dict[str, Any]], totals: Totals | None = None) -> Any:
-        """Losses in training, else segmented images.
+    def forward(self, batched_inputs: Sequence[dict[str, Any]], normalizers: LossNormalizers | None = None) -> Any:
+        """Return losses in training, segmented images otherwise.
 
         Args:
-            batched_inputs: for every image a dict with ``image`` [3,H,W], RGB in 0 to 255; in training ``sem_seg``
-                [H,W], class indices and anything else for pixels that are not labelled; else optionally ``height`` and
-                ``width`` of the result; ``vocabulary`` (else the model's), in training the same for all.
-            totals: what losses are divided by, where the batch is a part of a larger one.
+            batched_inputs: a dict per image with ``image`` [3,H,W], RGB in 0 to 255, and optionally ``vocabulary``
+                (default: the model's). In training also ``sem_seg`` [H,W], class indices, with any other value for
+                unlabelled pixels; all images have the same vocabulary. Otherwise optionally ``height`` and ``width`` of
+                the result.
+            normalizers: divisors of the losses if the batch is part of a larger one.
         Returns:
-            In training the weighted losses by name. Else for every image ``label_map`` [H,W] int64, ``pred_masks``
-            [Q,H,W] in [0,1], ``pred_logits`` [Q,C], the logarithms of the classes' shares, of which "no object" has the
-            rest; and ``sem_seg`` [C,H,W] if the model was told so.
+            In training the weighted losses by name. Otherwise a dict per image with ``label_map`` [H,W] int64,
+            ``pred_masks`` [Q,H,W] in [0,1], ``pred_logits`` [Q,C], the logarithms of the class probabilities (the rest
+            is "no object"), and with ``output_sem_seg`` also ``sem_seg`` [C,H,W].
         Raises:
-            InputError: no vocabulary from anywhere.
+            InputError: neither the input nor the model has a vocabulary.
         """
-        images = [self.normalise(given["image"]) for given in batched_inputs]
+        images = [self.normalise(inputs["image"]) for inputs in batched_inputs]
         padded = ImageList.from_tensors(images, self.size_divisibility)
         if self.training:
-            return self._losses(batched_inputs, padded, totals)
+            return self._compute_losses(batched_inputs, padded.tensor, normalizers)
         with torch.no_grad(), autocast(self.device, self.precision):
-            masks, embeddings = self.see(padded.tensor)[-1]
+            masks, embeddings = self.predict_masks(padded.tensor)[-1]
             return [
-                self._output(given, *parts)
-                for given, *parts in zip(batched_inputs, masks, embeddings, padded.image_sizes, strict=True)
+                self._segment(inputs, *prediction)
+                for inputs, *prediction in zip(batched_inputs, masks, embeddings, padded.image_sizes, strict=True)
             ]
 
-    def see(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Masks and what CLIP sees under them, of every supervised block in training, else of the last.
+    def predict_masks(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Predict masks and their CLIP embeddings: of each supervised block in training, of the last one otherwise.
 
         Args:
             images: [B,3,H,W] normalised, sides in multiples of the size divisibility.
         Returns:
-            Mask logits [B,Q,h,w] and embeddings [B,Q,D] in the joint space.
+            Mask logits [B,Q,h,w] and embeddings [B,Q,D] in the joint space, per block.
         """
-        features = self.clip_features(images)
+        features = self.encode_image(images)
         offset = None
         if self.query_init is not None:
             count = self.side_adapter_network.query_embed.shape[1]
@@ -172,80 +163,155 @@ class SAN(nn.Module):
         decoded = self.side_adapter_network(images, features, offset)
         return [(masks, self.clip_rec_head(features, biases)) for masks, biases in decoded]
 
-    def text_features(self, inputs: dict[str, Any]) -> TextFeatures:
-        """Features of the vocabulary that an input brings, or else of the model's; encoded once.
+    def encode_image(self, images: Tensor) -> BlockTokens:
+        """Encode normalised images [B,3,H,W] with CLIP's first blocks."""
+        # The published SAN also resizes by a factor and without antialiasing.
+        small = F.interpolate(images, scale_factor=self.clip_resolution, mode="bilinear", align_corners=False)
+        return self.clip_visual_extractor(small)
 
-        Raises:
-            InputError: neither has one.
+    def normalise(self, image: Tensor) -> Tensor:
+        """Normalise RGB in 0 to 255, [...,3,H,W], and move it to the model's device."""
+        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+
+    def classify(self, embeddings: Tensor, text: TextFeatures) -> Tensor:
+        """Return the class logits [...,Q,C+1] of embeddings [...,Q,D].
+
+        A class has the logit of its best word. The last class is "no object".
         """
-        vocabulary = inputs.get("vocabulary", self.vocabulary)
-        if vocabulary is None:
-            fix = "Set MODEL.CLIPTRASE.VOCABULARY, or give the input a 'vocabulary'."
-            raise InputError("vocabulary", "none in the input or the configuration", fix, allowed="class names")
-        if vocabulary not in self._texts:
-            self._texts[vocabulary] = self.text_encoder(vocabulary)
-        return self._texts[vocabulary]
-
-    def class_logits(self, embeddings: Tensor, text: TextFeatures) -> Tensor:
-        """[...,Q,D] to [...,Q,C+1], the last for "no object"; a class has the logit of its best word."""
         words = embeddings @ self.ov_classifier(text.features).to(embeddings.dtype).T  # [...,Q,R+1]
         index = torch.cat([text.class_index, text.class_index.new_tensor([len(text.classes)])])
         logits = words.new_full((*words.shape[:-1], len(text.classes) + 1), -torch.inf)
         return logits.scatter_reduce(-1, index.expand_as(words), words, "amax")
 
-    def normalise(self, image: Tensor) -> Tensor:
-        """RGB in 0 to 255, [...,3,H,W], to what `see` takes."""
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
-
-    def clip_features(self, images: Tensor) -> BlockTokens:
-        """What CLIP sees of images [B,3,H,W], normalised."""
-        # The published SAN resizes like this: by a factor, without antialiasing.
-        small = F.interpolate(images, scale_factor=self.clip_resolution, mode="bilinear", align_corners=False)
-        return self.clip_visual_extractor(small)
-
-    def _losses(
-        self, batched_inputs: Sequence[dict[str, Any]], images: ImageList, totals: Totals | None
+    def _compute_losses(
+        self, batched_inputs: Sequence[dict[str, Any]], images: Tensor, normalizers: LossNormalizers | None
     ) -> dict[str, Tensor]:
-        assert self.criterion is not None, "a model that is trained has a criterion"
+        assert self.criterion is not None, "a model in training has a criterion"
         text = self.text_features(batched_inputs[0])
-        size = (images.tensor.shape[2], images.tensor.shape[3])
-        targets = [_targets(given["sem_seg"].to(self.device), len(text.classes), size) for given in batched_inputs]
+        size = (images.shape[2], images.shape[3])
+        labels = [inputs["sem_seg"].to(self.device) for inputs in batched_inputs]
+        targets = [_build_targets(label, len(text.classes), size) for label in labels]
         predictions = [
-            Prediction(self.class_logits(embeddings, text), masks) for masks, embeddings in self.see(images.tensor)
+            Prediction(self.classify(embeddings, text), masks) for masks, embeddings in self.predict_masks(images)
         ]
-        queries = predictions[-1].mask_logits.shape[1]
-        totals = totals or self.criterion.totals([len(truth.labels) for truth in targets], queries)
-        return self.criterion(predictions, targets, totals)
+        if normalizers is None:
+            queries = predictions[-1].mask_logits.shape[1]
+            normalizers = self.criterion.compute_normalizers([len(target.labels) for target in targets], queries)
+        return self.criterion(predictions, targets, normalizers)
 
-    def _output(
-        self, given: dict[str, Any], masks: Tensor, embeddings: Tensor, seen: tuple[int, int]
+    def _segment(
+        self, inputs: dict[str, Any], masks: Tensor, embeddings: Tensor, size: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """The result of one image, from mask logits [Q,h,w] of the padded image and embeddings [Q,D]."""
-        text = self.text_features(given)
-        shares = self.class_logits(embeddings, text).float().softmax(-1)[:, :-1]  # [Q,C]
-        height, width = given.get("height", seen[0]), given.get("width", seen[1])
+        """Return the result of one image.
+
+        Args:
+            inputs: of the image.
+            masks: [Q,h,w] logits of the padded image.
+            embeddings: [Q,D].
+            size: height and width of the image before padding.
+        """
+        probabilities = self.classify(embeddings, self.text_features(inputs)).float().softmax(-1)[:, :-1]  # [Q,C]
         stride = self.side_adapter_network.patch_size
         padded = (masks.shape[1] * stride, masks.shape[2] * stride)
-        # In two steps, as the published SAN does: to the padded image, whose part in use is then resized.
+        # Resize in two steps, as the published SAN does: to the padded image, then without the padding to the output.
         full = F.interpolate(masks[None].float(), padded, mode="bilinear", align_corners=False)
-        part = full[:, :, : seen[0], : seen[1]]
-        soft = F.interpolate(part, (height, width), mode="bilinear", align_corners=False)[0].sigmoid()  # [Q,H,W]
-        output = {"label_map": _best_class(shares, soft), "pred_masks": soft, "pred_logits": shares.log()}
+        output_size = (inputs.get("height", size[0]), inputs.get("width", size[1]))
+        part = full[:, :, : size[0], : size[1]]
+        soft = F.interpolate(part, output_size, mode="bilinear", align_corners=False)[0].sigmoid()  # [Q,H,W]
+        output = {
+            "label_map": _find_best_class(probabilities, soft),
+            "pred_masks": soft,
+            "pred_logits": probabilities.log(),
+        }
         if self.output_sem_seg:
-            output["sem_seg"] = torch.einsum("qc,qhw->chw", shares, soft)
+            output["sem_seg"] = torch.einsum("qc,qhw->chw", probabilities, soft)
         return output
 
 
-def _best_class(shares: Tensor, masks: Tensor) -> Tensor:
-    """The class [H,W] with the highest sum of shares [Q,C] times masks [Q,H,W]; a few rows of scores at a time."""
-    rows = max(1, _PIXELS_AT_ONCE // (shares.shape[1] * masks.shape[2]))
-    parts = [torch.einsum("qc,qhw->chw", shares, part).argmax(0) for part in masks.split(rows, dim=1)]
+def _find_best_class(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """Return the class [H,W] with the highest sum of probabilities [Q,C] times masks [Q,H,W]."""
+    rows = max(1, _MAX_SCORES // (probabilities.shape[1] * masks.shape[2]))
+    parts = [torch.einsum("qc,qhw->chw", probabilities, part).argmax(0) for part in masks.split(rows, dim=1)]
     return torch.cat(parts)
 
 
-def _targets(labels: Tensor, classes: int, size: tuple[int, int]) -> Targets:
-    """A mask [H,W] of the padded size for every class that occurs in labels [H',W']."""
+def _build_targets(labels: Tensor, classes: int, size: tuple[int, int]) -> Targets:
+    """Return a mask [H,W] of the padded size for each class in the labels [H',W']."""
     present = labels.unique()
     present = present[(present >= 0) & (present < classes)]
     bottom, right = size[0] - labels.shape[0], size[1] - labels.shape[1]
     return Targets(present, F.pad(labels == present[:, None, None], (0, right, 0, bottom)))
+
+
+def build_side_network(cfg: CfgNode, first: FirstBlocks, last: LastBlocks) -> SideAdapterNetwork:
+    """Build the untrained side network for the two parts of its CLIP.
+
+    Raises:
+        InputError: blocks or sizes that do not match.
+    """
+    side = cfg.MODEL.SIDE_ADAPTER
+    supervised = list(side.DEEP_SUPERVISION_IDXS)
+    if not supervised or supervised != sorted(supervised) or supervised[0] < 1 or supervised[-1] != side.DEPTH:
+        fix = f"List blocks from 1 to {side.DEPTH} in ascending order, with {side.DEPTH} as the last one."
+        raise InputError("MODEL.SIDE_ADAPTER.DEEP_SUPERVISION_IDXS", supervised, fix)
+    if side.WIDTH % side.HEADS:
+        fix = f"Choose a multiple of MODEL.SIDE_ADAPTER.HEADS, {side.HEADS}."
+        raise InputError("MODEL.SIDE_ADAPTER.WIDTH", side.WIDTH, fix)
+    return SideAdapterNetwork(
+        clip_width=first.width,
+        clip_heads=last.heads,
+        image_size=side.IMAGE_SIZE,
+        width=side.WIDTH,
+        depth=side.DEPTH,
+        heads=side.HEADS,
+        patch_size=side.PATCH_SIZE,
+        num_queries=side.NUM_QUERIES,
+        fusion=_parse_fusion_map(side.FUSION_MAP, first.depth, side.DEPTH),
+        supervised_blocks=supervised,
+        decoder_channels=side.DECODER_CHANNELS,
+        decoder_layers=side.DECODER_LAYERS,
+    )
+
+
+def _parse_fusion_map(pairs: Sequence[str], clip_depth: int, depth: int) -> dict[int, int]:
+    """Parse ["C->S", ...] into {S: C}."""
+    fusion = {}
+    for pair in pairs:
+        parts = re.fullmatch(r"(\d+)->(\d+)", pair)
+        if parts is None or int(parts[1]) > clip_depth or int(parts[2]) > depth:
+            fix = "Write 'C->S': the number of CLIP blocks, then the number of side network blocks."
+            allowed = f"C from 0 to {clip_depth} (MODEL.SAN.FEATURE_LAST_LAYER_IDX), S from 0 to {depth}"
+            raise InputError("MODEL.SIDE_ADAPTER.FUSION_MAP", repr(pair), fix, allowed)
+        fusion[int(parts[2])] = int(parts[1])
+    if not fusion:
+        raise InputError("MODEL.SIDE_ADAPTER.FUSION_MAP", "an empty list", "Add at least one pair, such as '0->0'.")
+    return fusion
+
+
+def build_criterion(cfg: CfgNode) -> Criterion | None:
+    """Build the losses for training on DATASETS.TRAIN; None if that is empty or names an unregistered data set."""
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("stuff_classes") if cfg.DATASETS.TRAIN else None
+    if classes is None:
+        return None
+    san = cfg.MODEL.SAN
+    return Criterion(
+        len(classes),
+        weights=LossWeights(san.CLASS_WEIGHT, san.MASK_WEIGHT, san.DICE_WEIGHT),
+        no_object_weight=san.NO_OBJECT_WEIGHT,
+        points=san.TRAIN_NUM_POINTS,
+        oversample=san.OVERSAMPLE_RATIO,
+        importance=san.IMPORTANCE_SAMPLE_RATIO,
+    )
+
+
+def build_image_queries(cfg: CfgNode, classifier: WordClassifier) -> ImageQueries | None:
+    """Build the per-image query offsets; None unless MODEL.SAN.QUERY_INIT is "per_image".
+
+    Raises:
+        InputError: an unknown MODEL.SAN.QUERY_INIT.
+    """
+    kind = cfg.MODEL.SAN.QUERY_INIT
+    check_choice("MODEL.SAN.QUERY_INIT", kind, QUERY_INITS)
+    if kind != "per_image":
+        return None
+    return ImageQueries(classifier.bg_embed.shape[1], cfg.MODEL.SIDE_ADAPTER.WIDTH, CLIPtraseSettings.from_config(cfg))

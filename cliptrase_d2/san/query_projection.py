@@ -1,13 +1,12 @@
-"""From the features of CLIPtrase's masks to SAN's queries (supplement, B.3): k-means, PCA, and a scale.
+"""Initial queries of SAN from the features of CLIPtrase's masks (supplement, B.3): k-means, PCA and scaling.
 
-The supplement says that mask average pooling initialises the query embedding and no more. Here the features of a
-sample of images become as many prototypes as there are queries, or every image brings its own; both pass through the
-same projection to the width of the side network.
+The supplement only says that mask average pooling initialises the query embedding. Here either k-means prototypes of a
+sample of images, one per query, or each image's own masks are projected to the width of the side network.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +16,8 @@ from torch import Tensor
 from cliptrase_d2.san.side_network import INITIAL_SCALE
 from cliptrase_d2.utils.errors import InputError
 
-_SMALLEST = 1e-12
 
-
-@dataclass(frozen=True)
-class QueryProjection:
+class QueryProjection(NamedTuple):
     """An affine map of mask features, f -> weight·f + bias.
 
     Attributes:
@@ -33,65 +29,61 @@ class QueryProjection:
     bias: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
-        """[M,D] to [M,S]."""
+        """Project [M,D] to [M,S]."""
         return features @ self.weight.T + self.bias
 
 
 def fit_projection(features: Tensor, width: int, seed: int = 0) -> QueryProjection:
-    """PCA of mask features, turned at random and brought to the scale of untrained queries.
+    """Fit a PCA of mask features with a random rotation, scaled to untrained queries.
 
-    The first principal components, at most S, carry what tells masks apart. Most of that lies in the first few, so a
-    seeded random rotation gives every channel a share of all, as in an untrained embedding; it changes no distance.
+    The principal components preserve the differences between masks, most of them in the first few components. The
+    rotation spreads them over all channels, as in an untrained embedding, and preserves distances.
 
     Args:
         features: [M,D] of masks.
         width: S.
         seed: of the rotation.
     Returns:
-        A projection after which the features have mean 0 and root mean square ``network.INITIAL_SCALE``.
+        A projection to features with mean 0 and root mean square ``side_network.INITIAL_SCALE``.
     Raises:
-        InputError: fewer than two masks, or masks that are all alike.
+        InputError: fewer than two masks, or identical masks.
     """
     features = features.double()
     mean = features.mean(0)
     components = torch.linalg.svd(features - mean, full_matrices=False).Vh[:width]  # [K,D], K <= S
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(width, len(components), generator=generator, dtype=torch.float64)
-    weight = torch.linalg.qr(noise).Q @ components  # [S,D]; orthonormal columns keep distances
-    size = ((features - mean) @ weight.T).square().mean().sqrt()
-    if len(features) < 2 or size < _SMALLEST:
-        fix = "Take more images, or a clustering that finds more masks."
-        raise InputError("warm start", f"{len(features)} masks, all alike", fix, allowed="masks that differ")
-    weight = weight * (INITIAL_SCALE / size)
+    weight = torch.linalg.qr(noise).Q @ components  # [S,D]; orthonormal columns preserve distances
+    scale = ((features - mean) @ weight.T).square().mean().sqrt()
+    if len(features) < 2 or scale < 1e-12:
+        fix = "Use more images, or a clustering that finds more masks."
+        raise InputError("warm start", f"{len(features)} masks with identical features", fix)
+    weight = weight * (INITIAL_SCALE / scale)
     return QueryProjection(weight.float(), (-weight @ mean).float())
 
 
-def prototypes(features: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Centres of a k-means of mask features.
+def find_prototypes(features: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Return the k-means centres of mask features.
 
     Args:
-        features: [M,D], L2-normalised or nearly so.
+        features: [M,D], approximately L2-normalised.
         count: Q centres.
         seed: of the k-means.
     Returns:
-        [Q,D], those of the most masks first.
+        [Q,D], the largest cluster first.
     Raises:
         InputError: fewer masks than centres.
     """
     if len(features) < count:
-        raise InputError(
-            "warm start",
-            f"{len(features)} masks for {count} queries",
-            "Raise MODEL.SAN.QUERY_INIT_IMAGES, or lower MODEL.SIDE_ADAPTER.NUM_QUERIES.",
-            allowed="at least as many masks as queries",
-        )
+        fix = "Use at least as many masks as queries: add images or reduce the queries."
+        raise InputError("warm start", f"{len(features)} masks for {count} queries", fix)
     kmeans = KMeans(n_clusters=count, n_init=3, random_state=seed).fit(features.double().numpy())
     order = np.argsort(-np.bincount(kmeans.labels_, minlength=count), kind="stable")
     return torch.from_numpy(kmeans.cluster_centers_[order]).float()
 
 
 def query_embeddings(features: Tensor, count: int, width: int, seed: int = 0) -> Tensor:
-    """Queries [1,Q,S] that stand for the masks of a data set, at the scale of untrained ones.
+    """Return initial queries [1,Q,S]: the projected prototypes of a data set's masks.
 
     Args:
         features: [M,D] of masks.
@@ -99,7 +91,7 @@ def query_embeddings(features: Tensor, count: int, width: int, seed: int = 0) ->
         width: S.
         seed: of k-means and rotation.
     Raises:
-        InputError: fewer masks than queries, or masks that are all alike.
+        InputError: fewer masks than queries, or identical masks.
     """
-    centres = prototypes(features, count, seed)
+    centres = find_prototypes(features, count, seed)
     return fit_projection(centres, width, seed)(centres)[None]

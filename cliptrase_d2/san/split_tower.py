@@ -1,7 +1,7 @@
-"""CLIP's image tower in two parts, as SAN uses it: its first blocks see the image, its last ones recognise masks.
+"""CLIP in parts, as SAN uses it: first blocks that encode the image, last blocks that recognise masks, text tower.
 
-The names of the modules are those of the published SAN's checkpoints (`clip_visual_extractor.*`, `clip_rec_head.*`,
-`ov_classifier.*`), so that weights go both ways without renaming.
+Modules have the names of the published SAN's checkpoints (`clip_visual_extractor.*`, `clip_rec_head.*`,
+`ov_classifier.*`), so weights can be exchanged without renaming.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip import open_clip_modules as clip
 from cliptrase_d2.clip.pos_embed import ResizedPositions
-from cliptrase_d2.clip.tokens import VisualTokens
-from cliptrase_d2.methods.attention import AttentionInput, DenseAttention
+from cliptrase_d2.clip.tokens import ImageTokens, Needs
+from cliptrase_d2.clip.visual import run_trunk
 from cliptrase_d2.utils.errors import InputError
 
 
 @dataclass(frozen=True)
 class BlockTokens:
-    """What enters CLIP's blocks.
+    """Hidden states of CLIP's first blocks.
 
     Attributes:
-        tokens: [B,N+1,E] before block 0, and after every block that ran; the class token first.
+        tokens: [B,N+1,E] before block 0 and after each of the blocks, the class token first.
         grid: (h, w) with h·w = N.
     """
 
@@ -34,18 +34,18 @@ class BlockTokens:
     grid: tuple[int, int]
 
     def feature_map(self, index: int) -> Tensor:
-        """The patches after ``index`` blocks, [B,E,h,w]."""
+        """Return the patches after ``index`` blocks, [B,E,h,w]."""
         return self.tokens[index][:, 1:].transpose(1, 2).unflatten(2, self.grid)
 
 
 class FirstBlocks(nn.Module):
-    """The tower up to a block, frozen but for its position embedding (SAN, section 4.1).
+    """The first blocks of the tower. All is frozen except the position embedding (SAN, section 4.1).
 
     Args:
-        visual: an open_clip image tower, a plain class-token ViT; its modules are shared, not copied.
+        visual: an open_clip image tower, a plain class-token ViT. Its modules are shared, not copied.
         count: number of blocks.
     Raises:
-        InputError: not as many blocks, or none left for `LastBlocks`.
+        InputError: the tower has too few blocks to leave one for `LastBlocks`.
     """
 
     def __init__(self, visual: VisionTransformer, count: int):
@@ -54,8 +54,8 @@ class FirstBlocks(nn.Module):
         self.class_embedding, self.positional_embedding = visual.class_embedding, visual.positional_embedding
         depth = len(clip.blocks(visual))
         if not 0 < count < depth:
-            allowed = f"1 to {depth - 1}, for the tower has {depth} blocks"
-            raise InputError("MODEL.SAN.FEATURE_LAST_LAYER_IDX", count, "Change it.", allowed=allowed)
+            got = f"{count} of the tower's {depth} blocks"
+            raise InputError("MODEL.SAN.FEATURE_LAST_LAYER_IDX", got, "Change it.", allowed=f"1 to {depth - 1}")
         self.resblocks = clip.blocks(visual)[:count]
         self.grid_size, self.patch_size = visual.grid_size, visual.patch_size
         self._positions = ResizedPositions(visual.grid_size, "output_size")
@@ -64,16 +64,16 @@ class FirstBlocks(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Number of these blocks."""
+        """Number of blocks."""
         return len(self.resblocks)
 
     @property
     def width(self) -> int:
-        """E, of a token."""
+        """Width of a token, E."""
         return self.class_embedding.shape[0]
 
     def forward(self, images: Tensor) -> BlockTokens:
-        """Images [B,3,H,W], normalised, to tokens; what is left beside whole patches is not seen."""
+        """Encode images [B,3,H,W], normalised. Pixels beyond the last whole patch are ignored."""
         side = clip.patch_size(self)
         grid = (images.shape[2] // side, images.shape[3] // side)
         tokens = [clip.embed(self, images, self._positions(self.positional_embedding, grid))]
@@ -83,10 +83,10 @@ class FirstBlocks(nn.Module):
 
 
 class LastBlocks(nn.Module):
-    """The other blocks, frozen: they recognise masks by copies of the class token under attention biases.
+    """The remaining blocks, frozen. They recognise masks by copies of the class token under attention biases.
 
     Args:
-        visual: as of `FirstBlocks`.
+        visual: as for `FirstBlocks`.
         first: index of the first of these blocks.
     """
 
@@ -98,18 +98,18 @@ class LastBlocks(nn.Module):
 
     @property
     def heads(self) -> int:
-        """Attention heads of a block, A."""
+        """Number of attention heads of a block, A."""
         return clip.heads(self.resblocks[0])
 
     def forward(self, features: BlockTokens, biases: Tensor) -> Tensor:
         """Embed masks.
 
-        A mask's token sees the patches under its bias and itself; image tokens see each other and no mask.
+        A mask's token attends to itself and, under its bias, to the patches. Image tokens attend to each other only.
 
         Args:
             features: of the first blocks.
-            biases: [B,A,Q,h',w'], added to the attention logits of mask q on any grid; brought to that of the
-                features by the maximum.
+            biases: [B,A,Q,h',w'], added to the attention logits of mask q. Another grid than that of the features is
+                pooled by the maximum.
         Returns:
             [B,Q,D], L2-normalised.
         """
@@ -127,45 +127,38 @@ class LastBlocks(nn.Module):
         return F.normalize(clip.to_joint_space(self, masks), dim=-1)
 
     @torch.no_grad()
-    def dense_tokens(
-        self, features: BlockTokens, attention: DenseAttention, correlation_block: int = -2
-    ) -> VisualTokens:
-        """What CLIPtrase reads out of the same tower: patches in the joint space, and q, k, v of one block.
+    def image_tokens(self, features: BlockTokens, needs: Needs) -> ImageTokens:
+        """Run the blocks but the last as trained, for a method that reads the same tower.
 
         Args:
             features: of the first blocks.
-            attention: of the last block.
-            correlation_block: whose q, k, v are handed over, from the end; one of the last blocks.
+            needs: of the method.
+        Raises:
+            InputError: the method needs q, k and v of one of the first blocks, which are not kept.
         """
-        x = features.tokens[-1]
-        wanted = correlation_block % len(self.resblocks)
-        for index, block in enumerate(self.resblocks):
-            q, k, v = clip.project_qkv(block, x)  # each [B,A,N+1,d]
-            if index == wanted:
-                correlated = q, k, v
-            if index < len(self.resblocks) - 1:
-                x = clip.finish_block(block, x, F.scaled_dot_product_attention(q, k, v))
-        given = AttentionInput(q, k, v, clip.first_norm(block, x), features.grid, None)
-        read = clip.finish_block(block, x, attention.attend(given), residual=attention.residual, mlp=attention.mlp)
-        joint = F.normalize(clip.to_joint_space(self, read).float(), dim=-1)  # [B,N+1,D]
-        return VisualTokens(joint[:, 0], joint[:, 1:], *correlated, features.grid)
+        first = len(features.tokens) - 1
+        depth = first + len(self.resblocks)
+        if any(block < first for block in needs.resolve(depth)[1]):
+            fix = "Lower MODEL.SAN.FEATURE_LAST_LAYER_IDX, or choose another method."
+            raise InputError("method", f"it reads q, k and v of blocks before block {first}", fix)
+        states, projections = run_trunk(self.resblocks, features.tokens[-1], needs, first)
+        blocks = dict(enumerate(self.resblocks, first))
+        return ImageTokens(self, blocks, dict(enumerate(features.tokens)) | states, projections, features.grid)
 
 
 class WordClassifier(nn.Module):
-    """CLIP's text tower, frozen, with a learned embedding of "no object"; `clip.text.TextEncoder` reads words by it.
+    """CLIP's frozen text tower with a learned embedding of "no object". `TextEncoder` encodes words with it.
 
     Args:
-        model: whose text tower this shares.
+        model: the text tower is shared with it.
     """
 
     def __init__(self, model: CLIP):
         super().__init__()
         text = clip.text_tower(model)
-        for name, child in text.named_children():
+        for name, part in (*text.named_children(), *text.named_parameters(recurse=False)):
             if name != "visual":
-                self.add_module(name, child)
-        for name, parameter in text.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
+                setattr(self, name, part)
         for name, buffer in text.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
         self.logit_scale = model.logit_scale
@@ -176,13 +169,13 @@ class WordClassifier(nn.Module):
         self.bg_embed = nn.Parameter(nn.init.normal_(torch.empty(1, width), std=width**-0.5))
 
     def forward(self, words: Tensor) -> Tensor:
-        """Word features [R,D], L2-normalised, to the classifier's weights [R+1,D]; the last row is "no object"."""
+        """Turn word features [R,D], L2-normalised, into classifier weights [R+1,D], the last row for "no object"."""
         weights = F.normalize(torch.cat([words, self.bg_embed.to(words.dtype)]), dim=-1)
         return self.logit_scale.exp() * weights
 
 
 def _attend_under_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """[B,A,Q,d] what masks see: the patches under their bias, and themselves.
+    """Return the attention output of mask tokens to the patches, under a bias, and to themselves, [B,A,Q,d].
 
     Args:
         query, key, value: [B,A,Q+1+N,d] of masks, class token, patches.

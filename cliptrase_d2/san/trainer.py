@@ -1,4 +1,4 @@
-"""One step of training, in parts where memory is short, and the state that makes a resumed training the same."""
+"""Training step of SAN, with gradient accumulation and the state for bit-exact resuming."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cliptrase_d2.d2 import TrainerBase, comm
-from cliptrase_d2.san.criterion import Totals
+from cliptrase_d2.san.checkpoints import AtomicCheckpointer
+from cliptrase_d2.san.criterion import LossNormalizers
 from cliptrase_d2.san.model import SAN
-from cliptrase_d2.utils.precision import autocast
+from cliptrase_d2.utils.tensors import autocast
 from cliptrase_d2.utils.workers import explain_worker_deaths
 
-TRAINING_IMAGES = "the images to train on"  # what reading processes read, in messages
+TRAINING_IMAGES = "the images to train on"  # for error messages
 _LARGEST_SEED = 2**63
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss became infinite or NaN; the weights are those before the step."""
+    """A loss became infinite or NaN. The weights are those before the step."""
 
 
 class SANTrainer(TrainerBase):
-    """Detectron2's loop around the training steps of SAN.
+    """Detectron2's training loop with SAN's training step.
 
-    The random numbers of a step are a function of the seed, the iteration and the process, so that nothing of them
-    has to be saved.
+    The random numbers of a step depend only on the seed, the iteration and the process, so no generator state is saved.
 
     Args:
-        model: SAN, or its data parallel wrapper.
-        optimizer: of its parameters.
+        model: SAN, or its distributed wrapper.
+        optimizer: of the model's parameters.
+        folder: of the checkpoints.
         seed: of the steps.
-        parts: into how many parts a batch is taken.
-        gradient_limit: largest norm of the gradients in all; None for no limit.
+        parts: number of parts into which each batch is split.
+        gradient_limit: largest total norm of the gradients; None for no limit.
         precision: arithmetic of the forward pass.
     """
 
@@ -46,6 +47,7 @@ class SANTrainer(TrainerBase):
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
+        folder: str,
         *,
         seed: int,
         parts: int = 1,
@@ -55,101 +57,90 @@ class SANTrainer(TrainerBase):
         super().__init__()
         self.model, self.optimizer = model, optimizer
         self.seed, self.parts, self.gradient_limit, self.precision = seed, parts, gradient_limit, precision
-        self.last_checkpoint = ""
+        self.checkpointer = AtomicCheckpointer(self.san, folder, trainer=self)
         self.batches: Iterator[list[dict[str, Any]]] = iter(())
         self._scaler = torch.amp.GradScaler(self.san.device.type, enabled=precision == torch.float16)
 
     @property
     def san(self) -> SAN:
-        """The model itself."""
+        """The model without its distributed wrapper."""
         inner = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
         assert isinstance(inner, SAN)
         return inner
 
+    @property
+    def last_checkpoint(self) -> str:
+        """The newest checkpoint, or "none yet"."""
+        return self.checkpointer.get_checkpoint_file() or "none yet"
+
+    @explain_worker_deaths(TRAINING_IMAGES)  # PyTorch can raise the error at any line
     def run_step(self) -> None:
-        """Losses, gradients, update.
+        """Compute losses and gradients and update the parameters.
 
         Raises:
-            NonFiniteLossError: naming the iteration, the images and the last good checkpoint.
+            NonFiniteLossError: with the iteration, the images and the last good checkpoint.
             InputError: a reading process died.
         """
-        with explain_worker_deaths(TRAINING_IMAGES):  # PyTorch's error may come at any line
-            self._step()
-
-    def _step(self) -> None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         batch = next(self.batches)
-        waited = time.perf_counter() - began
+        data_time = time.perf_counter() - start
         self.model.train()
         seed_step(self.seed, self.iter)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._gradients(batch)
-        self._require_finite(losses, batch)
+        losses = self._accumulate_gradients(batch)
+        if not all(math.isfinite(value) for value in losses.values()):
+            values = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+            files = ", ".join(str(inputs["file_name"]) for inputs in batch)
+            raise NonFiniteLossError(
+                f"iteration {self.iter}: a loss is infinite or NaN ({values}); "
+                f"images: {files}; last good checkpoint: {self.last_checkpoint}"
+            )
         if self.gradient_limit is not None:
             self._scaler.unscale_(self.optimizer)
-            trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            torch.nn.utils.clip_grad_norm_(trained, self.gradient_limit)
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_limit)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self._note(losses, waited)
+        self._log_losses(losses, data_time)
 
-    def _gradients(self, batch: Sequence[dict[str, Any]]) -> dict[str, float]:
-        """Add up the gradients of the parts of a batch, and their losses."""
-        totals = self._totals(batch)
-        losses: dict[str, float] = {}
-        parts = [batch[part :: self.parts] for part in range(self.parts)]
-        for index, part in enumerate(parts):
-            waits = index < len(parts) - 1 and isinstance(self.model, DistributedDataParallel)
-            with self.model.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+    def _accumulate_gradients(self, batch: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Add up the gradients and losses of the parts of a batch."""
+        normalizers = self._compute_normalizers(batch)
+        totals: dict[str, float] = {}
+        for index in range(self.parts):
+            is_early = index < self.parts - 1 and isinstance(self.model, DistributedDataParallel)
+            with self.model.no_sync() if is_early else contextlib.nullcontext():  # type: ignore[operator]
                 with autocast(self.san.device, self.precision):
-                    found: dict[str, Tensor] = self.model(part, totals)
-                self._scaler.scale(torch.stack(list(found.values())).sum()).backward()
-            values = torch.stack(list(found.values())).tolist()
-            losses = {name: losses.get(name, 0.0) + value for name, value in zip(found, values, strict=True)}
-        return losses
+                    losses = self.model(batch[index :: self.parts], normalizers)
+                values = torch.stack(list(losses.values()))
+                self._scaler.scale(values.sum()).backward()
+            totals = {name: totals.get(name, 0.0) + value for name, value in zip(losses, values.tolist(), strict=True)}
+        return totals
 
-    def _totals(self, batch: Sequence[dict[str, Any]]) -> Totals:
-        """Divisors of the whole batch; of masks their mean over all processes."""
+    def _compute_normalizers(self, batch: Sequence[dict[str, Any]]) -> LossNormalizers:
+        """Return the loss divisors of the whole batch; the number of masks is averaged over all processes."""
         criterion = self.san.criterion
-        assert criterion is not None, "a model that is trained has a criterion"
-        counts = [given["num_masks"] for given in batch]
-        own = criterion.totals(counts, self.san.side_adapter_network.query_embed.shape[1])
-        everywhere = comm.all_gather(sum(counts))
-        return Totals(max(1.0, sum(everywhere) / len(everywhere)), own.label_weight)
+        assert criterion is not None, "a model in training has a criterion"
+        counts = [inputs["num_masks"] for inputs in batch]
+        own = criterion.compute_normalizers(counts, self.san.side_adapter_network.query_embed.shape[1])
+        return LossNormalizers(max(1.0, float(np.mean(comm.all_gather(sum(counts))))), own.label_weight)
 
-    def _require_finite(self, losses: dict[str, float], batch: Sequence[dict[str, Any]]) -> None:
-        if all(math.isfinite(value) for value in losses.values()):
-            return
-        shown = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        files = ", ".join(str(given["file_name"]) for given in batch)
-        saved = self.last_checkpoint or "none yet"
-        raise NonFiniteLossError(
-            f"iteration {self.iter}: a loss is infinite or NaN ({shown}); "
-            f"images: {files}; last good checkpoint: {saved}"
-        )
-
-    def _note(self, losses: dict[str, float], waited: float) -> None:
-        """Put the means over the processes into the storage, and the longest wait for data."""
-        gathered = comm.gather((losses, waited))
-        if not comm.is_main_process():
-            return
-        self.storage.put_scalar("data_time", max(wait for _, wait in gathered))
-        means = {name: float(np.mean([values[name] for values, _ in gathered])) for name in losses}
-        self.storage.put_scalar("total_loss", sum(means.values()))
-        for name, mean in means.items():
-            self.storage.put_scalar(name, mean)
+    def _log_losses(self, losses: dict[str, float], data_time: float) -> None:
+        """Store the losses averaged over the processes, and the longest wait for data."""
+        gathered = comm.gather((losses, data_time))
+        if comm.is_main_process():
+            means = {name: float(np.mean([values[name] for values, _ in gathered])) for name in losses}
+            longest = max(seconds for _, seconds in gathered)
+            for name, value in {"data_time": longest, "total_loss": sum(means.values()), **means}.items():
+                self.storage.put_scalar(name, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, but for the model and the data."""
-        return {
-            **super().state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "seed": self.seed,
-        }
+        """Return the state on which the next step depends, without the model and the data."""
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self._scaler.state_dict(), "seed": self.seed}
+        return super().state_dict() | state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take on a saved state; the training goes on at ``iter + 1``."""
+        """Restore a saved state; training continues at ``iter + 1``."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self._scaler.load_state_dict(state_dict["scaler"])
@@ -158,5 +149,5 @@ class SANTrainer(TrainerBase):
 
 def seed_step(seed: int, iteration: int) -> None:
     """Seed PyTorch for one step of this process."""
-    words = np.random.SeedSequence((seed, iteration, comm.get_rank())).generate_state(2, np.uint32).tolist()
-    torch.manual_seed((words[0] << 32 | words[1]) % _LARGEST_SEED)
+    high, low = np.random.SeedSequence((seed, iteration, comm.get_rank())).generate_state(2, np.uint32).tolist()
+    torch.manual_seed((high << 32 | low) % _LARGEST_SEED)

@@ -1,4 +1,4 @@
-"""Training from a configuration: data, model, optimizer, hooks, and where to go on."""
+"""Training from a configuration: data, model, optimizer, schedule, hooks and resuming."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from fvcore.common.param_scheduler import PolynomialDecayParamScheduler
+from torch import nn
 
 from cliptrase_d2.d2 import (
     CfgNode,
@@ -15,194 +17,243 @@ from cliptrase_d2.d2 import (
     EventWriter,
     HookBase,
     JSONWriter,
+    LRMultiplier,
     TensorboardXWriter,
+    WarmupParamScheduler,
+    build_lr_scheduler,
     build_model,
     comm,
     create_ddp_model,
     hooks,
 )
 from cliptrase_d2.data.loader import list_records
-from cliptrase_d2.data.register import dataset_labels
+from cliptrase_d2.data.register import get_dataset_labels
 from cliptrase_d2.evaluation.evaluate import evaluate_dataset
-from cliptrase_d2.san.augment import Augmentation
-from cliptrase_d2.san.checkpoints import AtomicCheckpointer
 from cliptrase_d2.san.model import SAN
-from cliptrase_d2.san.optimizer import build_optimizer, build_schedule, gradient_limit
 from cliptrase_d2.san.trainer import TRAINING_IMAGES, SANTrainer
-from cliptrase_d2.san.training_data import TrainingLoader, TrainingMapper, TrainingOrder
+from cliptrase_d2.san.training_data import Augmentation, TrainingDataset, load_batches
 from cliptrase_d2.san.warm_start import start_queries
 from cliptrase_d2.segmenter.build import load_weights
 from cliptrase_d2.utils.atomic_files import remove_unfinished
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, check_choice, name_arguments
 from cliptrase_d2.utils.interruption import Interrupted
 from cliptrase_d2.utils.workers import explain_worker_deaths
 
 logger = logging.getLogger(__name__)
+FULL_MODEL = "full_model"  # SOLVER.CLIP_GRADIENTS.CLIP_TYPE: clip the norm of all gradients together
 _LOG_PERIOD = 20  # iterations
+_EMBEDDINGS = ("positional_embedding", "pos_embed", "query_embed")
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 def train(cfg: CfgNode, *, resume: bool) -> SAN:
-    """Train SAN on DATASETS.TRAIN, evaluating on DATASETS.TEST now and then.
+    """Train SAN on DATASETS.TRAIN and evaluate it on DATASETS.TEST every TEST.EVAL_PERIOD iterations.
 
     Args:
-        cfg: read for everything.
-        resume: go on from the last checkpoint in OUTPUT_DIR; from the start where there is none.
+        cfg: the whole configuration.
+        resume: continue from the last checkpoint in OUTPUT_DIR, if there is one.
     Returns:
         The trained model.
     Raises:
-        InputError: a model, data set or setting that cannot be used.
+        InputError: an unusable model, data set or setting.
         NonFiniteLossError: a loss became infinite or NaN.
-        WriteError: a disk without room; the checkpoints before are as they were.
-        Interrupted: at Ctrl-C, saying how far it has come.
+        WriteError: the disk is full; earlier checkpoints are unchanged.
+        Interrupted: at Ctrl-C, with the number of completed steps.
     """
     if SAN.__name__ != cfg.MODEL.META_ARCHITECTURE:
         got = f"training {cfg.MODEL.META_ARCHITECTURE}, which has nothing to train"
-        raise InputError("MODEL.META_ARCHITECTURE", got, "Add --eval-only, or choose it.", allowed=SAN.__name__)
-    loader_parts = _training_data(cfg)
+        raise InputError("MODEL.META_ARCHITECTURE", got, f"Add --eval-only, or set {SAN.__name__}.")
+    dataset = build_dataset(cfg)
+    batch = read_batch_size(cfg)
     san = build_model(cfg)
-    assert isinstance(san, SAN)  # the registry has it under its own name
-    trainer, checkpointer, schedule = _trainer(cfg, san)
+    assert isinstance(san, SAN), "the registry returns the class of this name"
     if comm.is_main_process():
         remove_unfinished(Path(cfg.OUTPUT_DIR))
     comm.synchronize()
-    trainer.register_hooks(_hooks(cfg, trainer, checkpointer, schedule))
-    if resume and checkpointer.has_checkpoint():
-        checkpointer.resume_or_load("", resume=True)
-        trainer.last_checkpoint = checkpointer.get_checkpoint_file()
+    trainer = build_trainer(cfg, san)
+    if resume and trainer.checkpointer.has_checkpoint():
+        trainer.checkpointer.resume_or_load("", resume=True)
         start = trainer.iter + 1
         logger.info("Resumed at iteration %d from %s", start, trainer.last_checkpoint)
     else:
         start_queries(cfg, san)
         load_weights(cfg, san)
         start = 0
-    _say_what_is_trained(cfg, san, len(loader_parts[0]))
-    trainer.batches = iter(_loader(cfg, *loader_parts, seed=trainer.seed, start=start))
+    count = sum(parameter.numel() for parameter in san.parameters() if parameter.requires_grad)
+    logger.info(
+        "Training %.2f million parameters of SAN beside %s: %d images of %s, %d steps of %d images in %d part(s)",
+        count / 1e6, cfg.MODEL.CLIP.NAME, len(dataset.records), ", ".join(cfg.DATASETS.TRAIN),
+        cfg.SOLVER.MAX_ITER, batch, cfg.SOLVER.ACCUMULATION_STEPS,
+    )  # fmt: skip
+    workers = cfg.DATALOADER.NUM_WORKERS
+    trainer.batches = load_batches(dataset, seed=trainer.seed, start=start * batch, batch=batch, num_workers=workers)
     try:
-        with explain_worker_deaths(TRAINING_IMAGES):  # also those noticed between two steps
+        with explain_worker_deaths(TRAINING_IMAGES):  # including deaths noticed between two steps
             trainer.train(start, cfg.SOLVER.MAX_ITER)
     except KeyboardInterrupt as stop:
-        saved = trainer.last_checkpoint or "none yet"
-        raise Interrupted(f"{trainer.iter} of {trainer.max_iter} steps are done, last checkpoint: {saved}") from stop
+        done = f"{trainer.iter} of {trainer.max_iter} steps are done"
+        raise Interrupted(f"{done}, last checkpoint: {trainer.last_checkpoint}") from stop
     return san
 
 
-def _say_what_is_trained(cfg: CfgNode, san: SAN, images: int) -> None:
-    counts = [parameter.numel() for parameter in san.parameters() if parameter.requires_grad]
-    logger.info(
-        "Training %.2f million parameters of SAN beside %s: %d images of %s, %d steps of %d images in %d part(s)",
-        sum(counts) / 1e6, cfg.MODEL.CLIP.NAME, images, ", ".join(cfg.DATASETS.TRAIN),
-        cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS,
-    )  # fmt: skip
+def build_dataset(cfg: CfgNode) -> TrainingDataset:
+    """Build the data set of all images of DATASETS.TRAIN.
 
-
-def _training_data(cfg: CfgNode) -> tuple[list[Any], TrainingMapper]:
-    """All records of DATASETS.TRAIN, and what reads them."""
+    Raises:
+        InputError: no data set, data sets with different classes, or images without labels.
+    """
     names = cfg.DATASETS.TRAIN
     if not names:
-        fix = "Give --train-dataset D.yaml, or set DATASETS.TRAIN in the configuration."
-        raise InputError("DATASETS.TRAIN", "no data set", fix, allowed="names of registered data sets with labels")
-    records = [record for name in names for record in list_records(name, "stop")]
-    vocabulary, rule = dataset_labels(names[0])
+        fix = "Add --train-dataset D.yaml, or set DATASETS.TRAIN in the configuration."
+        raise InputError("DATASETS.TRAIN", "no data set", fix)
+    with name_arguments({"dataset_name": "DATASETS.TRAIN"}):
+        records = [record for name in names for record in list_records(name, "stop")]
+    vocabulary, rule = get_dataset_labels(names[0])
     for name in names:
-        if dataset_labels(name) != (vocabulary, rule):
-            got = f"{name!r} and {names[0]!r}, whose classes or labels differ"
-            raise InputError("DATASETS.TRAIN", got, "Name one of them.", allowed="data sets of the same classes")
-    unlabelled = [record for record in records if "sem_seg_file_name" not in record]
-    if unlabelled:
+        if get_dataset_labels(name) != (vocabulary, rule):
+            got = f"{name!r} and {names[0]!r} have different classes or label values"
+            raise InputError("DATASETS.TRAIN", got, "Train on one of them.")
+    if unlabelled := [record for record in records if "sem_seg_file_name" not in record]:
         got = f"{len(unlabelled)} images without labels, such as {unlabelled[0]['file_name']}"
-        raise InputError("DATASETS.TRAIN", got, "Name a data set with labels.", allowed="a label file for every image")
-    return records, TrainingMapper(_augmentation(cfg), vocabulary, rule, cfg.INPUT.MAX_PIXELS)
+        raise InputError("DATASETS.TRAIN", got, "Choose a data set with a label file for each image.")
+    return TrainingDataset(records, build_augmentation(cfg), vocabulary, rule, cfg.INPUT.MAX_PIXELS)
 
 
-def _augmentation(cfg: CfgNode) -> Augmentation:
-    crop, flip = cfg.INPUT.CROP, cfg.INPUT.RANDOM_FLIP
-    if crop.ENABLED and crop.TYPE != "absolute":
-        raise InputError(
-            "INPUT.CROP.TYPE", repr(crop.TYPE), "Change it, and give SIZE in pixels.", allowed="'absolute'"
-        )
-    if flip not in ("horizontal", "none"):
-        raise InputError("INPUT.RANDOM_FLIP", repr(flip), "Choose one of these.", allowed="'horizontal' or 'none'")
-    sides = cfg.INPUT.MIN_SIZE_TRAIN
+def build_augmentation(cfg: CfgNode) -> Augmentation:
+    """Build the augmentation from INPUT.
+
+    Raises:
+        InputError: an unsupported kind, or a size below 1.
+    """
+    keys, crop = cfg.INPUT, cfg.INPUT.CROP
+    sides = keys.MIN_SIZE_TRAIN
+    sides = tuple(sides) if isinstance(sides, list | tuple) else (sides,)
+    check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", keys.MIN_SIZE_TRAIN_SAMPLING, ("choice", "range"))
+    check_choice("INPUT.RANDOM_FLIP", keys.RANDOM_FLIP, ("horizontal", "none"))
+    if crop.ENABLED:
+        check_choice("INPUT.CROP.TYPE", crop.TYPE, ("absolute",))
+    is_range = keys.MIN_SIZE_TRAIN_SAMPLING == "range"
+    if not sides or min(sides) < 1 or (is_range and len(sides) != 2):
+        fix = "Set the two ends of the range, above 0." if is_range else "Set one or more sizes above 0."
+        raise InputError("INPUT.MIN_SIZE_TRAIN", sides, fix)
+    if crop.ENABLED and min(crop.SIZE) < 1:
+        raise InputError("INPUT.CROP.SIZE", crop.SIZE, "Set a height and a width above 0.")
     return Augmentation(
-        short_sides=tuple(sides) if isinstance(sides, list | tuple) else (sides,),
-        sampling=cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
-        max_size=cfg.INPUT.MAX_SIZE_TRAIN,
+        short_sides=sides,
+        sampling=keys.MIN_SIZE_TRAIN_SAMPLING,
+        max_size=keys.MAX_SIZE_TRAIN,
         crop=(int(crop.SIZE[0]), int(crop.SIZE[1])) if crop.ENABLED else None,
-        colours=cfg.INPUT.COLOR_AUG_SSD,
-        flip=flip == "horizontal",
+        colours=keys.COLOR_AUG_SSD,
+        flip=keys.RANDOM_FLIP == "horizontal",
     )
 
 
-def _loader(cfg: CfgNode, records: list[Any], mapper: TrainingMapper, *, seed: int, start: int) -> TrainingLoader:
-    batch, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    parts = cfg.SOLVER.ACCUMULATION_STEPS
+def read_batch_size(cfg: CfgNode) -> int:
+    """Return the number of images per step over all processes.
+
+    Raises:
+        InputError: a batch that cannot be divided among the processes and parts.
+    """
+    batch, parts, processes = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS, comm.get_world_size()
     if batch < 1 or parts < 1 or batch % (processes * parts):
         got = f"{batch} images for {processes} processes with SOLVER.ACCUMULATION_STEPS {parts}"
-        raise InputError(
-            "SOLVER.IMS_PER_BATCH", got, "Change one of them.", allowed=f"a multiple of {processes * max(1, parts)}"
-        )
-    order = TrainingOrder(
-        len(records), seed=seed, start=start * batch, batch=batch, rank=comm.get_rank(), processes=processes
-    )
-    return TrainingLoader(records, mapper, order, num_workers=cfg.DATALOADER.NUM_WORKERS)
+        raise InputError("SOLVER.IMS_PER_BATCH", got, f"Set a multiple of {processes * max(1, parts)}.")
+    return batch
 
 
-def _trainer(cfg: CfgNode, san: SAN) -> tuple[SANTrainer, AtomicCheckpointer, Any]:
+def build_trainer(cfg: CfgNode, san: SAN) -> SANTrainer:
+    """Build the trainer with its optimizer, schedule and hooks."""
     optimizer = build_optimizer(cfg, san)
-    on_gpu = san.device.type == "cuda"
-    half = torch.float16 if on_gpu else torch.bfloat16  # which CPUs compute in
-    places = {} if on_gpu else {"device_ids": None}  # Detectron2 would name a GPU
+    is_gpu = san.device.type == "cuda"
+    half = torch.float16 if is_gpu else torch.bfloat16  # CPUs do not compute in float16
+    devices = {} if is_gpu else {"device_ids": None}  # by default Detectron2 names a GPU
+    drawn = int(np.random.SeedSequence().generate_state(1)[0])
     trainer = SANTrainer(
-        create_ddp_model(san, broadcast_buffers=False, **places),
+        create_ddp_model(san, broadcast_buffers=False, **devices),
         optimizer,
-        seed=_seed(cfg),
+        cfg.OUTPUT_DIR,
+        seed=comm.all_gather(cfg.SEED if cfg.SEED >= 0 else drawn)[0],  # the same in every process
         parts=cfg.SOLVER.ACCUMULATION_STEPS,
-        gradient_limit=gradient_limit(cfg),
+        gradient_limit=read_gradient_limit(cfg),
         precision=half if cfg.SOLVER.AMP.ENABLED else torch.float32,
     )
-    return trainer, AtomicCheckpointer(san, cfg.OUTPUT_DIR, trainer=trainer), build_schedule(cfg, optimizer)
+    trainer.register_hooks(build_hooks(cfg, trainer, build_schedule(cfg, optimizer)))
+    return trainer
 
 
-def _seed(cfg: CfgNode) -> int:
-    """SEED, or where that leaves it open a random one, the same in every process; checkpoints keep it."""
-    drawn = int(np.random.SeedSequence().generate_state(1)[0])
-    return comm.all_gather(cfg.SEED if cfg.SEED >= 0 else drawn)[0]
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
+    """Build AdamW with SOLVER.BASE_LR and separate weight decays for norms, embeddings and other parameters."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for path, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        owner, _, name = path.rpartition(".")
+        module = model.get_submodule(owner)
+        if isinstance(module, _NORMS):
+            decay = cfg.SOLVER.WEIGHT_DECAY_NORM
+        elif isinstance(module, nn.Embedding) or any(part in name for part in _EMBEDDINGS):
+            decay = cfg.SOLVER.WEIGHT_DECAY_EMBED
+        else:
+            decay = cfg.SOLVER.WEIGHT_DECAY
+        groups.setdefault(decay, []).append(parameter)
+    options: list[dict[str, Any]] = [{"params": group, "weight_decay": decay} for decay, group in groups.items()]
+    return torch.optim.AdamW(options, cfg.SOLVER.BASE_LR)
 
 
-def _hooks(cfg: CfgNode, trainer: SANTrainer, checkpointer: AtomicCheckpointer, schedule: Any) -> list[HookBase | None]:
-    period = cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0
-    is_main = comm.is_main_process()
-    return [
+def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+    """Build "WarmupPolyLR", (1 - t)^power at share t of the training, or a schedule of Detectron2."""
+    if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupPolyLR":
+        return build_lr_scheduler(cfg, optimizer)
+    schedule = PolynomialDecayParamScheduler(1.0, cfg.SOLVER.POLY_LR_POWER)
+    warmup = min(cfg.SOLVER.WARMUP_ITERS / cfg.SOLVER.MAX_ITER, 1.0)
+    if warmup:
+        schedule = WarmupParamScheduler(schedule, cfg.SOLVER.WARMUP_FACTOR, warmup, cfg.SOLVER.WARMUP_METHOD)
+    return LRMultiplier(optimizer, schedule, max_iter=cfg.SOLVER.MAX_ITER)
+
+
+def read_gradient_limit(cfg: CfgNode) -> float | None:
+    """Return the largest total norm of the gradients of a step; None for no limit.
+
+    Raises:
+        InputError: an unsupported kind of clipping, or a limit that is not positive.
+    """
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return None
+    if clip.CLIP_TYPE != FULL_MODEL or clip.NORM_TYPE != 2.0:
+        got = f"{clip.CLIP_TYPE!r} with norm {clip.NORM_TYPE:g}"
+        fix = "Change it, or set ENABLED False."
+        raise InputError("SOLVER.CLIP_GRADIENTS", got, fix, allowed=f"{FULL_MODEL!r} with norm 2")
+    if clip.CLIP_VALUE <= 0:
+        raise InputError("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", clip.CLIP_VALUE, "Set a number above 0.")
+    return clip.CLIP_VALUE
+
+
+def build_hooks(cfg: CfgNode, trainer: SANTrainer, schedule: LRMultiplier) -> list[HookBase]:
+    """Return the hooks: timing, schedule, evaluation, checkpoints and logs."""
+
+    def evaluate() -> dict[str, dict[str, float]]:
+        """Return {data set: {metric: percent}}, the names in the JSON log."""
+        names = cfg.DATASETS.TEST
+        return {name: evaluate_dataset(cfg, trainer.san, name, log_table=False).get("sem_seg", {}) for name in names}
+
+    common = [
         hooks.IterationTimer(),
         hooks.LRScheduler(trainer.optimizer, schedule),
-        hooks.EvalHook(period, lambda: _evaluate(cfg, trainer.san), eval_after_train=False),
-        _Checkpoints(checkpointer, cfg) if is_main else None,
-        hooks.PeriodicWriter(_writers(cfg), _LOG_PERIOD) if is_main else None,
+        hooks.EvalHook(cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0, evaluate, eval_after_train=False),
     ]
+    if not comm.is_main_process():
+        return common
+    limit = cfg.SOLVER.MAX_TO_KEEP or None
+    checkpoints = hooks.PeriodicCheckpointer(trainer.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=limit)
+    return [*common, checkpoints, hooks.PeriodicWriter(_build_writers(cfg), _LOG_PERIOD)]
 
 
-class _Checkpoints(hooks.PeriodicCheckpointer):
-    """Tells the trainer which checkpoint is the newest."""
-
-    def __init__(self, checkpointer: AtomicCheckpointer, cfg: CfgNode):
-        kept = cfg.SOLVER.MAX_TO_KEEP or None
-        super().__init__(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=kept)
-
-    def after_step(self) -> None:
-        super().after_step()
-        self.trainer.last_checkpoint = self.checkpointer.get_checkpoint_file()
-
-
-def _writers(cfg: CfgNode) -> list[EventWriter]:
-    """The log, OUTPUT_DIR/metrics.json, and TensorBoard where it is installed."""
+def _build_writers(cfg: CfgNode) -> list[EventWriter]:
+    """Return writers for the log, OUTPUT_DIR/metrics.json, and TensorBoard if it is installed."""
     writers = [CommonMetricPrinter(cfg.SOLVER.MAX_ITER), JSONWriter(str(Path(cfg.OUTPUT_DIR) / "metrics.json"))]
     try:
         writers.append(TensorboardXWriter(cfg.OUTPUT_DIR))
     except ImportError:
-        logger.info("TensorBoard is not installed (pip install 'cliptrase_d2[train]'): its log is not written.")
+        logger.info("No TensorBoard log: TensorBoard is not installed (pip install 'cliptrase_d2[train]').")
     return writers
-
-
-def _evaluate(cfg: CfgNode, model: SAN) -> dict[str, dict[str, float]]:
-    """{data set: {metric: percent}} of all of DATASETS.TEST; the names are those of the JSON log."""
-    return {name: evaluate_dataset(cfg, model, name, log_table=False).get("sem_seg", {}) for name in cfg.DATASETS.TEST}

@@ -1,9 +1,9 @@
-"""CLIPtrase over a sample of training images, and what SAN's queries start from (supplement, B.3)."""
+"""Warm start of SAN's queries from CLIPtrase's masks of training images (supplement, B.3)."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from cliptrase_d2.d2 import CfgNode, comm
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.stages import pool_masks
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.san.query_projection import fit_projection, query_embeddings
 
@@ -20,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 
 class MaskSample(NamedTuple):
-    """What a warm start is made of.
+    """Mask features of a sample of images.
 
     Attributes:
         features: [M,D] of all masks.
-        images: how many were looked at.
-        without: how many of them have no mask.
+        images: number of images.
+        without: number of images without a mask.
     """
 
     features: Tensor
@@ -37,13 +38,13 @@ class MaskSample(NamedTuple):
 
 
 def start_queries(cfg: CfgNode, model: SAN) -> None:
-    """Give the model the warm start that MODEL.SAN.QUERY_INIT asks for; nothing happens for "none".
+    """Apply the warm start of MODEL.SAN.QUERY_INIT to an untrained model, in place; "none" changes nothing.
 
     Args:
-        cfg: with the training data set.
-        model: before its first step; changed in place, the same in every process.
+        cfg: names the training data set.
+        model: the same in every process, before and after.
     Raises:
-        InputError: images that cannot be used, or too few masks in them.
+        InputError: an image cannot be used, or there are too few masks.
     """
     kind = cfg.MODEL.SAN.QUERY_INIT
     if kind == "none":
@@ -60,16 +61,17 @@ def start_queries(cfg: CfgNode, model: SAN) -> None:
     logger.info("Warm start (%s): %s", kind, sample)
 
 
+@torch.inference_mode()
 def sample_masks(cfg: CfgNode, dataset: str) -> MaskSample:
-    """MAP features of CLIPtrase's masks in MODEL.SAN.QUERY_INIT_IMAGES images, evenly spread over a data set.
+    """Pool the features of CLIPtrase's masks in MODEL.SAN.QUERY_INIT_IMAGES images, evenly spread over a data set.
 
-    Images are seen at the size at which SAN shows them to its CLIP.
+    Images have the size at which SAN shows them to its CLIP.
 
     Args:
         cfg: with MODEL.CLIP and MODEL.CLIPTRASE.
-        dataset: name of a registered data set; labels are not read.
+        dataset: name of a registered data set. Its labels are not read.
     Raises:
-        InputError: images or settings that cannot be used.
+        InputError: an image or a setting cannot be used.
     """
     model = CLIPtrase(cfg).to(cfg.MODEL.DEVICE).eval()
     factor = cfg.MODEL.SAN.CLIP_RESOLUTION
@@ -84,19 +86,10 @@ def sample_masks(cfg: CfgNode, dataset: str) -> MaskSample:
     records = list_records(dataset, "stop")
     count = min(max(1, cfg.MODEL.SAN.QUERY_INIT_IMAGES), len(records))
     chosen = [records[index * len(records) // count] for index in range(count)]
-    features, without = [], 0
+    features = []
     for record in tqdm(chosen, desc="Warm start", unit="image", disable=not comm.is_main_process()):
-        found = _mask_features(model, mapper({"file_name": record["file_name"]}))
-        without += not len(found)
-        features.append(found)
-    return MaskSample(torch.cat(features), count, without)
-
-
-@torch.inference_mode()
-def _mask_features(model: CLIPtrase, given: dict[str, Any]) -> Tensor:
-    """[Q,D] of one image, on the CPU; [0,D] where it has no mask."""
-    image = model.tower.normalise(given["image"].to(model.device))[None]  # [1,3,H,W]
-    scene = model.see(image)
-    size = (image.shape[2], image.shape[3])
-    masks = model.mask_source(model.tower.pixels(image), scene, [size])[0]
-    return model.method.pool(scene, 0, masks)[: len(masks)].float().cpu()
+        image = model.preprocess([mapper({"file_name": record["file_name"]})])  # [1,3,H,W]
+        result = model.segment(image, None, [(image.shape[2], image.shape[3])])
+        masks = result.masks[0]
+        features.append(pool_masks(result.features, 0, masks)[: len(masks)].float().cpu())  # [Q,D]
+    return MaskSample(torch.cat(features), count, sum(not len(pooled) for pooled in features))

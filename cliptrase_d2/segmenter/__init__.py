@@ -1,1 +1,1 @@
-"""Segmenting one image from Python: predictor.py takes it, result.py is what comes back."""
+"""The Python API: `segmenter.py` segments images, `result.py` holds the result, `explanation.py` explains it."""

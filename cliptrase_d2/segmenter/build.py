@@ -1,69 +1,117 @@
-"""From a configuration to a model that is ready to segment."""
+"""Build the configured model, with its weights and on its device."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
+import torch
 from torch import nn
 
+from cliptrase_d2.config import ARGUMENT_KEYS
 from cliptrase_d2.d2 import CfgNode, DetectionCheckpointer, build_model
-from cliptrase_d2.pipeline.model import CLIPtrase  # registers them, too
-from cliptrase_d2.san.checkpoints import load_report
-from cliptrase_d2.san.model import SAN  # registers them, too
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.pipeline.model import CLIPtrase  # the import also registers the architecture
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
+from cliptrase_d2.san.checkpoints import describe_loading
+from cliptrase_d2.san.model import SAN  # the import also registers the architecture
+from cliptrase_d2.utils.errors import InputError, name_arguments
 
 logger = logging.getLogger(__name__)
-Segmenting = CLIPtrase | SAN
+SegmentationModel = CLIPtrase | SAN
 ARCHITECTURES = (CLIPtrase.__name__, SAN.__name__)
 
 
-def build_segmenter(cfg: CfgNode) -> Segmenting:
-    """The configured model with its weights, on its device, in evaluation mode.
+def build_segmenter(cfg: CfgNode) -> SegmentationModel:
+    """Build the configured model in evaluation mode.
 
     Raises:
-        InputError: another meta-architecture, or weights or settings that cannot be used.
+        InputError: the architecture is unknown, or weights or settings cannot be used.
     """
     if cfg.MODEL.META_ARCHITECTURE not in ARCHITECTURES:
-        got = repr(cfg.MODEL.META_ARCHITECTURE)
-        raise InputError("MODEL.META_ARCHITECTURE", got, "Choose one of these.", allowed=" or ".join(ARCHITECTURES))
+        got, allowed = repr(cfg.MODEL.META_ARCHITECTURE), " or ".join(ARCHITECTURES)
+        raise InputError("MODEL.META_ARCHITECTURE", got, "Choose one of these.", allowed=allowed)
     if SAN.__name__ == cfg.MODEL.META_ARCHITECTURE and cfg.TEST.PROTOCOL in ("slide", "tiles"):
-        got = f"{cfg.TEST.PROTOCOL!r} with SAN, which sees images as a whole"
+        got = f"{cfg.TEST.PROTOCOL!r}, but SAN takes whole images only"
         raise InputError("TEST.PROTOCOL", got, "Choose one of these.", allowed="whole or center_crop")
-    model = build_model(cfg).eval()
-    assert isinstance(model, CLIPtrase | SAN)  # the registry has them under their own names
+    with name_arguments(ARGUMENT_KEYS):
+        model = build_model(cfg).eval()
+    assert isinstance(model, CLIPtrase | SAN)  # registered under their own names
     if isinstance(model, SAN) and not cfg.MODEL.WEIGHTS:
-        logger.warning("MODEL.WEIGHTS is empty: this SAN is UNTRAINED, whatever it says about an image means nothing.")
+        logger.warning("MODEL.WEIGHTS is empty: this SAN is UNTRAINED, and its results are meaningless.")
     load_weights(cfg, model)
     return model
 
 
-def build_cliptrase(cfg: CfgNode) -> CLIPtrase:
-    """The same for what looks into the training-free method.
+def prepare_segmenter(cfg: CfgNode, model: Any = None) -> Any:
+    """Build the configured model, or give an existing one the configured method and settings.
 
     Raises:
-        InputError: as above, or SAN.
+        InputError: as `build_segmenter`.
+    """
+    if model is None:
+        return build_segmenter(cfg)
+    if isinstance(model, CLIPtrase):
+        with name_arguments(ARGUMENT_KEYS):
+            model.configure(CLIPtraseSettings.from_config(cfg))
+    return model
+
+
+def build_cliptrase(cfg: CfgNode) -> CLIPtrase:
+    """Build the configured model, which must be CLIPtrase.
+
+    Raises:
+        InputError: as `build_segmenter`, or the architecture is SAN.
     """
     if CLIPtrase.__name__ != cfg.MODEL.META_ARCHITECTURE:
-        got = repr(cfg.MODEL.META_ARCHITECTURE)
-        raise InputError("MODEL.META_ARCHITECTURE", got, "Name a configuration of it.", allowed=CLIPtrase.__name__)
+        got = f"{cfg.MODEL.META_ARCHITECTURE!r}, but this needs {CLIPtrase.__name__}"
+        raise InputError("MODEL.META_ARCHITECTURE", got, f"Use a configuration of {CLIPtrase.__name__}.")
     model = build_segmenter(cfg)
     assert isinstance(model, CLIPtrase)
     return model
 
 
 def load_weights(cfg: CfgNode, model: nn.Module) -> None:
-    """Load MODEL.WEIGHTS, if there are any, and log what becomes of every one of them.
+    """Load MODEL.WEIGHTS, if set, and log which tensors were loaded, missing or unexpected.
 
     Raises:
-        InputError: a file that is missing or damaged, or one for another model.
+        InputError: the file is missing, damaged, or of another model.
     """
     if cfg.MODEL.WEIGHTS:
-        _Reporting(model).load(cfg.MODEL.WEIGHTS)
+        _LoggingCheckpointer(model).load(cfg.MODEL.WEIGHTS)
 
 
-class _Reporting(DetectionCheckpointer):
+def resolve_device(cfg: CfgNode) -> bool:
+    """Check MODEL.DEVICE. Set it to "cpu" if it names CUDA and the machine has no CUDA device.
+
+    Returns:
+        Whether the CPU replaced CUDA, for the log.
+    Raises:
+        InputError: PyTorch does not know the device, or the machine does not have it.
+    """
+    name = cfg.MODEL.DEVICE
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise _missing_device(name) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+        return True
+    try:
+        torch.empty(1, device=device)
+    # PyTorch has many errors for it: no such backend, index out of range, not compiled in.
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise _missing_device(name) from error
+    return False
+
+
+def _missing_device(name: str) -> InputError:
+    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    return InputError("MODEL.DEVICE", repr(name), "Choose a device of this machine.", allowed=", ".join(devices))
+
+
+class _LoggingCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = super()._load_file(filename)
-        logger.info("%s: %s", filename, load_report(self.model, checkpoint["model"]))
+        logger.info("%s: %s", filename, describe_loading(self.model, checkpoint["model"]))
         return checkpoint

@@ -1,4 +1,4 @@
-"""Why an image is segmented as it is: what one of its patches looks at, and which patches go together."""
+"""Explanation of a segmentation: the attention and the correlation of one patch, and the clusters of all patches."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliptrase_d2.mask_sources import CorrelationSource
+from cliptrase_d2.mask_sources import CorrelationClusters
+from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.clustering import NOISE
 from cliptrase_d2.pipeline.correlation import patch_correlation
 from cliptrase_d2.pipeline.global_patches import global_patches, mean_attention, received_shares
 from cliptrase_d2.pipeline.model import CLIPtrase
-from cliptrase_d2.pipeline.settings import Method
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.segmenter.image_input import ImageLike
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.precision import autocast
+from cliptrase_d2.utils.tensors import autocast
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What CLIP sees in an image beside one of its patches, and what the method makes of it (supplement, A.1 and D).
+    """What CLIP relates one patch of an image to, and the clusters and masks of the method (supplement, A.1 and D).
 
-    L is the number of the image tower's blocks; index 0 is the first.
+    L is the number of blocks of the image tower; index 0 is the first block.
 
     Attributes:
-        image: [H,W,3] uint8 RGB, what the maps describe: upright, and with the protocol ``center_crop`` the crop.
-        patch: (row, column) of the patch that was pointed at.
-        attention: [L,h,w] float32 in [0,1], what that patch gives to every patch in each block's ordinary attention,
-            mean over heads; what is missing to a sum of 1 goes to the class token.
-        recovered: [L,h,w] float32, its semantic correlation (SCR) in each block as the method has it: a cosine in
-            [-1,1], or, less what is global, one in [0,2].
-        global_patches: [L,h,w] bool, those that receive over three times their share of each block's attention.
-        clusters_before: [h,w] int64, clusters 0, 1, … without taking away the global patches, -1 for noise.
-        clusters: [h,w] int64, the same as the method has them.
-        masks_before: [H,W] int64, the masks 0, 1, … of ``clusters_before`` as they divide the image, noise too; -1
-            everywhere where there is no cluster.
-        masks: [H,W] int64, the same of ``clusters``.
+        image: [H,W,3] uint8 RGB that the maps describe: upright, and with the protocol ``center_crop`` the crop.
+        patch: (row, column) of the selected patch.
+        attention: [L,h,w] float32 in [0,1], attention of the patch to every patch in each block as trained, mean over
+            heads. The remainder to a sum of 1 goes to the class token.
+        recovered: [L,h,w] float32, semantic correlation (SCR) of the patch in each block: a cosine in [-1,1], or in
+            [0,2] with the class token's row subtracted.
+        global_patches: [L,h,w] bool, patches that receive more than three times the uniform share of a block's
+            attention.
+        clusters_before: [h,w] int64, clusters 0, 1, … without suppressing global patches, -1 for noise.
+        clusters: [h,w] int64, clusters of the method.
+        masks_before: [H,W] int64, masks 0, 1, … of ``clusters_before`` as they divide the image, noise included; -1
+            everywhere if there is no cluster.
+        masks: [H,W] int64, masks of ``clusters``.
         block: index of the block whose correlation is clustered.
     """
 
@@ -57,50 +59,49 @@ class Explanation:
 
 @torch.inference_mode()
 def explain(segmenter: Segmenter, image: ImageLike, point: tuple[int, int]) -> Explanation:
-    """Look at an image from one of its patches.
+    """Explain a segmentation from one of the image's patches.
 
-    Of all blocks but the one that is clustered only the patch's own rows are kept, so that a few matrices of N×N are
-    alive at once, and not L.
+    Only the patch's own rows of each block are kept, so a few N×N matrices are in memory at once instead of L.
 
     Args:
-        segmenter: its model is CLIPtrase, sees the image as a whole, and makes masks of its own clusters.
-        image: whatever the segmenter takes.
-        point: (x, y) in pixels of the image as it is looked at, turned by its EXIF orientation; the patch under it
-            is explained.
+        segmenter: its model is CLIPtrase on whole images with clusters of its own correlation.
+        image: anything that the segmenter takes.
+        point: (x, y) in pixels of the upright image; the patch there is explained.
     Raises:
-        InputError: an image or a model that cannot be used, or a point outside of what the model sees.
+        InputError: the image or the model cannot be used, or the point is outside the model's input.
     """
-    model = _explained(segmenter)
+    model = _check_model(segmenter)
     part, size = segmenter.shown(image)
-    x, y = segmenter.protocol.place(point, size)
-    pixels = segmenter.protocol.model_input(part)["image"].to(model.device)  # [3,H',W']
-    grid = pixels.shape[1] // model.patch_multiple, pixels.shape[2] // model.patch_multiple
-    patch = _cell(y, part.height, grid[0]), _cell(x, part.width, grid[1])
-    rows = _rows_of(model, model.tower.normalise(pixels)[None], patch[0] * grid[1] + patch[1])
-    as_it_is = replace(model.method, suppress_global_patches=False)
-    before, after = (_clusters(method, rows.clustered, grid, part) for method in (as_it_is, model.method))
+    x, y = segmenter.protocol.map_point(point, size)
+    images = model.preprocess([segmenter.protocol.prepare_input(part)])  # [1,3,H',W']
+    grid = model.tower.grid(images)
+    patch = _find_cell(y, part.height, grid[0]), _find_cell(x, part.width, grid[1])
+    block = model.settings.correlation_layer % model.tower.depth
+    rows = _compute_rows(model, images, patch[0] * grid[1] + patch[1], block)
+    noisy = replace(model.settings, suppress_global_patches=False)
+    before, after = (_make_clusters(rows.clustered, grid, part, settings) for settings in (noisy, model.settings))
     return Explanation(
         image=np.array(part),
         patch=patch,
-        attention=_on_grid(rows.attention, grid),
-        recovered=_on_grid(rows.recovered, grid),
-        global_patches=_on_grid(rows.is_global, grid),
+        attention=_to_grid(rows.attention, grid),
+        recovered=_to_grid(rows.recovered, grid),
+        global_patches=_to_grid(rows.is_global, grid),
         clusters_before=before[0],
         clusters=after[0],
         masks_before=before[1],
         masks=after[1],
-        block=model.tower.correlation_layer,
+        block=block,
     )
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Of one patch in L blocks.
+    """Rows of one patch in L blocks.
 
     Attributes:
         attention, recovered: [N] of every block.
-        is_global: [N] bool of every block; does not depend on the patch.
-        clustered: [1,N+1,N+1] correlation of the one block that is clustered.
+        is_global: [N] bool of every block, the same for all patches.
+        clustered: [1,N+1,N+1] correlation of the block that is clustered.
     """
 
     attention: list[Tensor]
@@ -109,59 +110,57 @@ class _Rows:
     clustered: Tensor
 
 
-def _rows_of(model: CLIPtrase, images: Tensor, index: int) -> _Rows:
-    """What the blocks say of patch `index` of one image, [1,3,H,W] normalised."""
+def _compute_rows(model: CLIPtrase, images: Tensor, index: int, clustered_block: int) -> _Rows:
+    """Compute the rows of patch `index` of one image, [1,3,H,W] normalised."""
     attention, recovered, is_global = [], [], []
-    with autocast(model.device, model.precision):  # of the tower; what follows is float32 in any case
-        for block, (query, key, value) in enumerate(model.tower.layers(images)):
-            weights = patch_correlation(mean_attention(query, key))  # [1,N,N]
-            attention.append(weights[0, index].clone())  # a view would keep the whole matrix alive
+    with autocast(model.device, model.precision):  # for the tower; the rows are float32
+        for block, qkv in enumerate(model.tower.block_qkv(images)):
+            weights = patch_correlation(mean_attention(*qkv[:2]))  # [1,N,N]
+            attention.append(weights[0, index].clone())  # a view would keep the matrix in memory
             is_global.append(global_patches(received_shares(weights))[0])
-            correlation = model.method.token_correlation(query, key, value)  # [1,N+1,N+1]
-            recovered.append(model.method.patch_rows(correlation)[0, index].clone())
-            if block == model.tower.correlation_layer:
+            correlation = stages.correlate_tokens(qkv, model.settings)  # [1,N+1,N+1]
+            recovered.append(stages.select_patch_rows(correlation, model.settings)[0, index].clone())
+            if block == clustered_block:
                 clustered = correlation
     return _Rows(attention, recovered, is_global, clustered)
 
 
-def _clusters(
-    method: Method, correlation: Tensor, grid: tuple[int, int], part: Image.Image
+def _make_clusters(
+    correlation: Tensor, grid: tuple[int, int], part: Image.Image, settings: CLIPtraseSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters [h,w] of a correlation with the class token first, and their masks [H,W]."""
-    rows = method.patch_rows(correlation)
-    labels = method.cluster(rows)  # [1,N]
-    masks = method.masks_of(rows, labels, grid, (part.height, part.width))[0]
+    """Return the clusters [h,w] of a correlation [1,N+1,N+1] of all tokens, and their masks [H,W]."""
+    rows = stages.select_patch_rows(correlation, settings)
+    clusters = stages.cluster(rows, settings)  # [1,N]
+    masks = stages.propose(rows, clusters, grid, [(part.height, part.width)], settings)[0]
     assignment = masks.assignment if len(masks) else torch.full_like(masks.assignment, NOISE)
-    return labels.view(grid).cpu().numpy(), assignment.cpu().numpy()
+    return clusters.view(grid).cpu().numpy(), assignment.cpu().numpy()
 
 
-def _cell(place: int, pixels: int, cells: int) -> int:
-    """Which of equal cells the middle of a pixel lies in."""
-    return (2 * place + 1) * cells // (2 * pixels)
+def _find_cell(position: int, pixels: int, cells: int) -> int:
+    """Return the index of the cell, of equal cells along a side, with the centre of a pixel."""
+    return (2 * position + 1) * cells // (2 * pixels)
 
 
-def _on_grid(rows: list[Tensor], grid: tuple[int, int]) -> np.ndarray:
+def _to_grid(rows: list[Tensor], grid: tuple[int, int]) -> np.ndarray:
     return torch.stack(rows).view(-1, *grid).cpu().numpy()
 
 
-def _explained(segmenter: Segmenter) -> CLIPtrase:
-    """The segmenter's model, where it works the way that is explained.
+def _check_model(segmenter: Segmenter) -> CLIPtrase:
+    """Return the segmenter's model if it can be explained.
 
     Raises:
-        InputError: it works another way.
+        InputError: it cannot, with the reason.
     """
     model = segmenter.model
     if not isinstance(model, CLIPtrase):
-        got, allowed = "SAN, whose masks are its queries', not clusters", "CLIPtrase"
-        raise InputError("MODEL.META_ARCHITECTURE", got, "Choose a configuration without SAN.", allowed=allowed)
+        got = "SAN, whose masks are not clusters"
+        raise InputError("MODEL.META_ARCHITECTURE", got, "Use a configuration of CLIPtrase.")
     if model.window is not None:
-        got = f"{segmenter.protocol.name}, whose windows have an attention each and none for the image"
+        got = f"{segmenter.protocol.name}, whose windows each have an attention of their own"
         raise InputError("TEST.PROTOCOL", got, "Choose one of these.", allowed="whole or center_crop")
-    if type(model.mask_source) is not CorrelationSource:
-        got, allowed = f"masks of {type(model.mask_source).__name__}", "scr, clusters of CLIP's own correlation"
-        raise InputError("MODEL.MASKS.SOURCE", got, "Leave it out.", allowed=allowed)
-    if model.method.clustering == "none":
-        raise InputError(
-            "MODEL.CLIPTRASE.CLUSTERING", "'none'", "Choose one of these.", allowed="'dbscan' or 'hdbscan'"
-        )
+    if type(model.mask_source) is not CorrelationClusters:
+        got = f"masks of {type(model.mask_source).__name__}, which are not clusters of CLIP's correlation"
+        raise InputError("MODEL.MASKS.SOURCE", got, "Use 'scr'.")
+    if model.settings.clustering == "none":
+        raise InputError("MODEL.CLIPTRASE.CLUSTERING", "'none'", "Choose one of these.", allowed="dbscan or hdbscan")
     return model

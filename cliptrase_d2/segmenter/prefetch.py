@@ -1,4 +1,4 @@
-"""Reading the next while the last is worked on."""
+"""Prefetching: prepare the next items in a thread while the current one is processed."""
 
 from __future__ import annotations
 
@@ -12,51 +12,49 @@ Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 
 
-def read_ahead(
-    items: Iterable[Item], prepare: Callable[[Item], Prepared], ahead: int
-) -> Generator[Prepared, None, None]:
-    """Yield ``prepare(item)`` in order; one thread takes the items and prepares them, a few before they are asked for.
+def prefetch(items: Iterable[Item], prepare: Callable[[Item], Prepared], ahead: int) -> Generator[Prepared, None, None]:
+    """Yield ``prepare(item)`` in order, prepared by a single thread.
 
-    Nothing is read before the first is asked for, and closing the generator ends the thread, once the item that it is
-    at is done. What the items or ``prepare`` raise comes in the place of its item, and is the end.
+    The thread starts with the first ``next()`` and ends with the generator, at the latest after the item in progress.
+    An error in ``items`` or ``prepare`` is raised in place of its item and ends the generator.
 
     Args:
-        items: taken one by one, all in that thread.
-        prepare: called in that thread.
-        ahead: at most so many are prepared, 1 or more, beside the one that was yielded last.
+        items: iterated in the thread.
+        prepare: called in the thread.
+        ahead: number of items, 1 or more, that are prepared beyond the one yielded last.
     """
     source = iter(items)
 
-    def read_one() -> list[Prepared]:
+    def prepare_next() -> list[Prepared]:
         return [prepare(item) for item in islice(source, 1)]  # empty at the end
 
     with ThreadPoolExecutor(1) as thread:
         try:
-            waiting = deque(thread.submit(read_one) for _ in range(ahead))
-            while read := waiting.popleft().result():
-                waiting.append(thread.submit(read_one))
-                yield read[0]
+            pending = deque(thread.submit(prepare_next) for _ in range(ahead))
+            while prepared := pending.popleft().result():
+                pending.append(thread.submit(prepare_next))
+                yield prepared[0]
         finally:
-            thread.shutdown(wait=False, cancel_futures=True)  # leaving the block waits
+            thread.shutdown(wait=False, cancel_futures=True)  # leaving the block waits for the item in progress
 
 
-def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of ``size`` items, the last one shorter; an error comes after the items before it.
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of ``size`` items, the last one possibly shorter. An error is raised after the items before it.
 
     Args:
-        items: taken as they are needed.
+        items: taken only as needed.
         size: 1 or more.
     """
-    source = iter(items)
-    while True:
-        batch: list[Item] = []
-        try:
-            for item in islice(source, size):
-                batch.append(item)
-        except Exception:
-            if batch:
+    batch: list[Item] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
                 yield batch
-            raise
-        if not batch:
-            return
+                batch = []
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
         yield batch

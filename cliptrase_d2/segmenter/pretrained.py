@@ -1,4 +1,4 @@
-"""Which weights a model name means, whether they are here, and what to say about it before they are fetched."""
+"""Pretrained weights of CLIP: default tags, cached files and download notices."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from pathlib import Path
 from cliptrase_d2.clip import embedded
 from cliptrase_d2.utils.errors import InputError
 
-EMBEDDED = "emoji"  # what users call the model that is part of this package
-_FAVOURITES = ("openai", "laion2b_s34b_b88k", "laion2b_s32b_b82k", "laion2b_s32b_b79k", "laion2b_s34b_b79k")
+EMBEDDED = "emoji"  # short name of the model in this package
+_PREFERRED_TAGS = ("openai", "laion2b_s34b_b88k", "laion2b_s32b_b82k", "laion2b_s32b_b79k", "laion2b_s34b_b79k")
 
 
 def default_tag(name: str) -> str:
-    """The tag of a model's weights where the user names none: OpenAI's, else LAION's, else the first.
+    """Return the default weights of a model: OpenAI's if available, then LAION's, then the first in open_clip.
 
     Raises:
-        InputError: open_clip has no weights for a model of this name.
+        InputError: open_clip has no weights for this model.
     """
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(name.replace("/", "-"))
     if not tags:
-        allowed = f"{EMBEDDED!r}, or a model with weights in open_clip such as ViT-B-16, ViT-L-14 or ViT-H-14"
-        raise InputError("--model", repr(name), "Choose one of these, or give --pretrained FILE.", allowed=allowed)
-    return next((tag for tag in _FAVOURITES if tag in tags), tags[0])
+        got, fix = f"{name!r} has no weights in open_clip", "Choose one of these, or give --pretrained a file."
+        allowed = f"{EMBEDDED}, or a model with weights in open_clip such as ViT-B-16, ViT-L-14 or ViT-H-14"
+        raise InputError("--model", got, fix, allowed=allowed)
+    return next((tag for tag in _PREFERRED_TAGS if tag in tags), tags[0])
 
 
 def model_options(name: str, pretrained: str | None = None) -> list[str]:
-    """KEY, VALUE, … of the configuration for a model as users name it.
+    """Return KEY, VALUE, … of the configuration for a model.
 
     Args:
         name: "emoji", or a ViT of open_clip.
-        pretrained: tag or file of its weights; None for those of ``default_tag``.
+        pretrained: tag or file of the weights; None for ``default_tag``.
     Raises:
-        InputError: open_clip has no weights for a model of this name.
+        InputError: open_clip has no weights for this model.
     """
     if name in (EMBEDDED, embedded.NAME):
         sizes = ["INPUT.MIN_SIZE_TEST", "112", "INPUT.MAX_SIZE_TEST", "448"]
@@ -42,39 +43,38 @@ def model_options(name: str, pretrained: str | None = None) -> list[str]:
 
 
 def cached_weights(name: str, tag: str) -> Path | None:
-    """Where open_clip would find the weights without a download: Hugging Face's cache, or that of OpenAI's files."""
+    """Return the local file of the weights, from Hugging Face's or OpenAI's cache; None if not downloaded yet."""
     from huggingface_hub import try_to_load_from_cache
     from open_clip.pretrained import get_pretrained_cfg
 
     source = get_pretrained_cfg(name.replace("/", "-"), tag)
     repository = source.get("hf_hub", "").strip("/")
-    for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
-        found = try_to_load_from_cache(repository, file) if repository else None
-        if isinstance(found, str):
-            return Path(found)
-    old = Path("~/.cache/clip").expanduser() / Path(source.get("url", "none")).name
-    return old if old.is_file() else None
+    for filename in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+        path = try_to_load_from_cache(repository, filename) if repository else None
+        if isinstance(path, str):
+            return Path(path)
+    openai = Path("~/.cache/clip").expanduser() / Path(source.get("url", "none")).name
+    return openai if openai.is_file() else None
 
 
 def download_size(name: str) -> float:
-    """About how many megabytes the weights of a model are: four bytes for each of its parameters."""
+    """Estimate the size of a model's weights in megabytes: four bytes per parameter."""
     import torch
     from open_clip.model import CLIP, CustomTextCLIP
 
-    from cliptrase_d2.clip.weights_source import model_config
+    from cliptrase_d2.clip.weights_source import get_model_config
 
-    config = model_config(name)
+    config = get_model_config(name)
     build = CustomTextCLIP if config.pop("custom_text", False) else CLIP
-    with torch.device("meta"):  # takes no memory
+    with torch.device("meta"):  # allocates no memory
         model = build(**config)
     return 4 * sum(parameter.numel() for parameter in model.parameters()) / 1e6
 
 
 def describe_download(name: str, tag: str) -> str:
-    """A sentence for a first run; "" where nothing is fetched."""
+    """Return a notice about the download that loading these weights will start; "" if it starts none."""
     from open_clip.pretrained import is_pretrained_cfg
 
     if name == embedded.NAME or not is_pretrained_cfg(name.replace("/", "-"), tag) or cached_weights(name, tag):
         return ""
-    size = download_size(name)
-    return f"The weights {tag!r} of {name} are not here yet: open_clip fetches them now, some {size:.0f} MB, once."
+    return f"Downloading the weights {tag!r} of {name} (about {download_size(name):.0f} MB). This happens only once."

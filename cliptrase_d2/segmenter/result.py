@@ -1,4 +1,4 @@
-"""What a segmented image is handed back as."""
+"""The result of segmenting an image."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from cliptrase_d2.utils.errors import InputError, WriteError
 from cliptrase_d2.visualization.overlay import overlay, palette
 from cliptrase_d2.visualization.picture import class_shares, labelled_picture
 
-_SHOWN = 5  # classes in the short form
-_SUFFIXES = ".png, .jpg, .webp or another suffix that Pillow writes"
-_MOST_IN_8_BITS = 255  # classes: label files mostly mean "ignored" by 255
+_MAX_LISTED = 5  # classes in the repr
+_MAX_8_BIT_CLASSES = 255  # label files usually reserve 255 for ignored pixels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SegmentationResult:
-    """One image, segmented.
+    """One segmented image.
 
-    >>> image, words = np.zeros((2, 4, 3), np.uint8), ("sky", "road")
+    >>> image, classes = np.zeros((2, 4, 3), np.uint8), ("sky", "road")
     >>> result = SegmentationResult(
     ...     image=image,
     ...     label_map=np.array([[0, 0, 0, 0], [0, 0, 1, 1]]),
-    ...     classes=words,
+    ...     classes=classes,
     ...     masks=np.ones((1, 2, 4), np.float32),
     ...     mask_logits=np.zeros((1, 2), np.float32),
     ... )
@@ -41,12 +40,11 @@ class SegmentationResult:
     (2, [2.0, 1.0, 2.0, 1.0], 0.5)
 
     Attributes:
-        image: [H,W,3] uint8 RGB, what the label map describes: upright, and with the protocol
-            ``center_crop`` the crop.
+        image: [H,W,3] uint8 RGB, upright. With the protocol ``center_crop``, the crop.
         label_map: [H,W] int64, index into ``classes``.
         classes: C names.
-        masks: [Q,H,W] float32, the mask proposals; none with the protocol ``tiles``.
-        mask_logits: [Q,C] float32, their scores for every class.
+        masks: [Q,H,W] float32, the mask proposals; empty with the protocol ``tiles``.
+        mask_logits: [Q,C] float32, the class scores of the masks.
     """
 
     image: np.ndarray
@@ -58,25 +56,25 @@ class SegmentationResult:
     def __repr__(self) -> str:
         height, width = self.label_map.shape
         shares = self.shares()
-        found = ", ".join(f"{name} {shares[name]:.1%}" for name in list(shares)[:_SHOWN])
-        found += f" and {len(shares) - _SHOWN} more" if len(shares) > _SHOWN else ""
-        return f"SegmentationResult({width}x{height} pixels, {len(self.masks)} masks: {found})"
+        listed = ", ".join(f"{name} {shares[name]:.1%}" for name in list(shares)[:_MAX_LISTED])
+        listed += f" and {len(shares) - _MAX_LISTED} more" if len(shares) > _MAX_LISTED else ""
+        return f"SegmentationResult({width}x{height} pixels, {len(self.masks)} masks: {listed})"
 
     def _repr_png_(self) -> bytes:
-        """What notebooks show: the overlay with its legend."""
-        picture = io.BytesIO()
-        Image.fromarray(self.overlay()).save(picture, "PNG")
-        return picture.getvalue()
+        """Return the overlay with its legend, which notebooks display."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.overlay()).save(buffer, "PNG")
+        return buffer.getvalue()
 
     def shares(self) -> dict[str, float]:
-        """Share of the pixels, 0 to 1, of every class that occurs, the largest first."""
+        """Return the share of the pixels, 0 to 1, of every class that occurs, the largest first."""
         return {self.classes[index]: share for index, share in class_shares(self.label_map, len(self.classes))}
 
     def overlay(self, legend: bool = True) -> np.ndarray:
-        """The image under the colours of its classes.
+        """Draw the image under the colours of its classes.
 
         Args:
-            legend: add their names and shares on the right.
+            legend: add class names and shares on the right.
         Returns:
             [H,W',3] uint8 RGB; W' is W without a legend.
         """
@@ -85,87 +83,82 @@ class SegmentationResult:
         return overlay(self.image, self.label_map, palette(len(self.classes)))
 
     def to_pil(self) -> Image.Image:
-        """The class indices as an image: of mode "P" in the colours of the overlay, "I;16" above 255 classes.
+        """Return the label map as an image: mode "P" with the overlay's colours, or "I;16" above 255 classes.
 
-        Either way ``numpy.array`` of it, or of the PNG that it is saved as and Pillow reads, is the label map.
+        ``numpy.array`` of the image, or of a PNG of it that Pillow reads, is the label map.
         """
-        if len(self.classes) > _MOST_IN_8_BITS:
+        if len(self.classes) > _MAX_8_BIT_CLASSES:
             return Image.fromarray(self.label_map.astype(np.uint16))
         image = Image.fromarray(self.label_map.astype(np.uint8))
         image.putpalette(palette(len(self.classes)).tobytes())
         return image
 
     def to_coco(self, image_id: int | str | None = None) -> list[CocoSegment]:
-        """Every class that occurs, as an annotation of COCO; ``json.dumps`` takes it, and so does pycocotools.
+        """Return a COCO annotation for every class that occurs, for ``json.dumps`` and pycocotools.
 
         Args:
-            image_id: of this image in your data set; None leaves it out.
+            image_id: of the image in your data set; None to omit it.
         Returns:
-            For each class, in their order, ``category_id``, its index, and ``category_name``; ``segmentation``, a
-            compressed RLE; ``area`` in pixels; ``bbox``: left, top, width, height; and ``score``, 0 to 1: how sure the
-            masks are of the class, the softmax of their logits, averaged over its pixels, of which each counts for the
-            strongest mask there. An image without masks has no scores.
+            For each class, in the order of the classes: ``category_id``, its index; ``category_name``;
+            ``segmentation``, a compressed RLE; ``area`` in pixels; ``bbox`` as left, top, width, height; and ``score``,
+            0 to 1. The score is the class's softmax of the mask logits, averaged over the pixels of the class, each of
+            which takes it from the strongest mask there. Without masks, there is no score.
         """
         segments = coco_segments(self.label_map, self.classes, self.masks, self.mask_logits)
         return segments if image_id is None else [{**segment, "image_id": image_id} for segment in segments]
 
     def to_instances(self) -> Instances:
-        """The mask proposals as Detectron2's ``Instances``; where that is not installed, its fallback's.
+        """Return the mask proposals as Detectron2's ``Instances``, or as the fallback's if it is not installed.
 
         Returns:
-            On the CPU ``pred_masks`` [Q',H,W] bool, every pixel in the mask that is strongest there, those without
-            pixels left out; ``pred_classes`` [Q'] int64; ``scores`` [Q'], the softmax of their logits, 0 to 1;
-            and ``pred_boxes``: left, top, right, bottom. A refinement does not show in them.
+            On the CPU: ``pred_masks`` [Q',H,W] bool, with every pixel in its strongest mask and empty masks left out;
+            ``pred_classes`` [Q'] int64; ``scores`` [Q'], the softmax of the logits, 0 to 1; and ``pred_boxes`` as left,
+            top, right, bottom. A refinement of the label map does not change them.
         """
         height, width = self.label_map.shape
         return make_instances((height, width), self.masks, self.mask_logits)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the overlay with its legend; the suffix decides the format.
+        """Write the overlay with its legend, in the format of the suffix.
 
         Raises:
-            InputError: a suffix that Pillow does not write, or a place that cannot be written.
+            InputError: a suffix that Pillow cannot write, or a file that cannot be written.
         """
         write_picture(self.overlay(), path)
 
     def save_labels(self, path: str | os.PathLike[str]) -> None:
-        """Write the label map as PNG of class indices, 16-bit above 255 classes.
+        """Write the label map as a PNG of class indices, with 16 bits above 255 classes.
 
         Raises:
-            InputError: a suffix other than .png, or a place that cannot be written.
+            InputError: a suffix other than .png, or a file that cannot be written.
         """
         if not os.fspath(path).lower().endswith(".png"):
-            raise InputError(
-                path, "a file for class indices", "Use .png.", allowed="the suffix .png, which keeps them exactly"
-            )
-        depth = np.uint8 if len(self.classes) <= _MOST_IN_8_BITS else np.uint16
-        write_picture(self.label_map.astype(depth), path, ".png")
+            raise InputError(path, "not a PNG file, which stores class indices exactly", "Use the suffix .png.")
+        dtype = np.uint8 if len(self.classes) <= _MAX_8_BIT_CLASSES else np.uint16
+        write_picture(self.label_map.astype(dtype), path)
 
 
-def write_picture(pixels: np.ndarray, path: str | os.PathLike[str], suffixes: str = _SUFFIXES) -> None:
-    """Write pixels, [H,W] or [H,W,3], in the format that the suffix names.
+def write_picture(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write a picture in the format of the suffix.
 
     Args:
-        pixels: uint8, or grey uint16.
-        path: of the file.
-        suffixes: those that are allowed, for the message.
+        pixels: [H,W] or [H,W,3] uint8, or [H,W] uint16.
+        path: file, in an existing folder.
     Raises:
-        InputError: a suffix that Pillow does not write, or a place that cannot be written.
+        InputError: a suffix that Pillow cannot write, or a file that cannot be written.
     """
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     try:
         if kind not in Image.SAVE:
-            raise ValueError(f"no format for the suffix {path.suffix!r}")
+            raise ValueError(f"unknown suffix {path.suffix!r}")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"no folder {path.parent}")
         atomic_write(path, lambda file: Image.fromarray(pixels).save(file, format=kind))
     except WriteError:
         raise
-    except (ValueError, OSError) as error:  # also pixels that a format does not hold
+    except (ValueError, OSError) as error:  # including pixels that the format cannot store
+        got = f"picture cannot be written ({type(error).__name__}: {error})"
         raise InputError(
-            path,
-            f"a picture that could not be written ({type(error).__name__}: {error})",
-            "Check the folder and the suffix.",
-            allowed=f"a file in an existing folder, with the suffix {suffixes}",
+            path, got, "Check that the folder exists, and use a suffix such as .png, .jpg or .webp."
         ) from error

@@ -1,4 +1,4 @@
-"""Segmenting images from Python, any vocabulary, one call."""
+"""Segmentation of images from Python, with any vocabulary."""
 
 from __future__ import annotations
 
@@ -13,31 +13,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliptrase_d2.config import load_config
-from cliptrase_d2.data.image_files import MAX_PIXELS, check_bound
+from cliptrase_d2.config import ARGUMENT_KEYS, load_config
+from cliptrase_d2.data.images import MAX_PIXELS, check_bound
 from cliptrase_d2.data.protocol import Protocol
-from cliptrase_d2.segmenter.build import Segmenting, build_segmenter
-from cliptrase_d2.segmenter.device import resolve_device
-from cliptrase_d2.segmenter.image_input import ImageLike, rgb_pixels, several_images
-from cliptrase_d2.segmenter.prefetch import in_batches, read_ahead
+from cliptrase_d2.segmenter.build import SegmentationModel, build_segmenter, resolve_device
+from cliptrase_d2.segmenter.image_input import ImageLike, check_several, rgb_pixels
+from cliptrase_d2.segmenter.prefetch import batched, prefetch
 from cliptrase_d2.segmenter.result import SegmentationResult
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, name_arguments
 from cliptrase_d2.utils.oom_retry import OOMRetry
 from cliptrase_d2.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-# For images of any size, where the user names no file: what configs/cliptrase/vit_b16_whole.yaml says.
+# Used without a configuration file: the settings of configs/cliptrase/vit_b16_whole.yaml, for images of any size.
 _DEFAULTS = (
-    *("TEST.PROTOCOL", "whole"),
-    *("INPUT.MIN_SIZE_TEST", "336"),
-    *("INPUT.MAX_SIZE_TEST", "1344"),
-    *("MODEL.CLIPTRASE.ADAPTIVE_DBSCAN", "True"),
+    *("TEST.PROTOCOL", "whole", "MODEL.CLIPTRASE.ADAPTIVE_DBSCAN", "True"),
+    *("INPUT.MIN_SIZE_TEST", "336", "INPUT.MAX_SIZE_TEST", "1344"),
 )
 
 
 class Segmenter:
-    """Segments images into classes that are named with them.
+    """Segments images into classes that are named in the call.
 
     >>> segmenter = Segmenter.from_config("configs/emoji_scenes.yaml")
     >>> result = segmenter("datasets/emoji_scenes/images/seen_010.webp", ["soccer ball", "red book", "water"])
@@ -47,88 +44,90 @@ class Segmenter:
     'water'
 
     Args:
-        model: in evaluation mode, where it is to run.
+        model: in evaluation mode and on its device.
         protocol: ``center_crop``, ``whole``, ``slide`` or ``tiles``; the last two need a model built with windows.
-        short_side: pixels at which the model sees the short side of an image; 0, for ``tiles`` only: as many as it has.
-        max_size: most pixels of the long side; not used by ``center_crop``.
-        max_pixels: most of a file or a PIL image that is decoded; 0 for no bound.
+        short_side: short side of the model's input in pixels; 0 keeps the size of the image (``tiles`` only).
+        max_size: largest long side in pixels; ``center_crop`` ignores it.
+        max_pixels: largest number of pixels of a file or PIL image; 0 for no limit.
     Raises:
         InputError: an unknown protocol, or sizes that do not fit the model's patches.
     """
 
     def __init__(
-        self, *, model: Segmenting, protocol: str, short_side: int, max_size: int, max_pixels: int = MAX_PIXELS
+        self, *, model: SegmentationModel, protocol: str, short_side: int, max_size: int, max_pixels: int = MAX_PIXELS
     ):
         self.model = model
-        self._in_parts = OOMRetry(model)
+        self._run_model = OOMRetry(model)
         self.max_pixels = check_bound(max_pixels)
         self.protocol = Protocol(protocol, short_side, max_size, model.patch_multiple, model.resampling)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | None = None, opts: Sequence[str] = ()) -> Segmenter:
-        """Build the model of a configuration, with its weights, on its device (the CPU where CUDA is missing).
+        """Build the model of a configuration and load its weights. Without CUDA, the CPU is used.
 
         Args:
-            path: YAML file; None for ViT-B/16 with OpenAI's weights on whole images of any size.
+            path: YAML file; None for ViT-B/16 with OpenAI's weights and images of any size.
             opts: KEY, VALUE, KEY, VALUE, …
         Raises:
-            InputError: a key, value, weight file or device that cannot be used.
+            InputError: an invalid key, value, weights file or device.
         """
         cfg = load_config(path, opts) if path else load_config(options=(*_DEFAULTS, *opts))
         if resolve_device(cfg):
-            logger.info("No CUDA device was found: running on the CPU.")
+            logger.info("No CUDA device found: running on the CPU.")
         cfg.freeze()
-        return cls(
-            model=build_segmenter(cfg),
-            protocol=cfg.TEST.PROTOCOL,
-            short_side=cfg.INPUT.MIN_SIZE_TEST,
-            max_size=cfg.INPUT.MAX_SIZE_TEST,
-            max_pixels=cfg.INPUT.MAX_PIXELS,
-        )
+        model = build_segmenter(cfg)
+        with name_arguments(ARGUMENT_KEYS):
+            return cls(
+                model=model,
+                protocol=cfg.TEST.PROTOCOL,
+                short_side=cfg.INPUT.MIN_SIZE_TEST,
+                max_size=cfg.INPUT.MAX_SIZE_TEST,
+                max_pixels=cfg.INPUT.MAX_PIXELS,
+            )
 
     def __repr__(self) -> str:
         side = self.protocol.short_side
-        shown = f"{self.protocol.name} at {f'{side} pixels' if side else 'the size of the image'}"
-        return f"Segmenter({type(self.model).__name__}, {shown}, {self.device})"
+        size = f"{side} pixels" if side else "the size of the image"
+        return f"Segmenter({type(self.model).__name__}, {self.protocol.name} at {size}, {self.device})"
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs; images may lie anywhere."""
+        """Device of the model. Images may be on any device."""
         return self.model.device
 
     def __call__(self, image: ImageLike, classes: Sequence[str], background: Sequence[str] = ()) -> SegmentationResult:
         """Segment one image.
 
         Args:
-            image: a path, a PIL image, a uint8 array, grey [H,W], RGB [H,W,3] or RGBA [H,W,4], or a uint8 tensor
-                with the channels first, [1,H,W], [3,H,W] or [4,H,W]. Alpha is dropped; an EXIF orientation is applied.
-            classes: names to look for, "a;b" are synonyms of one class.
-            background: prompts of a last class "background"; none for no such class.
+            image: a path; a PIL image; a uint8 array, grey [H,W], RGB [H,W,3] or RGBA [H,W,4]; or a uint8 tensor with
+                the channels first, [1,H,W], [3,H,W] or [4,H,W]. Alpha is dropped and the EXIF orientation applied.
+            classes: class names; "a;b" are synonyms of one class.
+            background: prompts of an extra last class "background"; empty for none.
         Raises:
-            InputError: an image or a vocabulary that cannot be used.
+            InputError: an invalid image or vocabulary.
         """
         vocabulary = Vocabulary.parse(classes, background, where="classes")
-        return self._segment([self._view(image, "image")], vocabulary)[0]
+        return self._segment([self._prepare(image, "image")], vocabulary)[0]
 
     def batch(
         self, images: Iterable[ImageLike], classes: Sequence[str], background: Sequence[str] = ()
     ) -> list[SegmentationResult]:
-        """Segment several images at once; each result is that of a single call, but for the rounding of floats.
+        """Segment several images at once. Each result equals that of a single call, up to float rounding.
 
-        Those that the model sees at one size go through it together, so memory grows with their number: for more
-        than some dozens see `stream`.
+        Images that have the same size at the model's input are processed together, so memory grows with their number.
+        For more than a few dozen images, use `stream`.
 
         Args:
-            images: each as in a single call, of any sizes.
-            classes, background: as in a single call, for all of them.
+            images: each as in a single call, of any size.
+            classes, background: as in a single call, for all images.
         Returns:
             The results, in the order of the images.
         Raises:
-            InputError: an image, called ``images[3]`` if it has no path, or a vocabulary that cannot be used.
+            InputError: an invalid image, named ``images[3]`` if it has no path, or an invalid vocabulary.
         """
         vocabulary = Vocabulary.parse(classes, background, where="classes")
-        views = [self._numbered_view(numbered) for numbered in enumerate(several_images(images))]
-        return self._segment(views, vocabulary)
+        check_several(images)
+        return self._segment([self._prepare_numbered(pair) for pair in enumerate(images)], vocabulary)
 
     def stream(
         self,
@@ -138,7 +137,7 @@ class Segmenter:
         *,
         batch_size: int = 1,
     ) -> Generator[SegmentationResult, None, None]:
-        """Segment any number of images one after the other, the next being read while the last is segmented.
+        """Segment any number of images one after the other, and read the next images meanwhile.
 
         >>> segmenter = Segmenter.from_config("configs/emoji_scenes.yaml")
         >>> files = [f"datasets/emoji_scenes/images/seen_00{index}.webp" for index in range(3)]
@@ -148,74 +147,77 @@ class Segmenter:
         (224, 224)
         (224, 224)
 
-        Nothing happens before the first result is asked for, and images are taken at most twice ``batch_size`` ahead
-        of their results, in a thread of their own. It ends with the iterator, which ``close()`` ends early.
+        Reading starts with the first ``next()``, in a separate thread, and stays at most twice ``batch_size`` images
+        ahead of the results. The thread ends with the iterator; ``close()`` ends it early.
 
         Args:
-            images: each as in a single call; a generator of endless frames, too.
-            classes, background: as in a single call, for all of them.
-            batch_size: images that are segmented together, 1 or more; no result comes before all of them are there.
+            images: each as in a single call; may be an endless generator of frames.
+            classes, background: as in a single call, for all images.
+            batch_size: number of images, 1 or more, that are segmented together. Results come batch by batch.
         Yields:
-            The results, in the order of the images. The error of an image, or of the iterable, comes in its place,
-            after the results of all images before it, and ends the iterator.
+            The results, in the order of the images. An error of an image, or of the iterable, is raised after the
+            results of all images before it and ends the iterator.
         Raises:
-            InputError: a vocabulary or a batch size that cannot be used; while iterating, an image.
+            InputError: an invalid vocabulary or batch size; while iterating, an invalid image.
         """
         vocabulary = Vocabulary.parse(classes, background, where="classes")
         if batch_size < 1:
-            raise InputError("batch_size", batch_size, "Use 1 for one image after the other.", allowed="1 or more")
-        return self._stream(several_images(images), vocabulary, batch_size)
+            raise InputError("batch_size", batch_size, "Use 1 to segment images one by one.", allowed="1 or more")
+        check_several(images)
+        return self._stream(images, vocabulary, batch_size)
 
     def shown(self, image: ImageLike, where: str = "image") -> tuple[Image.Image, tuple[int, int]]:
-        """The part of an image that its result describes, and the (height, width) of the whole; both upright.
+        """Return the part of an image that its result describes, and the (height, width) of the full image.
+
+        Both are upright. The part is the full image, except with the protocol ``center_crop``.
 
         Args:
-            image: whatever `__call__` takes.
-            where: what the message of an error should call it; a path is called by its name.
+            image: as in `__call__`.
+            where: name of the image in error messages; a path is its own name.
         Raises:
-            InputError: an image that cannot be used.
+            InputError: an invalid image.
         """
         where = os.fspath(image) if isinstance(image, str | os.PathLike) else where
-        whole = Image.fromarray(rgb_pixels(image, where, self.max_pixels))
-        return self.protocol.crop(whole, Image.Resampling.BICUBIC, where), (whole.height, whole.width)
+        full = Image.fromarray(rgb_pixels(image, where, self.max_pixels))
+        return self.protocol.crop(full, Image.Resampling.BICUBIC, where), (full.height, full.width)
 
     def _stream(
         self, images: Iterable[ImageLike], vocabulary: Vocabulary, batch_size: int
     ) -> Generator[SegmentationResult, None, None]:
-        with closing(read_ahead(enumerate(images), self._numbered_view, batch_size)) as views:
-            for batch in in_batches(views, batch_size):
+        with closing(prefetch(enumerate(images), self._prepare_numbered, batch_size)) as views:
+            for batch in batched(views, batch_size):
                 yield from self._segment(batch, vocabulary)
 
-    def _numbered_view(self, numbered: tuple[int, ImageLike]) -> _View:
-        index, image = numbered
-        return self._view(image, f"images[{index}]")
+    def _prepare_numbered(self, pair: tuple[int, ImageLike]) -> _View:
+        index, image = pair
+        return self._prepare(image, f"images[{index}]")
 
-    def _view(self, image: ImageLike, where: str) -> _View:
+    def _prepare(self, image: ImageLike, where: str) -> _View:
         part, _ = self.shown(image, where)
         name = os.fspath(image) if isinstance(image, str | os.PathLike) else where
-        return _View(np.array(part), {**self.protocol.model_input(part), "file_name": name})
+        return _View(np.array(part), {**self.protocol.prepare_input(part), "file_name": name})
 
     def _segment(self, views: Sequence[_View], vocabulary: Vocabulary) -> list[SegmentationResult]:
         results: dict[int, SegmentationResult] = {}
-        for members, outputs in self._in_parts([{**view.model_input, "vocabulary": vocabulary} for view in views]):
+        for members, outputs in self._run_model([{**view.model_input, "vocabulary": vocabulary} for view in views]):
             if isinstance(outputs, InputError):
                 raise outputs
             for index, output in zip(members, outputs, strict=True):
-                results[index] = _result(views[index].pixels, output, vocabulary)
-            del outputs, output  # else they take room until the next ones are there
+                results[index] = _make_result(views[index].pixels, output, vocabulary.classes)
+            del outputs, output  # free their memory before the next forward pass
         return [results[index] for index in range(len(views))]
 
 
 class _View(NamedTuple):
-    """What the result describes, [H,W,3] uint8 RGB, and what the model takes."""
+    """The part of an image that the result describes, [H,W,3] uint8 RGB, and the model's input."""
 
     pixels: np.ndarray
     model_input: dict[str, Any]
 
 
-def _result(pixels: np.ndarray, output: dict[str, Tensor], vocabulary: Vocabulary) -> SegmentationResult:
-    label_map, classes = output["label_map"], vocabulary.classes
-    masks = output.get("pred_masks", torch.empty(0, *label_map.shape))  # an image in tiles has none
+def _make_result(pixels: np.ndarray, output: dict[str, Tensor], classes: tuple[str, ...]) -> SegmentationResult:
+    label_map = output["label_map"]
+    masks = output.get("pred_masks", torch.empty(0, *label_map.shape))  # the protocol tiles returns none
     logits = output.get("pred_logits", torch.empty(0, len(classes)))
     return SegmentationResult(
         image=pixels,

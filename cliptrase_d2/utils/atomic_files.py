@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever ends the process that writes them."""
+"""Atomic writing: a file is complete or absent, however the writing process ends."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from cliptrase_d2.utils.errors import InputError, WriteError
-from cliptrase_d2.utils.interruption import interruption_before
+from cliptrase_d2.utils.interruption import find_interruption
 
-_ANY = "[0-9a-f]" * 32  # pattern of the word that tells unfinished files apart
-_ABANDONED = 3600.0  # seconds; no file here takes as long to write
-_PROBE = b" " * 4096  # a disk without room often still takes an empty file
+_ANY_ID = "[0-9a-f]" * 32  # pattern of the identifier in the name of an unfinished file
+_ABANDONED = 3600.0  # seconds; no file takes that long to write
+_PROBE = b" " * 4096  # a full disk often still accepts an empty file
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file, and its folder, so that a reader sees the old one or the new one and never a part.
+    """Write a file, creating its folder; readers find the old content or the new, never a part.
 
     Args:
         path: of the file.
-        write: is given the open file.
+        write: is called with the open file.
     Raises:
-        WriteError: the folder cannot be written, or the disk is full; an earlier file is then as it was.
+        WriteError: the folder is not writable, or the disk is full; an existing file is left unchanged.
     """
     unfinished = path.with_name(_unfinished_name(path.name, uuid.uuid4().hex))
     with wrap_os_errors(path):
@@ -38,103 +39,95 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _write_checked(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file; a refusal of the system and an interruption come out as such, whatever a library makes of them."""
+    """Write a file; raise the system's own error, or the interruption, even if a library replaced it."""
     disk = _Disk(path, "w")
     try:
-        with _Checked(disk) as file:
+        with io.BufferedWriter(disk) as file:
             write(file)
-    except Exception as error:  # Pillow and torch.save have errors of their own for a full disk and for Ctrl-C
-        reason = disk.refusal or interruption_before(error)
-        if reason is None or reason is error:
+    except Exception as error:  # Pillow and torch.save raise their own errors for a full disk and for Ctrl-C
+        cause = disk.error or find_interruption(error)
+        if cause is None or cause is error:
             raise
-        raise reason from error
+        raise cause from error
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """The same for text, in UTF-8."""
+    """Write text in UTF-8 with ``atomic_write``."""
     atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def require_writable(folder: Path, where: str) -> None:
-    """Make a folder, and refuse one that no file can be written to, before any work is done for it.
+    """Create a folder, and check that files can be written to it, before a long computation.
 
     Args:
-        folder: made where it is missing.
+        folder: created if missing.
         where: the key or argument that names it, for the message.
     Raises:
-        InputError: a place that cannot be written, or a disk without room.
+        InputError: the folder is not writable, or the disk is full.
     """
-    probe = folder / _unfinished_name("probe", uuid.uuid4().hex)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(_PROBE)
-        finally:
-            probe.unlink(missing_ok=True)
+        with TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(_PROBE)
+            probe.write(_PROBE)  # after one that the disk cut short
     except OSError as error:
         got = f"{str(folder)!r}, which cannot be written ({error.strerror or error})"
-        fix = "Choose another, or make room or change its permissions."
-        raise InputError(where, got, fix, allowed="a folder that can be written, on a disk with room") from error
+        raise InputError(where, got, "Choose another folder, free some space, or change its permissions.") from error
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left behind in a folder and in those below. None may be writing there now."""
-    for path in folder.rglob(_unfinished_name("*", _ANY)):
+    """Remove the unfinished files of killed processes from a folder and its subfolders.
+
+    No process may be writing there.
+    """
+    for path in folder.rglob(_unfinished_name("*", _ANY_ID)):
         path.unlink(missing_ok=True)
 
 
 def remove_abandoned(folder: Path, name: str) -> None:
-    """Remove what killed processes left behind in a folder where others may be writing: what has long not changed.
+    """Remove old unfinished files from a folder that other processes may be writing to.
 
     Args:
-        folder: those below it are left alone.
-        name: pattern of the files that were to be written.
+        folder: without its subfolders.
+        name: pattern of the names of the finished files.
     """
-    for path in folder.glob(_unfinished_name(name, _ANY)):
-        with suppress(FileNotFoundError):  # another process was quicker
+    for path in folder.glob(_unfinished_name(name, _ANY_ID)):
+        with suppress(FileNotFoundError):  # another process removed it first
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 path.unlink()
 
 
-def _unfinished_name(name: str, word: str) -> str:
-    return f".{name}.{word}.tmp"
+def _unfinished_name(name: str, identifier: str) -> str:
+    return f".{name}.{identifier}.tmp"
 
 
 class _Disk(io.FileIO):
-    """A file that remembers what the system refused it."""
+    """A file that keeps the system's error, and whose bytes all pass through Python."""
 
-    refusal: OSError | None = None
+    error: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            self.refusal = error
+            self.error = error
             raise
 
-
-class _Checked(io.BufferedWriter):
-    """A file whose bytes all pass through Python, which notices when the disk takes only some of them.
-
-    Libraries that are given a descriptor write to it themselves, and Pillow's JPEG is then cut short without an error.
-    """
-
     def fileno(self) -> int:
+        """Hide the descriptor. Libraries would write to it themselves, and Pillow truncate a JPEG without an error."""
         raise io.UnsupportedOperation("fileno")
 
 
 @contextmanager
 def wrap_os_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says of a disk into a sentence that names the file.
+    """Turn the system's errors in the block into a ``WriteError`` that names the file.
 
     Args:
-        path: what is being written.
-    Raises:
-        WriteError: the system refused something.
+        path: of the file or folder that the block writes to.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # a WriteError, which names its file, or a library's own
+        if error.errno is None:  # a WriteError, which names its file, or a library's own error
             raise
         raise WriteError.of(path, error) from error

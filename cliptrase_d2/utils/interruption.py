@@ -1,4 +1,4 @@
-"""Ctrl-C and termination: one way out, with a word about what is done."""
+"""Clean exit on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,56 +10,53 @@ from types import FrameType
 
 from cliptrase_d2.utils.errors import error_chain
 
-INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells give for Ctrl-C
+INTERRUPTED = 128 + signal.SIGINT  # exit code that shells report for Ctrl-C
 
 
 class Interrupted(KeyboardInterrupt):
-    """An interruption whose message says how far the work has come."""
+    """An interruption whose message reports the progress so far."""
 
 
-def interruption_before(error: BaseException) -> KeyboardInterrupt | None:
-    """The interruption that an error is or came after, the latest one; None where there was none.
+def find_interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the latest interruption among an error and those that it followed, or None.
 
-    It can come at any line. A library may then end with an error of its own, and where a signal goes to all processes,
-    so do those that read files, which is an error as well.
+    A signal can strike at any line. The library that was running may then raise an error of its own. A signal to all
+    processes also ends the worker processes, which is an error as well.
     """
-    return next((before for before in error_chain(error) if isinstance(before, KeyboardInterrupt)), None)
+    return next((cause for cause in error_chain(error) if isinstance(cause, KeyboardInterrupt)), None)
 
 
 @contextmanager
-def clean_end(way_on: str = "") -> Iterator[None]:
-    """End the process at Ctrl-C or SIGTERM with one message, and the exit code that shells give for the signal.
+def exit_on_interrupt(hint: str = "") -> Iterator[None]:
+    """Exit at Ctrl-C or SIGTERM with one message, and with the exit code that shells report for the signal.
 
     Args:
-        way_on: a sentence on how to go on.
+        hint: a sentence on how to continue.
     """
     received: signal.Signals | None = None
 
-    def stop_here(number: int, _: FrameType | None) -> None:
+    def interrupt(number: int, _: FrameType | None) -> None:
         nonlocal received
         received = signal.Signals(number)
-        # Processes that read end with this one. PyTorch would take each for an error, and raise it at any line.
+        # Worker processes end with this one. PyTorch's handler would raise an error for each, at any line.
+        # Unlike SIG_IGN, a function also covers a signal that is already pending in Python.
         if hasattr(signal, "SIGCHLD"):  # not on Windows
-            signal.signal(signal.SIGCHLD, _no_news)
+            signal.signal(signal.SIGCHLD, lambda *_: None)
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # what a shell starts in the background has no Ctrl-C
-            signal.signal(number, stop_here)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C
+            signal.signal(number, interrupt)
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        stop = interruption_before(error)
-        if stop is None and received is None:  # Python drops an interruption that comes while it deletes an object
+        stop = find_interruption(error)
+        if stop is None and received is None:  # Python drops an interruption that strikes while an object is deleted
             raise
-        done = f"{stop}." if isinstance(stop, Interrupted) else ""
-        print(" ".join(part for part in ("interrupted.", done, way_on) if part), file=sys.stderr)
+        progress = f"{stop}." if isinstance(stop, Interrupted) else ""
+        print(" ".join(filter(None, ("interrupted.", progress, hint))), file=sys.stderr)
         sys.exit(128 + (received or signal.SIGINT))
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _no_news(_: int, __: FrameType | None) -> None:
-    """A handler, for a signal that Python has taken already must have one."""

@@ -1,98 +1,83 @@
-"""Asks a model for as many images at a time as its memory holds."""
+"""Retry of smaller batches when memory runs out."""
 
 from __future__ import annotations
 
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from cliptrase_d2.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
-# Main memory, Apple's GPUs and CUDA's libraries have no class of error for it.
+# Main memory, Apple's GPUs and CUDA's libraries have no error class of their own for it.
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|_STATUS_ALLOC_FAILED")
 Inputs = Mapping[str, Any]
 Outputs = list[dict[str, Any]]
 
 
 class OOMRetry:
-    """Runs a model over batches, in parts that fit, each image with the result that it has alone.
+    """Runs a model over batches, in parts that fit into memory; each image has the result that it has alone.
 
-    Images of one size go through the model together; others do not, for SAN pads the images of a batch to one size,
-    which their results would show. Images that are too many at once go one by one, and so do batches of as many pixels
-    from then on.
+    Only images of one size share a batch: SAN pads a batch to one size, which would change the results. If a batch
+    does not fit, its images are run one by one, and so is every later batch of at least as many pixels.
 
     Args:
         model: takes and returns Detectron2's list of dicts.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Callable[[list[Inputs]], Outputs]):
         self.model = model
-        self._too_many: float = math.inf  # pixels
+        self._pixel_limit: float = math.inf  # the smallest batch that did not fit
 
     def __call__(self, inputs: Sequence[Inputs]) -> Iterator[tuple[list[int], Outputs | InputError]]:
-        """Yield parts of the batch as they are done; whoever keeps no outputs has those of one part in memory.
+        """Yield the parts of a batch as they finish; only the outputs of one part are in memory at a time.
 
         Args:
             inputs: with ``image`` [3,H,W], and ``file_name`` for the message.
         Yields:
-            Which images, and their outputs; or one that does not fit by itself, and why it has none.
+            Indices of images and their outputs, or the index of an image that does not fit alone and its error.
         """
-        for members in _of_one_size(inputs):
-            yield from self._part(inputs, members)
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(inputs):
+            by_size.setdefault(tuple(item["image"].shape), []).append(index)
+        for indices in by_size.values():
+            yield from self._run_size(inputs, indices)
 
-    def _part(self, inputs: Sequence[Inputs], members: list[int]) -> Iterator[tuple[list[int], Outputs | InputError]]:
-        pixels = sum(inputs[member]["image"][0].numel() for member in members)
-        if len(members) > 1 and pixels < self._too_many:
-            outputs = self._outputs([inputs[member] for member in members])
+    def _run_size(self, inputs: Sequence[Inputs], indices: list[int]) -> Iterator[tuple[list[int], Any]]:
+        pixels = sum(inputs[index]["image"][0].numel() for index in indices)
+        if len(indices) > 1 and pixels < self._pixel_limit:
+            outputs = self._try([inputs[index] for index in indices])
             if outputs is not None:
-                yield members, outputs
+                yield indices, outputs
                 return
-            self._say(len(members))
-            self._too_many = pixels
-        for member in members:  # no variable keeps the outputs of one while the next is done
-            yield [member], self._outputs([inputs[member]]) or _does_not_fit(inputs[member])
+            if self._pixel_limit == math.inf:
+                text = "Out of memory with %d images at a time: batches of this size are now run image by image."
+                logger.warning(f"{text} The results are the same; a smaller TEST.BATCH_SIZE is faster.", len(indices))
+            self._pixel_limit = pixels
+        for index in indices:  # does not hold outputs across iterations
+            yield [index], self._try([inputs[index]]) or _memory_error(inputs[index])
 
-    def _outputs(self, inputs: list[Inputs]) -> Outputs | None:
-        """None where the memory is too small."""
+    def _try(self, inputs: list[Inputs]) -> Outputs | None:
+        """Return the outputs, or None if memory runs out."""
         try:
             return self.model(inputs)
         except RuntimeError as error:
             if not (isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error))):
                 raise
-        # Out here, for as long as the error is known it holds on to what the model had.
-        torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # outside `except`, whose traceback keeps tensors alive
         return None
 
-    def _say(self, images: int) -> None:
-        if self._too_many == math.inf:
-            logger.warning(
-                "Out of memory with %d images at a time: they go one by one, and so do batches like it from now on. "
-                "The results are the same; fewer at a time (TEST.BATCH_SIZE) would be quicker.",
-                images,
-            )
 
-
-def _of_one_size(inputs: Sequence[Inputs]) -> list[list[int]]:
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for index, given in enumerate(inputs):
-        sizes.setdefault(tuple(given["image"].shape), []).append(index)
-    return list(sizes.values())
-
-
-def _does_not_fit(given: Inputs) -> InputError:
-    height, width = given["image"].shape[1:]
-    got = (
-        f"an image of {given.get('width', width)}x{given.get('height', height)} pixels, seen at {width}x{height}, "
-        "for which the memory is too small"
-    )
+def _memory_error(item: Inputs) -> InputError:
+    height, width = item["image"].shape[1:]
+    size = f"{item.get('width', width)}x{item.get('height', height)}"
+    got = f"an image of {size} pixels, processed at {width}x{height}, does not fit into memory"
     fix = (
         "Lower INPUT.MIN_SIZE_TEST or INPUT.MAX_SIZE_TEST, set TEST.PROTOCOL tiles or MODEL.CLIP.PRECISION bf16, "
         "make the image smaller, or use MODEL.DEVICE cpu."
     )
-    return InputError(given.get("file_name", "image"), got, fix, allowed="images that fit, one at a time")
+    return InputError(item.get("file_name", "image"), got, fix)

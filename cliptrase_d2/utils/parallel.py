@@ -1,4 +1,4 @@
-"""Calls a function for many files, in several processes, with a progress bar."""
+"""Parallel map over files, with a progress bar."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from tqdm import tqdm
 
 from cliptrase_d2.utils.errors import InputError
 
-_ITEMS_WORTH_A_PROCESS = 64  # starting one takes a second
-_CHUNK = 8  # items that a process is given at a time
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_parallel(
+def map_parallel(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int,
@@ -27,41 +25,32 @@ def in_parallel(
     title: str,
     unit: str,
     done: int = 0,
-    worth_a_process: int = _ITEMS_WORTH_A_PROCESS,
+    min_per_worker: int = 64,
 ) -> Iterator[Result]:
-    """Yield the results in the order of the items.
+    """Yield the result of each item, in order.
 
     Args:
-        function: at the top of a module, or a ``partial`` of one that is.
-        items: what it is called with.
-        workers: processes, at most.
+        function: defined at the top level of a module, or a ``partial`` of such a function.
+        items: its arguments.
+        workers: maximum number of processes.
         title: of the progress bar.
-        unit: what the bar counts.
-        done: items that were done before, for the bar.
-        worth_a_process: below twice as many items everything is done in this process.
+        unit: of the progress bar.
+        done: number of items that an earlier run has finished.
+        min_per_worker: items that justify starting a process, which takes a second; with fewer than twice as many,
+            everything runs in this process.
     Raises:
-        InputError: a process was ended from outside; or what the function raises.
+        InputError: a worker process was killed; or an error of ``function``.
     """
-    bar = tqdm(desc=title, total=done + len(items), initial=done, unit=unit, mininterval=1.0)
-    with bar:
-        for result in _results(function, items, min(workers, len(items) // worth_a_process)):
-            yield result
-            bar.update()
+    workers = min(workers, len(items) // min_per_worker)
+    results = map(function, items) if workers <= 1 else _map_in_processes(function, items, workers)
+    yield from tqdm(results, title, done + len(items), initial=done, unit=unit, mininterval=1.0)
 
 
-def _results(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    # Not by fork: it copies OpenCV's pool of threads in whatever state it is, and a copy may wait for ever.
+def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    # Not "fork", which copies OpenCV's thread pool in an arbitrary state; the copy may hang.
     with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
         try:
-            yield from pool.map(function, items, chunksize=_CHUNK)
+            yield from pool.map(function, items, chunksize=8)
         except BrokenProcessPool as error:
-            fix = "Try again with fewer --workers if memory was short; what is done stays."
-            raise InputError(
-                "a working process", "ended from outside", fix, allowed="processes that come to an end"
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            fix = "Lower --workers if memory was short. Finished files are kept."
+            raise InputError("--workers", "a worker process was killed", fix) from error

@@ -1,4 +1,4 @@
-"""Files that a user names, looked at before they are opened."""
+"""Checks of files that a user names."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from pathlib import Path
 
 from cliptrase_d2.utils.errors import InputError
 
-# A terminal would obey them.
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-MISSING = "no such file"
-_MOST_TEXT = 2**26  # bytes; the longest list of a benchmark has 10^6
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey it
+_MAX_TEXT = 2**26  # bytes; the longest list of a benchmark has 10^6
 
 
-def fault_of(path: str | os.PathLike[str]) -> str:
-    """Why a path cannot be read as a file, "" if it can: to open a pipe or a device would wait, or read, for ever."""
+def check_readable(path: str | os.PathLike[str], fix: str = "Check the path.") -> None:
+    """Raise unless a path is that of a file; opening a pipe or a device could block or never end.
+
+    Args:
+        path: of the file.
+        fix: for the message.
+    Raises:
+        InputError: nothing exists there, or it is not accessible or not a file.
+    """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return MISSING
-    except (OSError, ValueError) as error:  # no permission, a name that is too long; a NUL in it
-        return f"unreadable ({getattr(error, 'strerror', None) or error})"
-    if stat.S_ISREG(mode):
-        return ""
-    return "unreadable (it is a folder)" if stat.S_ISDIR(mode) else "unreadable (it is a pipe or a device, no file)"
+        raise InputError(path, "no such file", fix) from None
+    except (OSError, ValueError) as error:  # no permission, a name that is too long; a NUL in the name
+        raise InputError(path, f"unreadable ({getattr(error, 'strerror', None) or error})", fix) from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise InputError(path, f"unreadable (it is {kind})", fix)
 
 
 def check_name(path: Path) -> None:
-    """Refuse a name that reports, logs and terminals could not have as it is.
+    """Raise if a file name is not fit for reports, logs and terminals.
 
     Raises:
-        InputError: it is not in UTF-8, or has control characters, such as the end of a line.
+        InputError: the name is not in UTF-8, or has control characters such as a line break.
     """
     name = str(path)
-    shown = CONTROL_CHARACTER.sub(lambda found: ascii(found[0])[1:-1], name).encode(errors="backslashreplace").decode()
+    shown = CONTROL_CHARACTER.sub(lambda match: ascii(match[0])[1:-1], name).encode(errors="backslashreplace").decode()
     if shown != name:
         got = "a name that is not in UTF-8, or has control characters"
-        raise InputError(shown, got, "Rename it (convmv changes the encoding of many).", allowed="names of letters")
+        raise InputError(shown, got, "Rename it (convmv changes the encoding of many).")
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """A text file of a user.
+    """Read a text file.
 
     Raises:
-        InputError: no such file, no text, or one of absurd length.
+        InputError: the file is not readable, not text in UTF-8, or of absurd length.
     """
-    fault = fault_of(path)
-    if fault:
-        allowed = "an existing text file" if fault == MISSING else "a text file in UTF-8"
-        raise InputError(path, fault, "Check the path.", allowed=allowed)
+    check_readable(path)
     try:
         length = os.stat(path).st_size
-        if length > _MOST_TEXT:
-            raise InputError(
-                path, f"{length:,} bytes", "Check that it is the file you mean.", allowed=f"at most {_MOST_TEXT:,}"
-            )
+        if length > _MAX_TEXT:
+            raise InputError(path, f"{length:,} bytes", "Check that this is the right file.", f"at most {_MAX_TEXT:,}")
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"unreadable ({error})", "Check the file.", allowed="a text file in UTF-8") from error
+        raise InputError(path, f"unreadable ({error})", "Save it as text in UTF-8.") from error

@@ -1,4 +1,4 @@
-"""Whether a weights file is sound: what its format checks of itself, and numbers that a model can calculate with."""
+"""Integrity of weights files: checksums, and tensors that a model can compute with."""
 
 from __future__ import annotations
 
@@ -11,51 +11,57 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# PyTorch stores tensors as they are; only the code of an archive and its lists are compressed.
-_MOST_GROWTH, _SMALL = 4, 2**26
-_MARK_OF_A_FOLDER = 0x10  # of MS-DOS
+from cliptrase_d2.utils.errors import InputError
+
+# PyTorch stores tensors uncompressed; only an archive's code and lists are compressed.
+_MAX_GROWTH, _SMALL = 4, 2**26
+_MSDOS_FOLDER = 0x10
 
 
 def check_zip(path: str | os.PathLike[str]) -> None:
-    """Compare the parts of a zip archive, which PyTorch's files are, with their checksums, which PyTorch does not.
+    """Verify the checksums of a zip archive, such as PyTorch's files; PyTorch itself does not.
 
     Args:
-        path: of a file; one that is no archive passes.
+        path: of a file; one that is not a zip archive passes.
     Raises:
-        zipfile.BadZipFile: a part that was changed, or parts that unpack to many times the size of the file.
+        zipfile.BadZipFile: a part was altered, or the parts unpack to many times the size of the file.
         Exception: of further kinds, if the archive is damaged.
     """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(part.file_size for part in archive.infolist())
-        if unpacked > _MOST_GROWTH * Path(path).stat().st_size + _SMALL:
+        if unpacked > _MAX_GROWTH * Path(path).stat().st_size + _SMALL:
             raise zipfile.BadZipFile(f"its parts unpack to {unpacked:,} bytes, many times its own size")
         for part in archive.infolist():
-            if part.external_attr & _MARK_OF_A_FOLDER and part.file_size:
-                # PyTorch reads nothing of it, and takes what its memory happened to hold for the numbers.
+            if part.external_attr & _MSDOS_FOLDER and part.file_size:
+                # PyTorch does not read its data, and uses uninitialised memory for the numbers.
                 raise zipfile.BadZipFile(f"its part {part.filename} is marked as a folder")
-        changed = archive.testzip()
-        if changed is not None:
-            raise zipfile.BadZipFile(f"its part {changed} has another checksum")
+        altered = archive.testzip()
+        if altered is not None:
+            raise zipfile.BadZipFile(f"its part {altered} has another checksum")
 
 
-def fault_in(weights: Mapping[Any, Tensor]) -> str:
-    """What is wrong with weights, "" for nothing.
+def check_weights(path: object, weights: Mapping[Any, Tensor]) -> None:
+    """Raise unless all weights are plain tensors of real, finite numbers; attention masks may be infinite.
 
-    Tensors must be plain: no views of more numbers than they hold, nothing sparse, quantised or without data, and no
-    number that is infinite or none, but for masks of attention.
+    Args:
+        path: their file, for the message.
+        weights: by name. Views of more numbers than are stored, and sparse, quantised, nested or meta tensors, fail.
+    Raises:
+        InputError: naming the first tensor at fault.
     """
     for name, value in weights.items():
+        fault = ""
         if not isinstance(name, str):
-            return f"a tensor whose name is {str(name)[:40]} ({type(name).__name__}), no text"
-        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_nested:
-            return f"{name}, which is no plain tensor"
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            return f"{name} of shape {list(value.shape)}, but with fewer numbers"
-        if value.is_complex():
-            return f"{name}, which has complex numbers"
-        is_mask = name.endswith("attn_mask")
-        if value.is_floating_point() and not is_mask and not bool(torch.isfinite(value.float()).all()):
-            return f"{name}, which has numbers that are infinite or none"
-    return ""
+            fault = f"({type(name).__name__}) is not a text, but names a tensor"
+        elif value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_nested:
+            fault = "is not a plain tensor"
+        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            fault = f"has the shape {list(value.shape)}, but fewer numbers"
+        elif value.is_complex():
+            fault = "has complex numbers"
+        elif value.is_floating_point() and not name.endswith("attn_mask") and not value.float().isfinite().all():
+            fault = "contains NaN or Inf"
+        if fault:
+            raise InputError(path, f"{str(name)[:80]} {fault}", "Download or save it again.")

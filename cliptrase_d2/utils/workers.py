@@ -1,4 +1,4 @@
-"""Reading processes that die."""
+"""Errors of data loader processes that die."""
 
 from __future__ import annotations
 
@@ -8,58 +8,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cliptrase_d2.utils.errors import InputError, error_chain
-from cliptrase_d2.utils.interruption import interruption_before
+from cliptrase_d2.utils.interruption import find_interruption
 
-# What PyTorch says, wherever the process that waits for them is at that moment.
+# PyTorch's messages, raised wherever the waiting process is at that moment.
 _DEATH = re.compile(r"DataLoader worker \(pid[^)]*\)?[\d, ]*\) (?:is )?([^.]*)")
-
-_SOON = 1.0  # seconds; the system tells of a death within some milliseconds
+_REPORT_DELAY = 1.0  # seconds; the system reports a death within milliseconds
 
 
 @contextmanager
 def explain_worker_deaths(title: str) -> Iterator[None]:
-    """Turn what PyTorch makes of a reading process that ended into an error that says what to do.
+    """Turn PyTorch's errors for a dead data loader process into one that says what to do.
 
-    It raises from a handler of signals, at any line of the process that reads from it, or cannot fetch what was read.
+    PyTorch raises them from a signal handler, at any line of the main process, or when a batch cannot be fetched.
 
     Args:
-        title: what was being read.
+        title: name of the data, for the message.
     Raises:
-        InputError: a reading process was killed, or ended by itself.
-        KeyboardInterrupt: this process was to end, too.
+        InputError: a worker process was killed, or exited early.
+        KeyboardInterrupt: the main process was interrupted, too.
     """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        stop = interruption_before(error)
-        if stop is not None:  # a signal to all processes
+        stop = find_interruption(error)
+        if stop is not None:  # the signal went to all processes
             raise stop from error
-        is_lost = isinstance(error, (ConnectionError, EOFError))  # what it had read can no longer be fetched from it
-        told = (_told_soon() if is_lost else None) or error
-        death = next(filter(None, (_DEATH.match(str(before)) for before in error_chain(told))), None)
-        if death is not None:
-            raise _ended(title, death[1].strip()) from error
-        if is_lost:
-            raise _ended(title, str(error) or "its batch is lost") from error
-        raise
+        is_lost = isinstance(error, (ConnectionError, EOFError))  # the worker's batch can no longer be fetched
+        report = (_wait_for_report() if is_lost else None) or error
+        death = next(filter(None, (_DEATH.match(str(cause)) for cause in error_chain(report))), None)
+        if death is None and not is_lost:
+            raise
+        reason = death[1].strip() if death else str(error) or "its batch is lost"
+        fix = (
+            "It probably ran out of memory, or of shared memory (/dev/shm): lower DATALOADER.NUM_WORKERS; 0 reads in "
+            "the main process. --resume continues from the finished images."
+        )
+        got = f"a process that was reading {title} died ({reason})"
+        raise InputError("DATALOADER.NUM_WORKERS", got, fix) from error
 
 
-def _told_soon() -> RuntimeError | None:
-    """PyTorch's word of a death that came to light before it: waited for, or else it comes at some later line."""
+def _wait_for_report() -> RuntimeError | None:
+    """Return PyTorch's error for a death that was noticed before it; otherwise it would strike at a later line."""
     try:
-        time.sleep(_SOON)
+        time.sleep(_REPORT_DELAY)
     except RuntimeError as death:
         return death
     return None
-
-
-def _ended(title: str, how: str) -> InputError:
-    return InputError(
-        "DATALOADER.NUM_WORKERS",
-        f"a process that was reading {title} ended before its work ({how})",
-        "It was most likely short of memory, or of shared memory (/dev/shm): lower DATALOADER.NUM_WORKERS, 0 reads "
-        "in the one process that computes. --resume goes on from what is done.",
-        allowed="processes that come to their end",
-    )

@@ -1,1 +1,1 @@
-"""Label maps as pictures: arrays in, RGB arrays out."""
+"""Pictures of label maps, clusters and correlations. All functions take and return arrays."""

@@ -1,46 +1,38 @@
-"""Attention beside what is recovered of it, clusters and masks before and after denoising: the supplement's figures."""
+"""Pictures that explain a segmentation (supplement, Figures 2 and 3): attention, correlation, clusters and masks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from cliptrase_d2.visualization import stages
 from cliptrase_d2.visualization.legend import paragraphs, with_caption
-from cliptrase_d2.visualization.stages import (
-    cluster_picture,
-    fitted,
-    heat_map,
-    in_rows,
-    mark_patch,
-    outline_patches,
-    without_colour,
-)
 
-_COLUMNS = 6  # of layers; further ones stand below
-_NARROWEST = 200  # pixels of the notes beside a narrow image
+_COLUMNS = 6  # layers per row
+_MIN_NOTES_WIDTH = 200  # pixels
 _CORRELATION_NOTES = (
-    "Attention: what the patch in the white frame gives to every patch.",
-    "Recovered: how alike it is to every patch by queries, keys and values, less what the class token is.",
-    "Blue is the least of a map, red the most.",
-    "Magenta: global patches, which get over 3 times their share of all attention.",
+    "Attention: how strongly the patch in the white frame attends to every patch.",
+    "Recovered: similarity of its queries, keys and values to those of every patch, minus that of the class token.",
+    "Blue is the smallest value of a map, red the largest.",
+    "Magenta: global patches, which receive over 3 times their share of the attention.",
 )
 _CLUSTERING_NOTES = (
-    "Clusters: patches that are alike to the same patches. In the dark: noise, of no cluster.",
-    "Masks: every pixel goes to the cluster that it is most alike to, noise too.",
-    "Denoising takes the class token's row from the row of every patch, and with it what all are alike to.",
+    "Clusters: patches that resemble the same other patches. Dark: noise, in no cluster.",
+    "Masks: every pixel, noise included, belongs to the most similar cluster.",
+    "Denoising subtracts the class token's row from the row of every patch, and with it what all patches share.",
     "Magenta: global patches.",
 )
 
 
 class Grouping(NamedTuple):
-    """Which patches go together, and the masks that they make.
+    """Clusters of patches, and their masks.
 
     Attributes:
-        clusters: [h,w] int64, 0 to Q-1, -1 for noise.
-        masks: [H,W] int64, the same of every pixel.
+        clusters: [h,w] int64, 0 to Q-1, or -1 for noise.
+        masks: [H,W] int64, cluster of every pixel.
     """
 
     clusters: np.ndarray
@@ -59,116 +51,125 @@ def correlation_picture(
     note: str = "",
     side: int = 256,
 ) -> np.ndarray:
-    """What a patch attends to and, below, what it is alike to, layer by layer (supplement, Figure 2).
+    """Draw the attention of a patch and, below it, the recovered correlation, layer by layer (supplement, Figure 2).
 
     Args:
         image: [H,W,3] uint8 RGB.
         patch: (row, column) of the patch.
-        attention: [L,h,w], what the patch gives to every patch.
-        recovered: [L,h,w], how alike it is to every patch.
-        global_patches: [L,h,w] bool, outlined in the attention.
-        layers: indices of those that are shown; None for all.
-        clustered: index of the one whose correlation is clustered; its caption says so.
-        note: a first line under the image, such as the model's name.
-        side: the longer one of the panels, in pixels.
+        attention: [L,h,w], attention of the patch to every patch.
+        recovered: [L,h,w], correlation of the patch with every patch.
+        global_patches: [L,h,w] bool, outlined in the attention maps.
+        layers: indices of the layers to draw; None for all.
+        clustered: index of the layer that is clustered, which its caption mentions.
+        note: first line of the notes, such as the name of the model.
+        side: long side of a panel in pixels.
     Returns:
         [H',W',3] uint8 RGB.
     """
-    panel, grid = fitted(image, side), (attention.shape[1], attention.shape[2])
-    shown = range(len(attention)) if layers is None else layers
-    above = [
-        with_caption(
-            mark_patch(outline_patches(heat_map(panel, attention[layer]), global_patches[layer]), grid, patch),
-            f"layer {layer + 1}: attention, {global_patches[layer].sum()} global",
-        )
-        for layer in shown
-    ]
-    below = [
-        with_caption(
-            mark_patch(heat_map(panel, recovered[layer]), grid, patch),
-            f"layer {layer + 1}: recovered" + (", clustered" if layer == clustered else ""),
-        )
-        for layer in shown
-    ]
-    first = with_caption(mark_patch(panel, grid, patch), "image, with one patch")
-    rows = [row[left : left + _COLUMNS] for left in range(0, len(above), _COLUMNS) for row in (above, below)]
-    return _beside(first, (note, *_CORRELATION_NOTES), panel, rows)
+    panel = stages.fit_long_side(image, side)
+    above, below = [], []
+    for layer in range(len(attention)) if layers is None else layers:
+        upper, lower = layer_panels(panel, patch, attention[layer], recovered[layer], global_patches[layer])
+        above.append(with_caption(upper, f"layer {layer + 1}: attention, {global_patches[layer].sum()} global"))
+        suffix = ", clustered" if layer == clustered else ""
+        below.append(with_caption(lower, f"layer {layer + 1}: recovered{suffix}"))
+    first = with_caption(stages.mark_patch(panel, attention.shape[1:], patch), "image, with one patch")
+    rows = [row[start : start + _COLUMNS] for start in range(0, len(above), _COLUMNS) for row in (above, below)]
+    return _add_first_column(first, (note, *_CORRELATION_NOTES), panel, rows)
 
 
 def clustering_picture(
-    image: np.ndarray,
-    global_patches: np.ndarray,
-    before: Grouping,
-    after: Grouping,
-    *,
-    note: str = "",
-    side: int = 320,
+    image: np.ndarray, global_patches: np.ndarray, before: Grouping, after: Grouping, *, note: str = "", side: int = 320
 ) -> np.ndarray:
-    """Clusters and masks before denoising and, below, after it (supplement, Figure 3).
+    """Draw clusters and masks before denoising and, below, after it (supplement, Figure 3).
 
-    Clusters that share patches have one colour in both rows.
+    Clusters that share patches have the same colour in both rows.
 
     Args:
         image: [H,W,3] uint8 RGB.
-        global_patches: [h,w] bool, outlined in the image and in the clusters before.
-        before: without taking away what is global.
-        after: as the method has it.
-        note: a first line under the image, such as the model's name.
-        side: the longer one of the panels, in pixels.
+        global_patches: [h,w] bool, outlined in the image and in the clusters before denoising.
+        before: grouping without suppression of global patches.
+        after: grouping of the method.
+        note: first line of the notes, such as the name of the model.
+        side: long side of a panel in pixels.
     Returns:
         [H',W',3] uint8 RGB.
     """
-    panel = fitted(image, side)
-    grey = without_colour(panel)
-    before = numbered_like(before, after)
+    panel = stages.fit_long_side(image, side)
     rows = []
-    for when, outlined, (clusters, masks) in (
-        ("before", global_patches, before),
-        ("after", np.zeros_like(global_patches), after),
-    ):
-        found, noise = _counted(_count(clusters), "cluster"), 100 * (clusters < 0).mean()
-        patches = outline_patches(cluster_picture(grey, clusters), outlined)
-        rows.append(
-            [
-                with_caption(patches, f"{when} denoising: {found}, {noise:.0f} % noise"),
-                with_caption(cluster_picture(grey, masks), f"{when} denoising: {_counted(_count(masks), 'mask')}"),
-            ]
-        )
-    caption = f"image, {_counted(int(global_patches.sum()), 'global patch', 'global patches')}"
-    first = with_caption(outline_patches(panel, global_patches), caption)
-    return _beside(first, (note, *_CLUSTERING_NOTES), panel, rows)
+    for time, (clusters, masks), left, right in denoising_panels(panel, global_patches, before, after):
+        count, noise = _plural(count_labels(clusters), "cluster"), f"{100 * (clusters < 0).mean():.0f} % noise"
+        captions = f"{time} denoising: {count}, {noise}", f"{time} denoising: {_plural(count_labels(masks), 'mask')}"
+        rows.append([with_caption(left, captions[0]), with_caption(right, captions[1])])
+    caption = f"image, {_plural(int(global_patches.sum()), 'global patch', 'es')}"
+    first = with_caption(stages.outline_patches(panel, global_patches), caption)
+    return _add_first_column(first, (note, *_CLUSTERING_NOTES), panel, rows)
 
 
-def numbered_like(grouping: Grouping, other: Grouping) -> Grouping:
-    """The grouping with the numbers of another's clusters, each that of one it shares patches with, for their colours.
+def layer_panels(
+    image: np.ndarray, patch: tuple[int, int], attention: np.ndarray, recovered: np.ndarray, global_patches: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the attention of a patch, with outlined global patches, and its recovered correlation in one layer.
 
-    The pairs are those that share most patches in all. A cluster without a partner gets a number beyond the other's.
+    Args:
+        image: [H,W,3] uint8 RGB.
+        patch: (row, column) of the patch, which is marked.
+        attention, recovered: [h,w].
+        global_patches: [h,w] bool.
+    Returns:
+        Two pictures [H,W,3] uint8 RGB.
     """
-    count, wanted = (int(labels.max()) + 1 for labels in (grouping.clusters, other.clusters))
-    both = (grouping.clusters >= 0) & (other.clusters >= 0)
-    shared = np.zeros((count, wanted), np.int64)
-    np.add.at(shared, (grouping.clusters[both], other.clusters[both]), 1)
-    ours, theirs = linear_sum_assignment(shared, maximize=True)
-    is_pair = shared[ours, theirs] > 0
-    numbers = np.full(count + 1, -1)  # the last one stays, for noise
-    numbers[ours[is_pair]] = theirs[is_pair]
-    alone = np.flatnonzero(numbers[:-1] < 0)
-    numbers[alone] = wanted + np.arange(len(alone))
+    attended = stages.outline_patches(stages.heat_map(image, attention), global_patches)
+    correlated = stages.heat_map(image, recovered)
+    return stages.mark_patch(attended, attention.shape, patch), stages.mark_patch(correlated, attention.shape, patch)
+
+
+def denoising_panels(
+    image: np.ndarray, global_patches: np.ndarray, before: Grouping, after: Grouping
+) -> Iterator[tuple[str, Grouping, np.ndarray, np.ndarray]]:
+    """Yield "before" and "after" denoising, each with its grouping and two pictures: of its clusters and of its masks.
+
+    Args:
+        image, global_patches, before, after: as for `clustering_picture`.
+    """
+    grey = stages.to_grey(image)
+    none = np.zeros_like(global_patches)
+    for time, grouping, outlined in (("before", renumber(before, after), global_patches), ("after", after, none)):
+        patches = stages.outline_patches(stages.cluster_picture(grey, grouping.clusters), outlined)
+        yield time, grouping, patches, stages.cluster_picture(grey, grouping.masks)
+
+
+def renumber(grouping: Grouping, target: Grouping) -> Grouping:
+    """Give each cluster the number, and so the colour, of a cluster in another grouping with which it shares patches.
+
+    The assignment maximises the number of shared patches. Clusters without a counterpart get new numbers.
+    """
+    count, target_count = (int(labels.max()) + 1 for labels in (grouping.clusters, target.clusters))
+    both = (grouping.clusters >= 0) & (target.clusters >= 0)
+    shared = np.zeros((count, target_count), np.int64)
+    np.add.at(shared, (grouping.clusters[both], target.clusters[both]), 1)
+    sources, targets = linear_sum_assignment(shared, maximize=True)
+    is_pair = shared[sources, targets] > 0
+    numbers = np.full(count + 1, -1)  # the last entry maps noise, -1, to itself
+    numbers[sources[is_pair]] = targets[is_pair]
+    unpaired = np.flatnonzero(numbers[:-1] < 0)
+    numbers[unpaired] = target_count + np.arange(len(unpaired))
     return Grouping(numbers[grouping.clusters], numbers[grouping.masks])
 
 
-def _beside(
+def count_labels(labels: np.ndarray) -> int:
+    """Return the number of different labels from 0."""
+    return len(np.unique(labels[labels >= 0]))
+
+
+def _add_first_column(
     first: np.ndarray, notes: Sequence[str], panel: np.ndarray, rows: Sequence[Sequence[np.ndarray]]
 ) -> np.ndarray:
-    """A picture with notes under it, in letters that go with a panel, on the left of two rows or more."""
-    text = paragraphs([note for note in notes if note], (panel.shape[0], max(_NARROWEST, panel.shape[1])))
-    left = [first, text, *[text[:0, :0]] * (len(rows) - 2)]
-    return in_rows([[beginning, *row] for beginning, row in zip(left, rows, strict=True)])
+    """Put a picture, with notes below it in a font size that suits the panel, to the left of two or more rows."""
+    text = paragraphs([note for note in notes if note], (panel.shape[0], max(_MIN_NOTES_WIDTH, panel.shape[1])))
+    column = [first, text, *[text[:0, :0]] * (len(rows) - 2)]
+    return stages.in_rows([[cell, *row] for cell, row in zip(column, rows, strict=True)])
 
 
-def _counted(number: int, one: str, more: str = "") -> str:
-    return f"{number} {one}" if number == 1 else f"{number} {more or one + 's'}"
-
-
-def _count(labels: np.ndarray) -> int:
-    return len(np.unique(labels[labels >= 0]))
+def _plural(number: int, noun: str, ending: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else ending}"

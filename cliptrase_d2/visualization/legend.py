@@ -1,4 +1,4 @@
-"""Words beside a picture: colours and class names on its right, a caption above it, lines of text."""
+"""Text in pictures: a legend on the right, a caption above, and paragraphs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ logger = logging.getLogger(__name__)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Pillow's own font knows little but ASCII; these are looked for on the machine, where a name needs more.
+# Fallbacks for text outside the Latin characters of Pillow's default font.
 _SYSTEM_FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "NotoSans-Regular.ttf",
-    "Arial Unicode.ttf",
-    "msyh.ttc",
-    "arial.ttf",
+    *("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf"),
+    *("Arial Unicode.ttf", "msyh.ttc", "arial.ttf"),
 )
-_UNKNOWN = "\uffff"  # no character; every font draws its sign for what it lacks
-_SMALLEST_FONT, _LARGEST_FONT = 12, 30
-_ROWS_WANTED = 22  # what a picture's height is divided by for the size of the font
-_LONGEST_NAME = 36
+_UNKNOWN = "\uffff"  # not a character: every font draws its placeholder for missing glyphs
+_MIN_FONT_SIZE, _MAX_FONT_SIZE = 12, 30
+_ROWS_PER_HEIGHT = 22  # the font size is the height of the picture divided by this
+_MAX_NAME_LENGTH = 36
 _INK, _PAPER, _FRAME = (34, 34, 34), (255, 255, 255), (150, 150, 150)
 
 
@@ -45,11 +41,11 @@ class LegendEntry(NamedTuple):
 
 
 def with_legend(picture: np.ndarray, entries: Sequence[LegendEntry]) -> np.ndarray:
-    """The picture with its legend on the right.
+    """Add a legend on the right of a picture.
 
     Args:
         picture: [H,W,3] uint8 RGB.
-        entries: in the order in which they are shown.
+        entries: in display order.
     Returns:
         [H,W',3] uint8 RGB, W' > W.
     """
@@ -57,21 +53,22 @@ def with_legend(picture: np.ndarray, entries: Sequence[LegendEntry]) -> np.ndarr
 
 
 def legend(entries: Sequence[LegendEntry], height: int) -> np.ndarray:
-    """Colours, names and shares, one class in a line; the last line counts those that found no place.
+    """Draw a legend with colours, names and shares. If it does not fit, its last line sums up the remaining classes.
 
     Args:
-        entries: in the order in which they are shown.
-        height: H, of the picture that it stands beside.
+        entries: in display order.
+        height: H, of the picture beside the legend.
     Returns:
-        [H,W,3] uint8 RGB, as wide as the names need.
+        [H,W,3] uint8 RGB, as wide as the names require.
     """
     size = _font_size(height)
     row = round(size * 1.5)
-    shown, rest = _fit(entries, (height - size) // row)
+    rows = (height - size) // row
+    count = len(entries) if len(entries) <= rows else max(0, rows - 1)
     lines: list[tuple[str, str, np.ndarray | None]] = [
-        (_shortened(entry.name), _percent(entry.share), entry.colour) for entry in shown
+        (_shorten(entry.name), _percent(entry.share), entry.colour) for entry in entries[:count]
     ]
-    if rest:
+    if rest := entries[count:]:
         lines.append((f"… and {len(rest)} more", _percent(sum(entry.share for entry in rest)), None))
     names = max((_width(name, size) for name, _, _ in lines), default=0)
     shares = max((_width(share, size) for _, share, _ in lines), default=0)
@@ -90,10 +87,10 @@ def legend(entries: Sequence[LegendEntry], height: int) -> np.ndarray:
 
 
 def with_caption(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture with a line of text above it.
+    """Add a line of text above a picture.
 
     Args:
-        picture: [H,W,3] uint8 RGB; gets white on its right where the text is wider.
+        picture: [H,W,3] uint8 RGB; padded with white on the right if the text is wider.
         text: one line.
     Returns:
         [H',W',3] uint8 RGB, H' > H and W' >= W.
@@ -107,54 +104,46 @@ def with_caption(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def paragraphs(texts: Sequence[str], size: tuple[int, int]) -> np.ndarray:
-    """Text on white, in lines that are broken between words.
+    """Draw paragraphs on white, with lines broken between words.
 
     Args:
-        texts: one for each paragraph.
-        size: (height, width) of a picture that it goes with, which gives the size of its letters; where the text does
-            not fit, it is higher, and where one word does not, wider.
+        texts: one per paragraph.
+        size: (height, width) of the picture that the text belongs to, which determines the font size. The result is
+            taller if the text does not fit, and wider if a word does not fit.
     Returns:
         [H,W,3] uint8 RGB.
     """
     height, width = size
-    letters = _font_size(height)
+    font_size = _font_size(height)
     lines: list[str] = []
     for text in texts:
-        lines += [*([""] if lines else []), *_broken(text, width - letters, letters)]
-    step = round(letters * 1.4)
-    widest = max((_width(line, letters) for line in lines), default=0)
-    canvas = Image.new("RGB", (max(width, widest + letters), max(height, step * len(lines))), _PAPER)
+        lines += [*([""] if lines else []), *_wrap(text, width - font_size, font_size)]
+    step = round(font_size * 1.4)
+    widest = max((_width(line, font_size) for line in lines), default=0)
+    canvas = Image.new("RGB", (max(width, widest + font_size), max(height, step * len(lines))), _PAPER)
     draw = ImageDraw.Draw(canvas)
     for index, line in enumerate(lines):
-        draw.text((letters // 2, step * index + step // 2), line, _INK, _font(line, letters), anchor="lm")
+        draw.text((font_size // 2, step * index + step // 2), line, _INK, _font(line, font_size), anchor="lm")
     return np.array(canvas)
 
 
-def _broken(text: str, width: int, size: int) -> list[str]:
-    """Lines of a text, each as many words as fit, at least one."""
-    lines = [""]
+def _wrap(text: str, width: int, size: int) -> list[str]:
+    """Break a text into lines of at most `width` pixels, or of a single word."""
+    lines: list[str] = []
     for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _width(longer, size) > width:
-            lines.append(word)
+        if lines and _width(f"{lines[-1]} {word}", size) <= width:
+            lines[-1] += f" {word}"
         else:
-            lines[-1] = longer
+            lines.append(word)
     return lines
 
 
 def _font_size(height: int) -> int:
-    """Pixels of letters that go with a picture of this height."""
-    return min(_LARGEST_FONT, max(_SMALLEST_FONT, height // _ROWS_WANTED))
+    return min(_MAX_FONT_SIZE, max(_MIN_FONT_SIZE, height // _ROWS_PER_HEIGHT))
 
 
-def _fit(entries: Sequence[LegendEntry], rows: int) -> tuple[Sequence[LegendEntry], Sequence[LegendEntry]]:
-    """Entries that have a line each, and the others, which share the last one."""
-    shown = len(entries) if len(entries) <= rows else max(0, rows - 1)
-    return entries[:shown], entries[shown:]
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
 
 
 def _percent(share: float) -> str:
@@ -167,18 +156,18 @@ def _width(text: str, size: int) -> int:
 
 @lru_cache(maxsize=1024)
 def _font(text: str, size: int) -> Font:
-    """The first font that has every character of a text, or else the one that Pillow brings."""
+    """Return the first font that has every character of a text; if none has, Pillow's default font."""
     default = ImageFont.load_default(size)
     if _covers(default, text):
         return default
     for name in _SYSTEM_FONTS:
         try:
             font = ImageFont.truetype(name, size)
-        except OSError:  # not on this machine
+        except OSError:  # not installed
             continue
         if _covers(font, text):
             return font
-    logger.warning("No font of this machine has every character of %r: the legend shows boxes in their place.", text)
+    logger.warning("No installed font has every character of %r: the legend shows placeholders.", text)
     return default
 
 

@@ -1,35 +1,33 @@
-"""Colours over a photograph, with thin lines where regions meet."""
+"""Colour palette, and label maps drawn over photographs."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-_GOLDEN_RATIO = 0.618034  # steps of this on the colour circle never come back near the last few
-# Saturation and value, in turn: colours whose hues do come near each other differ in these.
+_GOLDEN_RATIO = 0.618034  # steps of this size around the colour circle keep successive hues far apart
+# Saturation and value, in turn. They separate colours whose hues are close.
 _SHADES = ((0.95, 1.00), (1.00, 0.75), (0.40, 1.00), (0.80, 0.50), (0.80, 0.95), (0.50, 0.65))
 _PIXELS_PER_LINE_WIDTH = 400  # of the short side: lines are 1 pixel wide below 600 pixels, 2 below 1000
 
 
 def palette(count: int) -> np.ndarray:
-    """Colours for class 0, 1, …; that of a class does not depend on how many there are.
+    """Return the colours of classes 0, 1, …. The colour of a class does not depend on the number of classes.
 
     Args:
         count: C.
     Returns:
         [C,3] uint8 RGB.
     """
-    index = np.arange(count)
+    index = np.arange(max(1, count))  # OpenCV rejects empty arrays
     hue = (index * _GOLDEN_RATIO) % 1 * 360
     saturation, value = np.array(_SHADES)[index % len(_SHADES)].T
     colours = np.stack([hue, saturation, value], axis=1).astype(np.float32)  # [C,3]
-    if not count:
-        return colours.astype(np.uint8)
-    return np.rint(cv2.cvtColor(colours[None], cv2.COLOR_HSV2RGB)[0] * 255).astype(np.uint8)
+    return np.rint(cv2.cvtColor(colours[None], cv2.COLOR_HSV2RGB)[0, :count] * 255).astype(np.uint8)
 
 
 def overlay(image: np.ndarray, label_map: np.ndarray, colours: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Lay the colour of each pixel's class over a photograph and draw the borders between classes in white.
+    """Blend a photograph with the colours of its classes and draw class boundaries in white.
 
     Args:
         image: [H,W,3] uint8 RGB.
@@ -39,19 +37,19 @@ def overlay(image: np.ndarray, label_map: np.ndarray, colours: np.ndarray, opaci
     Returns:
         [H,W,3] uint8 RGB.
     Raises:
-        ValueError: sizes that differ, or a label without a colour.
+        ValueError: image and label map differ in size, or a label has no colour.
     """
     if image.shape != (*label_map.shape, 3):
-        raise ValueError(f"An image of shape {image.shape} does not go with labels of shape {label_map.shape}.")
+        raise ValueError(f"The image has shape {image.shape}, but the label map {label_map.shape}.")
     if label_map.size and not 0 <= label_map.min() <= label_map.max() < len(colours):
-        raise ValueError(f"Labels {label_map.min()} to {label_map.max()} do not go with {len(colours)} colours.")
-    mixed = cv2.addWeighted(image, 1 - opacity, colours[label_map], opacity, 0)
-    mixed[boundaries(label_map)] = 255
-    return mixed
+        raise ValueError(f"Labels {label_map.min()} to {label_map.max()} exceed the range of {len(colours)} colours.")
+    blended = cv2.addWeighted(image, 1 - opacity, colours[label_map], opacity, 0)
+    blended[boundaries(label_map)] = 255
+    return blended
 
 
 def boundaries(label_map: np.ndarray) -> np.ndarray:
-    """Where classes meet, as lines whose width grows with the size of the map.
+    """Return the pixels at class boundaries. Lines become wider with the size of the map.
 
     Args:
         label_map: [H,W] class indices, 0 to 65535.
@@ -63,16 +61,16 @@ def boundaries(label_map: np.ndarray) -> np.ndarray:
 
 
 def labels_at_size(label_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The label map at another size: each pixel has the label that lies under its middle.
+    """Resize a label map. Each pixel takes the label under its centre.
 
     Args:
         label_map: [h,w] class indices.
         size: (H, W).
     Returns:
-        [H,W] of the same type.
+        [H,W] of the same dtype.
     """
     rows, columns = (
-        ((np.arange(wanted) + 0.5) * given / wanted).astype(np.int64)
-        for wanted, given in zip(size, label_map.shape, strict=True)
+        ((np.arange(target) + 0.5) * source / target).astype(np.int64)
+        for target, source in zip(size, label_map.shape, strict=True)
     )
     return label_map[rows[:, None], columns]

@@ -1,4 +1,4 @@
-"""A segmented image to look at: colours, names and shares of its classes, and the ground truth beside it."""
+"""Pictures of segmented images: overlay, legend and, for evaluations, the ground truth."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from cliptrase_d2.visualization.legend import LegendEntry, with_caption, with_legend
 from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
 
-_NOT_SCORED, _BLACK = "(not scored)", (0, 0, 0)  # a colour that no class has
-_SMALLEST = 320  # pixels; a legend finds no place beside a smaller image
+_NOT_SCORED, _BLACK = "(not scored)", (0, 0, 0)  # no class is black
+_MIN_SIDE = 320  # pixels; a legend does not fit beside a smaller image
 
 
 def class_shares(label_map: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """Class index and share of the pixels, 0 to 1, of every class that occurs, the largest first.
+    """Return the index and the share of the pixels, 0 to 1, of every class that occurs, the largest first.
 
     Args:
         label_map: [H,W] class indices, 0 to C-1.
@@ -29,42 +29,37 @@ def class_shares(label_map: np.ndarray, count: int) -> list[tuple[int, float]]:
 def labelled_picture(
     image: np.ndarray, label_map: np.ndarray, classes: Sequence[str], colours: np.ndarray | None = None
 ) -> np.ndarray:
-    """An image under the colours of its classes, their names and shares on the right.
+    """Draw an image under the colours of its classes, with class names and shares on the right.
 
     Args:
         image: [H,W,3] uint8 RGB.
         label_map: [H,W] class indices, 0 to C-1.
         classes: C names.
-        colours: [C,3] uint8 RGB; those of ``palette`` if None.
+        colours: [C,3] uint8 RGB; None for ``palette``.
     Returns:
         [H,W',3] uint8 RGB, W' > W.
     """
     colours = palette(len(classes)) if colours is None else colours
-    entries = [
-        LegendEntry(classes[index], share, colours[index]) for index, share in class_shares(label_map, len(classes))
-    ]
+    shares = class_shares(label_map, len(classes))
+    entries = [LegendEntry(classes[index], share, colours[index]) for index, share in shares]
     return with_legend(overlay(image, label_map, colours), entries)
 
 
 def evaluation_picture(
-    image: np.ndarray,
-    prediction: np.ndarray,
-    truth: np.ndarray | None,
-    classes: Sequence[str],
-    ignore_label: int,
+    image: np.ndarray, prediction: np.ndarray, truth: np.ndarray | None, classes: Sequence[str], ignore_label: int
 ) -> np.ndarray:
-    """The prediction over the image, and on its left, where there is one, the ground truth, each with a caption.
+    """Draw the prediction over the image and, if available, the ground truth on its left, each with a caption.
 
     Args:
-        image: [H,W,3] uint8 RGB, what the model saw; enlarged by a whole number where it is small.
-        prediction: class indices, 0 to C-1, of any size; shown at that of the image.
-        truth: the same, or the ignore label, whose pixels are black; None where there are no labels.
+        image: [H,W,3] uint8 RGB, the input of the model. Small images are enlarged by a whole factor.
+        prediction: class indices, 0 to C-1, of any size; resized to the image.
+        truth: class indices or the ignore label, drawn in black; None without ground truth.
         classes: C names.
-        ignore_label: of pixels that are not scored.
+        ignore_label: label of pixels that are not scored.
     Returns:
         [H',W',3] uint8 RGB.
     """
-    factor = -(-_SMALLEST // min(image.shape[:2]))
+    factor = -(-_MIN_SIDE // min(image.shape[:2]))
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     prediction = labels_at_size(prediction, image.shape[:2])
     if truth is None:

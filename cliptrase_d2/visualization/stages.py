@@ -1,4 +1,4 @@
-"""What lies between an image and its labels: which patches are alike to one of them, and which go together."""
+"""Pictures of the intermediate stages: heat maps, clusters, marked patches, and grids of pictures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
 
-_NOISE = (0, 0, 0)  # patches of no cluster lie in the dark
-_HEAT = 0.6  # opacity of the colours
-_OUTLINE = (255, 0, 255)
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+_OUTLINE = (255, 0, 255)  # magenta does not occur in the heat map
+_HEAT_OPACITY = 0.6
 
 
 def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A number of every patch over a grey image: blue for the smallest, over green and yellow to red for the largest.
+    """Draw one value per patch over a grey image, from blue (smallest) through green and yellow to red (largest).
 
     Args:
         image: [H,W,3] uint8 RGB.
-        values: [h,w], enlarged bilinearly; equal values are all the smallest.
+        values: [h,w], enlarged bilinearly. If all values are equal, the map is blue.
     Returns:
         [H,W,3] uint8 RGB.
     """
@@ -27,53 +27,52 @@ def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     values = cv2.resize(values, image.shape[1::-1], interpolation=cv2.INTER_LINEAR) / max(values.max(), 1e-12)
     steps = np.rint(255 * values).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(steps, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    return cv2.addWeighted(without_colour(image), 1 - _HEAT, colours, _HEAT, 0)
+    return cv2.addWeighted(to_grey(image), 1 - _HEAT_OPACITY, colours, _HEAT_OPACITY, 0)
 
 
-def without_colour(image: np.ndarray) -> np.ndarray:
-    """An image in grey, [H,W,3] uint8 RGB of three equal channels: colours over it are those that they are."""
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """Return an image in grey, [H,W,3] uint8 with three equal channels."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def cluster_picture(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """The patches of every cluster in a colour of their own over an image, those of none darkened.
+    """Draw each cluster of patches in its own colour over an image. Noise is darkened.
 
     Args:
         image: [H,W,3] uint8 RGB.
-        clusters: [h,w] cluster 0 to Q-1 of every patch, or -1 for none.
+        clusters: [h,w] cluster of each patch, 0 to Q-1, or -1 for noise.
     Returns:
         [H,W,3] uint8 RGB.
     """
-    count = int(clusters.max()) + 1
-    colours = np.vstack([np.array([_NOISE], np.uint8), palette(count)])
+    colours = np.vstack([np.array([_BLACK], np.uint8), palette(int(clusters.max()) + 1)])
     return overlay(image, labels_at_size(clusters + 1, image.shape[:2]), colours)
 
 
-def mark_patch(image: np.ndarray, grid: tuple[int, int], patch: tuple[int, int]) -> np.ndarray:
-    """A frame around one patch, white in black, so that it shows on anything.
+def mark_patch(image: np.ndarray, grid: Sequence[int], patch: tuple[int, int]) -> np.ndarray:
+    """Frame one patch in white and black, which is visible on any background.
 
     Args:
         image: [H,W,3] uint8 RGB.
         grid: (h, w) patches.
-        patch: (row, column) of the one.
+        patch: (row, column).
     Returns:
         [H,W,3] uint8 RGB.
     """
     marked = image.copy()
     (top, bottom), (left, right) = (
-        (round(place * side / parts), round((place + 1) * side / parts))
-        for place, side, parts in zip(patch, image.shape[:2], grid, strict=True)
+        (round(index * side / count), round((index + 1) * side / count))
+        for index, side, count in zip(patch, image.shape[:2], grid, strict=True)
     )
     width = max(1, min(image.shape[:2]) // 160)
-    for margin, colour in ((2 * width, (0, 0, 0)), (width, (255, 255, 255))):
-        outer = (left - margin, top - margin), (right + margin - 1, bottom + margin - 1)
-        cv2.rectangle(marked, *outer, colour, thickness=cv2.FILLED)
+    for margin, colour in ((2 * width, _BLACK), (width, _WHITE)):
+        corners = (left - margin, top - margin), (right + margin - 1, bottom + margin - 1)
+        cv2.rectangle(marked, *corners, colour, thickness=cv2.FILLED)
     marked[top:bottom, left:right] = image[top:bottom, left:right]
     return marked
 
 
 def outline_patches(image: np.ndarray, patches: np.ndarray) -> np.ndarray:
-    """A line around patches, just inside of them, one for those that touch; of a colour that no heat has.
+    """Outline patches in magenta, just inside their borders. Adjacent patches share one outline.
 
     Args:
         image: [H,W,3] uint8 RGB.
@@ -84,40 +83,37 @@ def outline_patches(image: np.ndarray, patches: np.ndarray) -> np.ndarray:
     marked = image.copy()
     inside = labels_at_size(patches, image.shape[:2]).astype(np.uint8)
     width = max(2, min(image.shape[:2]) // 160)
-    for margin, colour in ((width + 1, (0, 0, 0)), (width, _OUTLINE)):
-        around = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
-        rest = cv2.erode(inside, around, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        marked[inside > rest] = colour
+    for margin, colour in ((width + 1, _BLACK), (width, _OUTLINE)):
+        kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
+        core = cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        marked[inside > core] = colour
     return marked
 
 
 def side_by_side(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
-    """Pictures of one height in a row, on white.
+    """Arrange pictures in a row, on white.
 
     Args:
         pictures: each [H,W,3] uint8 RGB.
-        gap: pixels between two of them.
+        gap: pixels between neighbours.
     Returns:
         [H,W',3] uint8 RGB.
     """
-    space = np.full((len(pictures[0]), gap, 3), 255, np.uint8)
-    parts = [part for picture in pictures for part in (space, picture)]
-    return np.concatenate(parts[1:], axis=1)
+    return in_rows([pictures], gap)
 
 
 def in_rows(rows: Sequence[Sequence[np.ndarray]], gap: int = 12) -> np.ndarray:
-    """Pictures in rows and columns, on white; each at the top left of its place.
+    """Arrange pictures in rows and columns, on white, each at the top left of its cell.
 
     Args:
-        rows: of pictures [H,W,3] uint8 RGB of any size; columns are as wide, and rows as high, as what they hold.
+        rows: rows of pictures [H,W,3] uint8 RGB of any size. Cells fit the largest picture of their row and column.
         gap: pixels between rows and between columns.
     Returns:
         [H',W',3] uint8 RGB.
     """
-    columns = max(map(len, rows))
-    heights = [max(len(picture) for picture in row) for row in rows]
-    widths = [max(row[column].shape[1] for row in rows if column < len(row)) for column in range(columns)]
-    canvas = np.full((sum(heights) + gap * (len(rows) - 1), sum(widths) + gap * (columns - 1), 3), 255, np.uint8)
+    heights = [max(map(len, row)) for row in rows]
+    widths = [max(row[column].shape[1] for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
+    canvas = np.full((sum(heights) + gap * (len(heights) - 1), sum(widths) + gap * (len(widths) - 1), 3), 255, np.uint8)
     top = 0
     for row, height in zip(rows, heights, strict=True):
         left = 0
@@ -128,8 +124,8 @@ def in_rows(rows: Sequence[Sequence[np.ndarray]], gap: int = 12) -> np.ndarray:
     return canvas
 
 
-def fitted(image: np.ndarray, side: int) -> np.ndarray:
-    """An image with its long side at `side` pixels, [H,W,3] uint8 RGB to [H',W',3]."""
+def fit_long_side(image: np.ndarray, side: int) -> np.ndarray:
+    """Resize an image, [H,W,3] uint8 RGB, so that its long side is ``side`` pixels."""
     scale = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -1,1 +1,1 @@
-"""A page in the browser: command.py serves it, layout.py draws it, and the rest, which knows no Gradio, answers it."""
+"""The page of `cliptrase web`: `command.py` serves it, `page.py` builds it and `service.py` computes the results."""

@@ -1,10 +1,10 @@
-"""Serve a page on which photographs are segmented, two methods or models side by side.
+"""Serve a page that segments photos and compares two methods or models side by side.
 
     cliptrase web
     cliptrase web --models emoji ViT-B-16 ViT-L-14
 
-It runs on this machine alone, asks nothing of any other, and starts with the model and the pictures that are part of
-this package.
+By default, only this machine can open the page, and no other machine is contacted. The page starts with the model and
+the examples that are included in this package.
 """
 
 from __future__ import annotations
@@ -14,40 +14,39 @@ import os
 import signal
 import tempfile
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # help comes at once, and without Gradio
+from cliptrase_d2.utils.errors import InputError
+
+if TYPE_CHECKING:  # importing Gradio would delay --help
     import gradio as gr
 
-_MEGABYTE = 2**20
+_LOCAL = "127.0.0.1"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``cliptrase web``."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """Add the arguments of ``cliptrase web``."""
     parser.add_argument(
         "--models", nargs="+", default=["emoji", "ViT-B-16"], metavar="MODEL",
-        help="to choose from, the first at the start: 'emoji', ViTs of open_clip, YAML files (default: emoji ViT-B-16)",
+        help="models to choose from: 'emoji', ViTs of open_clip or YAML files (default: emoji ViT-B-16)",
     )  # fmt: skip
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to answer at (default 127.0.0.1, this machine alone; 0.0.0.0 lets all in, there is no password)",
-    )
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
-    parser.add_argument("--max-upload-mb", type=float, default=20, metavar="MB", help="of a photograph (default 20)")
-    parser.add_argument("--max-pixels", type=int, default=50_000_000, metavar="N", help="of a photograph (default 5e7)")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="changes of every configuration")
+    help_host = f"address to serve at (default {_LOCAL}; 0.0.0.0 accepts all machines, without a password)"
+    parser.add_argument("--host", default=_LOCAL, help=help_host)
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--max-upload-mb", type=float, default=20, metavar="MB", help="size limit of photos (20)")
+    parser.add_argument("--max-pixels", type=int, default=50_000_000, metavar="N", help="pixel limit of photos (5e7)")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of all configurations")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Answer at the address that is printed, until Ctrl-C or a kind kill."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else visitors' files would stay
+    """Serve the page until Ctrl-C or SIGTERM, and return 0."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploaded files are deleted
     with tempfile.TemporaryDirectory(prefix="cliptrase-web-") as folder:
         set_environment(folder)
         page, address = launch(arguments, Path(folder))
-        print(f"{address} (Ctrl-C ends it)", flush=True)
+        print(f"{address} (press Ctrl-C to stop)", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -58,60 +57,47 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def launch(arguments: argparse.Namespace, folder: Path) -> tuple[gr.Blocks, str]:
-    """The page, served in threads of its own, and its address.
+    """Serve the page in background threads. Return it with its address.
 
     Args:
         arguments: of the command line.
         folder: for the examples.
     Raises:
-        InputError: no Gradio, or a bound, a model or an address that cannot be used.
+        InputError: Gradio is not installed, or a limit, a model or an address is invalid.
     """
-    _check(arguments)
+    if find_spec("gradio") is None:
+        raise InputError("cliptrase web", "Gradio is not installed", "Run pip install 'cliptrase_d2[web]'.")
+    for name, value in (("--max-upload-mb", arguments.max_upload_mb), ("--max-pixels", arguments.max_pixels)):
+        if value <= 0:
+            raise InputError(name, value, "Omit it for the default.", allowed="more than 0")
     from starlette.middleware import Middleware
 
-    from cliptrase_d2.utils.errors import InputError
     from cliptrase_d2.web.examples import draw_examples
     from cliptrase_d2.web.guard import Guard
-    from cliptrase_d2.web.layout import STYLE, THEME
     from cliptrase_d2.web.models import Models
-    from cliptrase_d2.web.page import build_page, tell
-    from cliptrase_d2.web.service import Answers
+    from cliptrase_d2.web.page import STYLE, THEME, build_page, notify
+    from cliptrase_d2.web.service import SegmentationService
 
-    models = Models(arguments.models, arguments.opts, tell)
-    page = build_page(Answers(models, arguments.max_pixels), draw_examples(folder))
-    upload = round(arguments.max_upload_mb * _MEGABYTE)
+    models = Models(arguments.models, arguments.opts, notify)
+    page = build_page(SegmentationService(models, arguments.max_pixels), draw_examples(folder))
+    max_upload = round(arguments.max_upload_mb * 2**20)
     try:
         _, address, _ = page.launch(
-            server_name=arguments.host, server_port=arguments.port, max_file_size=upload, theme=THEME, css_paths=STYLE,
-            app_kwargs={"middleware": [Middleware(Guard, max_upload=upload)]},
+            server_name=arguments.host, server_port=arguments.port, max_file_size=max_upload, theme=THEME,
+            css_paths=STYLE, app_kwargs={"middleware": [Middleware(Guard, max_upload=max_upload)]},
             prevent_thread_lock=True, quiet=True, footer_links=[], share=False, ssr_mode=False, pwa=False,
             mcp_server=False, run_history=False, enable_monitoring=False,
         )  # fmt: skip
     except OSError as error:
-        fix = "Leave --port out, or choose another."
-        raise InputError(
-            "--host, --port", str(error), fix, allowed="an address of this machine that is free"
-        ) from error
+        raise InputError("--host, --port", str(error), "Omit --port, or choose a free one.") from error
     return page, address
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    from importlib.util import find_spec
-
-    from cliptrase_d2.utils.errors import InputError
-
-    if find_spec("gradio") is None:
-        fix = "Install it: pip install 'cliptrase_d2[web]'."
-        raise InputError("cliptrase web", "no Gradio on this machine", fix, allowed="Gradio, which builds the page")
-    for name, value in (("--max-upload-mb", arguments.max_upload_mb), ("--max-pixels", arguments.max_pixels)):
-        if value <= 0:
-            raise InputError(name, value, "Leave it out for the default.", allowed="more than 0")
-
-
 def set_environment(folder: str) -> None:
-    """What Gradio and the libraries below it read when they are imported: no calls home, no bars, files in a folder."""
-    here = "127.0.0.1,localhost"  # Gradio calls itself, which no proxy could pass on
-    os.environ |= {name: f"{os.environ[name]},{here}" for name in ("NO_PROXY", "no_proxy") if name in os.environ}
+    """Set the variables that Gradio and its dependencies read when imported: no telemetry, no progress bars."""
+    local = f"{_LOCAL},localhost"  # Gradio calls its own server, which a proxy cannot reach
+    os.environ |= {name: f"{os.environ[name]},{local}" for name in ("NO_PROXY", "no_proxy") if name in os.environ}
+    os.environ.setdefault("NO_PROXY", local)
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": folder,
@@ -119,6 +105,5 @@ def set_environment(folder: str) -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TQDM_DISABLE": "1",
     }
-    os.environ.setdefault("NO_PROXY", here)
     for name in ("GRADIO_ALLOWED_PATHS", "GRADIO_SERVER_NAME", "GRADIO_SHARE"):
         os.environ.pop(name, None)

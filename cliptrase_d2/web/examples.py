@@ -1,4 +1,4 @@
-"""Pictures that a visitor can start with: emoji scenes, drawn when the page starts, with the words that fit them."""
+"""Example photos of the page: emoji scenes with their class names."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import NamedTuple
 from PIL import Image
 
 from cliptrase_d2.data.emoji_scenes.scene import draw
-from cliptrase_d2.data.emoji_scenes.splits import scene_layout
+from cliptrase_d2.data.emoji_scenes.splits import sample_layout
 
-_SIDE = 448  # pixels; a screen shows more than the model sees
+_SIDE = 448  # pixels; larger than the model's input, for a sharp picture on the page
 _SCENES = (
     ("unseen_combination", 6), ("seen", 10), ("held_out", 19), ("unseen_combination", 9), ("seen", 18), ("seen", 25)
 )  # fmt: skip
 
 
 class Example(NamedTuple):
-    """A picture to start with.
+    """An example photo.
 
     Attributes:
-        file: the picture.
-        classes: what it shows, with commas between.
-        point: (across, down) of something in it, in percent of its sides.
+        file: of the photo.
+        classes: class names in the photo, separated by commas.
+        point: (across, down) of an object, in percent of the width and height.
     """
 
     file: Path
@@ -31,14 +31,13 @@ class Example(NamedTuple):
 
 
 def draw_examples(folder: Path) -> list[Example]:
-    """Draw the examples into a folder, the same at every start; no data set needs to be there."""
+    """Draw the examples into a folder. They are the same at every start and need no data set."""
     examples = []
     for split, index in _SCENES:
-        scene = draw(scene_layout(index, split), _SIDE)
+        scene = draw(sample_layout(index, split), _SIDE)
         file = folder / f"{split}_{index:03}.png"
         Image.fromarray(scene.image).save(file)
-        things = [thing.name for thing in scene.layout.things]
         across, down = scene.layout.things[0].centre
-        classes = ", ".join(dict.fromkeys([*things, *scene.layout.stuff]))
-        examples.append(Example(file, classes, (round(100 * across), round(100 * down))))
+        names = dict.fromkeys([*(thing.name for thing in scene.layout.things), *scene.layout.stuff])
+        examples.append(Example(file, ", ".join(names), (round(100 * across), round(100 * down))))
     return examples

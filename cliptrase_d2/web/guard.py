@@ -1,80 +1,74 @@
-"""What the page's server answers to: the addresses that the page itself asks for, and bodies of bounded size."""
+"""ASGI middleware that restricts the server to the requests that the page makes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _API = "/gradio_api"
-_ASK, _UPLOAD, _FILE = f"{_API}/queue/join", f"{_API}/upload", f"{_API}/file="
-_WRITTEN = {_ASK, _UPLOAD, f"{_API}/cancel"}
-_READ = {"/", "/config", "/theme.css", "/favicon.ico", f"{_API}/startup-events", f"{_API}/queue/data"}
-_READ |= {f"{_API}/upload_progress"}
-_READ_BELOW = ("/assets/", "/static/", f"{_API}/heartbeat/", _FILE)
-_MOST_TEXT = 256 * 1024  # bytes of a question: words, numbers and the names of files
-_FORM = 64 * 1024  # bytes that a form has around its file
-# The browser refuses what is asked of another host, whoever wrote it into the page.
-_POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
-)
-_HEADERS = [
-    (b"content-security-policy", _POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
+_JOIN, _UPLOAD, _FILE = f"{_API}/queue/join", f"{_API}/upload", f"{_API}/file="
+_WRITABLE = {_JOIN, _UPLOAD, f"{_API}/cancel"}
+_READABLE = {"/", "/config", "/theme.css", "/favicon.ico"}
+_READABLE |= {f"{_API}/startup-events", f"{_API}/queue/data", f"{_API}/upload_progress"}
+_READABLE_PREFIXES = ("/assets/", "/static/", f"{_API}/heartbeat/", _FILE)
+_MAX_REQUEST = 256 * 1024  # bytes of a JSON request: text, numbers and file names
+_FORM_OVERHEAD = 64 * 1024  # bytes of an upload form besides the file
+_HEADERS = {
+    # The browser refuses requests to other hosts, even from injected markup.
+    "content-security-policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 
 
 class Guard:
-    """ASGI middleware in front of Gradio, whose server offers much that this page has no need of.
+    """Middleware in front of Gradio, whose server offers much more than this page needs.
 
-    What is not known here gets 404, a body that is too large 413, one of unknown length 411, and a question that names
-    an address in place of an uploaded file 400, for Gradio would fetch it.
+    Unknown paths are answered with 404, large bodies with 413, bodies of unknown length with 411, and requests that
+    name a URL instead of an uploaded file, which Gradio would fetch, with 400.
 
     Args:
-        app: what it stands in front of.
-        max_upload: bytes of an uploaded file.
+        app: the guarded application.
+        max_upload: largest size of an uploaded file in bytes.
     """
 
-    def __init__(self, app: Application, max_upload: int):
+    def __init__(self, app: ASGIApp, max_upload: int):
         self.app, self.max_upload = app, max_upload
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request, or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, path = self._status(scope), scope["path"]
-        if not status and path == _ASK:
-            body = await _read(receive)
-            status, receive = (400 if _names_an_address(body) else 0), _replay(body, receive)
+        status = self._check(scope)
+        if not status and scope["path"] == _JOIN:
+            body = await _read_body(receive)
+            status, receive = (400 if _contains_url(body) else 0), _replay(body, receive)
         if status:
-            await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": f"{status}: not here.".encode()})
-            return
-        await self.app(scope, receive, _with_headers(send))
+            await PlainTextResponse(f"{status}: refused.", status)(scope, receive, send)
+        else:
+            await self.app(scope, receive, _add_headers(send))
 
-    def _status(self, scope: Message) -> int:
-        """With which status a request is refused; 0 to pass it on."""
+    def _check(self, scope: Scope) -> int:
+        """Return the status of a refused request, or 0."""
         path, is_read = scope["path"], scope["method"] in ("GET", "HEAD")
-        known = (path in _READ or path.startswith(_READ_BELOW)) if is_read else path in _WRITTEN
-        if not known or (path.startswith(_FILE) and "://" in path):
+        exists = (path in _READABLE or path.startswith(_READABLE_PREFIXES)) if is_read else path in _WRITABLE
+        if not exists or (path.startswith(_FILE) and "://" in path):
             return 404
         if is_read:
             return 0
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit():
+        length = Headers(scope=scope).get("content-length", "")
+        if not length.isdecimal():
             return 411
-        return 413 if int(length) > (self.max_upload + _FORM if path == _UPLOAD else _MOST_TEXT) else 0
+        return 413 if int(length) > (self.max_upload + _FORM_OVERHEAD if path == _UPLOAD else _MAX_REQUEST) else 0
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytes:
     body, more = b"", True
     while more:
         message = await receive()
@@ -83,36 +77,33 @@ async def _read(receive: Receive) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read once more, then what comes after it."""
-    parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+    """Return a channel that delivers a body again before the remaining messages."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
-    async def again() -> Message:
-        return next(parts, None) or await receive()
+    async def receive_again() -> Message:
+        return next(messages, None) or await receive()
 
-    return again
+    return receive_again
 
 
-def _names_an_address(body: bytes) -> bool:
-    """Whether a question has an address where Gradio has the path of a file; or is no JSON at all."""
+def _contains_url(body: bytes) -> bool:
+    """Return whether a request has a URL in place of a file path, or is not valid JSON."""
+
+    def check(value: dict[str, Any]) -> None:
+        if "://" in str(value.get("path", "")):
+            raise ValueError("a URL")
+
     try:
-        pending = [json.loads(body)]
+        json.loads(body, object_hook=check)
     except (ValueError, RecursionError):
         return True
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            if "://" in str(value.get("path", "")):
-                return True
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
     return False
 
 
-def _with_headers(send: Send) -> Send:
-    async def sent(message: Message) -> None:
+def _add_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
+            MutableHeaders(scope=message).update(_HEADERS)
         await send(message)
 
-    return sent
+    return send_with_headers

@@ -1,4 +1,4 @@
-"""What the page answers to a visitor: pictures and HTML, or a message in their place. It knows nothing of Gradio."""
+"""Segmentation and explanation of uploaded photos, as pictures and HTML. Independent of Gradio."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cliptrase_d2.web.figures import clustering_figure, correlation_figure
 from cliptrase_d2.web.html import alert, legend
 from cliptrase_d2.web.labelling import label
 from cliptrase_d2.web.models import Models
-from cliptrase_d2.web.uploads import read_photo, read_words
+from cliptrase_d2.web.uploads import read_photo, read_vocabulary
 
-_EXPLAINED = "cliptrase"  # the method whose steps are shown, whatever else names the pixels
-_KEPT_PHOTOS, _KEPT_ANSWERS = 4, 8
+_EXPLAINED_METHOD = "cliptrase"  # explanations do not depend on the chosen method
+_PHOTO_CACHE, _RESULT_CACHE = 4, 8  # entries
 
 
-class Question(NamedTuple):
-    """What a visitor has handed in: the server's copy of the photograph, classes, words of a background."""
+class SegmentRequest(NamedTuple):
+    """A visitor's input: the server's copy of the photo, the class names and the background prompts."""
 
     photo: str | None
     classes: str
@@ -31,108 +31,108 @@ class Question(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which model is to work by which method."""
+    """A model and a method."""
 
     model: str
     method: str
 
 
-class Answer(NamedTuple):
-    """For one side of the page: the overlay, [H,W,3] uint8 RGB, None where there is only a message, and HTML."""
+class SideResult(NamedTuple):
+    """One side of the page: the overlay, [H,W,3] uint8 RGB or None, and the legend or an error as HTML."""
 
     picture: np.ndarray | None
     html: str
 
 
 class Point(NamedTuple):
-    """A place in a photograph, in percent of its width and height."""
+    """A position in a photo, in percent of its width and height."""
 
     across: float
     down: float
 
 
-class Explained(NamedTuple):
-    """The photograph with a patch marked, [H,W,3] uint8 RGB or None, and HTML of the two figures."""
+class ExplanationView(NamedTuple):
+    """The photo with a marked patch, [H,W,3] uint8 RGB or None, and both figures, or an error, as HTML."""
 
     picture: np.ndarray | None
     correlation: str
     clustering: str
 
 
-class Answers:
-    """Answers what is asked, with some models.
+class SegmentationService:
+    """Serves the requests of the page. Recent photos and results are cached.
 
     Args:
-        models: that a visitor may choose from.
-        max_pixels: most of a photograph.
+        models: available models.
+        max_pixels: largest number of pixels of a photo.
     """
 
     def __init__(self, models: Models, max_pixels: int):
         self.models = models
-        # A path stands for one content always: the server names its copies by their hashes.
-        self._photo = lru_cache(_KEPT_PHOTOS)(partial(read_photo, max_pixels=max_pixels))
-        self._label = lru_cache(_KEPT_ANSWERS)(self._labelled)
-        self._explain = lru_cache(_KEPT_ANSWERS)(self._explained)
+        # Paths are valid cache keys: the server names its copies by their hashes.
+        self._read_photo = lru_cache(_PHOTO_CACHE)(partial(read_photo, max_pixels=max_pixels))
+        self._segment = lru_cache(_RESULT_CACHE)(self._compute_segmentation)
+        self._explain = lru_cache(_RESULT_CACHE)(self._compute_explanation)
 
-    def labels(self, question: Question, choices: Sequence[Choice]) -> Iterator[tuple[str, list[Answer]]]:
-        """Segment a photograph by one choice after the other.
+    def segment(self, request: SegmentRequest, choices: Sequence[Choice]) -> Iterator[tuple[str, list[SideResult]]]:
+        """Segment a photo with one choice after the other.
 
-        Returns:
-            Once per choice the answers so far, with ""; or a message, and answers that are empty.
+        Yields:
+            After each choice, an empty message and the results so far. For an invalid request, an error message and
+            empty results.
         """
         try:
-            self._photo(question.photo)
-            read_words(question.classes, question.background)
+            self._read_photo(request.photo)
+            read_vocabulary(request.classes, request.background)
         except InputError as error:
-            yield alert(error), [Answer(None, "") for _ in choices]
+            yield alert(error), [SideResult(None, "") for _ in choices]
             return
-        answers: list[Answer] = []
+        results: list[SideResult] = []
         for choice in choices:
             try:
-                answers.append(self._label(question, choice))
+                results.append(self._segment(request, choice))
             except InputError as error:
-                answers.append(Answer(None, alert(error)))
-            yield "", answers
+                results.append(SideResult(None, alert(error)))
+            yield "", results
 
-    def point_at(self, path: str | None, pixel: Sequence[int]) -> Point:
-        """The point of a photograph that a pixel (x, y) of its pictures on the page is.
+    def locate(self, path: str | None, pixel: Sequence[int]) -> Point:
+        """Convert a pixel (x, y) of a picture on the page to a point of the photo.
 
         Raises:
-            InputError: no photograph, or one that is gone.
+            InputError: the photo is missing or expired.
         """
-        height, width = self._photo(path).pixels.shape[:2]
-        return Point(*(round(100 * (place + 0.5) / side) for place, side in zip(pixel, (width, height), strict=True)))
+        height, width = self._read_photo(path).pixels.shape[:2]
+        return Point(*(round(100 * (index + 0.5) / side) for index, side in zip(pixel, (width, height), strict=True)))
 
-    def explanation(self, path: str | None, point: Point, models: Sequence[str]) -> Explained:
-        """Why CLIPtrase segments a photograph as it does, seen from one of its points.
+    def explain(self, path: str | None, point: Point, models: Sequence[str]) -> ExplanationView:
+        """Explain the segmentation of a photo by CLIPtrase at one point.
 
         Args:
-            path: of the server's copy.
-            point: whose patch is looked at.
-            models: each has its own figures, below one another.
+            path: the server's copy of the photo.
+            point: selects the patch.
+            models: names. Their figures are stacked; duplicates are dropped.
         """
         try:
-            found = {name: self._explain(path, point, name) for name in dict.fromkeys(models)}
+            results = {name: self._explain(path, point, name) for name in dict.fromkeys(models)}
         except InputError as error:
-            return Explained(None, alert(error), "")
-        first, _ = found[models[0]]
-        grid = (first.clusters.shape[0], first.clusters.shape[1])
-        return Explained(
-            mark_patch(first.image, grid, first.patch),
-            "".join(correlation_figure(each, name, notes) for name, (each, notes) in found.items()),
-            "".join(clustering_figure(each, name, notes) for name, (each, notes) in found.items()),
+            return ExplanationView(None, alert(error), "")
+        first, _ = results[models[0]]
+        return ExplanationView(
+            mark_patch(first.image, first.clusters.shape, first.patch),
+            "".join(correlation_figure(result, name, notes) for name, (result, notes) in results.items()),
+            "".join(clustering_figure(result, name, notes) for name, (result, notes) in results.items()),
         )
 
-    def _labelled(self, question: Question, choice: Choice) -> Answer:
-        photo = self._photo(question.photo)
+    def _compute_segmentation(self, request: SegmentRequest, choice: Choice) -> SideResult:
+        photo = self._read_photo(request.photo)
         with self.models.lent(*choice) as model:
-            found = label(model, photo.pixels, read_words(question.classes, question.background))
-        picture = overlay(photo.pixels, found.label_map, palette(len(found.classes)))
-        return Answer(picture, legend(found, photo, choice.method))
+            labelling = label(model, photo.pixels, read_vocabulary(request.classes, request.background))
+        picture = overlay(photo.pixels, labelling.label_map, palette(len(labelling.classes)))
+        return SideResult(picture, legend(labelling, photo, choice.method))
 
-    def _explained(self, path: str | None, point: Point, name: str) -> tuple[Explanation, tuple[str, ...]]:
-        pixels = self._photo(path).pixels
+    def _compute_explanation(self, path: str | None, point: Point, name: str) -> tuple[Explanation, tuple[str, ...]]:
+        pixels = self._read_photo(path).pixels
         height, width = pixels.shape[:2]
         x, y = (min(side - 1, int(share / 100 * side)) for share, side in zip(point, (width, height), strict=True))
-        with self.models.lent(name, _EXPLAINED) as model:
+        with self.models.lent(name, _EXPLAINED_METHOD) as model:
             return explain(model.segmenter, pixels, (x, y)), model.notes

@@ -1,35 +1,32 @@
-"""What a visitor hands in: a photograph, and words; both are measured before they cost anything."""
+"""Validation of a visitor's input: the photo and the class names."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from cliptrase_d2.data.images import read_image, read_size
+from cliptrase_d2.cli.class_arguments import split_names
+from cliptrase_d2.data.images import read_image
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.visualization.stages import fit_long_side
 from cliptrase_d2.vocabulary import Vocabulary
 
-SHOWN_SIDE = 1024  # pixels of a photograph's long side from which on it is worked on, and shown, at a smaller size
-MOST_WORDS = 200
-# Pillow knows many more, some of which run programs or believe whatever a header says. Phones' MPO opens as JPEG.
+MAX_SIDE = 1024  # pixels; larger photos are segmented and shown at this size
+MAX_WORDS = 200
+# Pillow supports many more formats, some of which run programs or trust their headers. MPO (phones) opens as JPEG.
 _FORMATS = ("JPEG", "PNG", "WEBP")
-_WHERE = "Photograph"
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photograph that is worked on.
+    """An uploaded photo.
 
     Attributes:
-        name: of its file, without folder and suffix.
-        pixels: [H,W,3] uint8 RGB, upright, the long side at most ``SHOWN_SIDE``.
-        size: (height, width) of the photograph as it was handed in, upright.
+        name: file name without folder and suffix.
+        pixels: [H,W,3] uint8 RGB, upright, with a long side of at most ``MAX_SIDE``.
+        size: (height, width) of the original, upright.
     """
 
     name: str
@@ -38,64 +35,36 @@ class Photo:
 
 
 def read_photo(path: str | None, max_pixels: int) -> Photo:
-    """Read a photograph that was handed in.
+    """Read an uploaded photo.
 
     Args:
-        path: of the server's copy; None for none. No message names it.
-        max_pixels: most that are decoded.
+        path: the server's copy, which error messages do not reveal; None if there is none.
+        max_pixels: larger photos are rejected before they are decoded.
     Raises:
-        InputError: no photograph, one that is gone, too large or broken, or a file of another kind.
+        InputError: no photo, a deleted copy, an unsupported or damaged file, or too many pixels.
     """
     if not path:
-        raise InputError(_WHERE, "none", "Drop one into its place, or choose an example.", allowed="a picture")
+        raise InputError("Photo", "missing", "Drop a photo on the page, or choose an example.")
     file = Path(path)
     if not file.is_file():
-        raise InputError(
-            _WHERE, "a file that is not kept any more", "Choose the photograph again.", allowed="a new upload"
-        )
-    with _told_to_visitors(file):
-        width, height = read_size(file, _FORMATS)
-    if width * height > max_pixels:
-        got, allowed = f"{width:,} x {height:,} pixels", f"{max_pixels:,} pixels"
-        raise InputError(_WHERE, got, "Make it smaller (the server's --max-pixels sets this bound).", allowed=allowed)
-    with _told_to_visitors(file):
-        whole = read_image(file, max_pixels, formats=_FORMATS)
-    return Photo(file.stem, _shown(whole), whole.shape[:2])
-
-
-def read_words(classes: str, background: str) -> Vocabulary:
-    """Classes with commas or line ends between them, ";" between synonyms; likewise the words of a background.
-
-    Raises:
-        InputError: no class, an empty synonym, a word given twice, or more words than ``MOST_WORDS``.
-    """
-    vocabulary = Vocabulary.parse(_split(classes), _split(background), where="Classes")
-    if len(vocabulary.prompts) > MOST_WORDS:
-        raise InputError(
-            "Classes", f"{len(vocabulary.prompts)} words", "Leave some out.", allowed=f"at most {MOST_WORDS}"
-        )
-    return vocabulary
-
-
-@contextmanager
-def _told_to_visitors(file: Path) -> Iterator[None]:
-    """Say what is wrong with a file without saying where on the server it is."""
+        raise InputError("Photo", "expired, because uploads are deleted after a while", "Upload the photo again.")
     try:
-        yield
+        pixels = read_image(file, max_pixels, formats=_FORMATS)
     except InputError as error:
         got = str(error.got).replace(str(file), file.name)
-        raise InputError(
-            _WHERE, got, "Export it again as one of these.", allowed="a whole JPEG, PNG or WebP file"
-        ) from error
+        fix = f"Use a JPEG, PNG or WebP file of at most {max_pixels:,} pixels (the server's --max-pixels)."
+        raise InputError("Photo", got, fix) from error
+    size = pixels.shape[0], pixels.shape[1]
+    return Photo(file.stem, fit_long_side(pixels, MAX_SIDE) if max(size) > MAX_SIDE else pixels, size)
 
 
-def _split(text: str) -> list[str]:
-    return [name.strip() for name in re.split(r"[,\n]", text) if name.strip()]
+def read_vocabulary(classes: str, background: str) -> Vocabulary:
+    """Parse class names and background prompts, as the page shows them in its two text boxes.
 
-
-def _shown(pixels: np.ndarray) -> np.ndarray:
-    longest = max(pixels.shape[:2])
-    if longest <= SHOWN_SIDE:
-        return pixels
-    height, width = (max(1, round(side * SHOWN_SIDE / longest)) for side in pixels.shape[:2])
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    Raises:
+        InputError: no class, an empty or repeated name, or more than ``MAX_WORDS`` words.
+    """
+    vocabulary = Vocabulary.parse(split_names(classes), split_names(background), where="Classes")
+    if len(vocabulary.prompts) > MAX_WORDS:
+        raise InputError("Classes", f"{len(vocabulary.prompts)} words", "Remove some.", allowed=f"at most {MAX_WORDS}")
+    return vocabulary

@@ -1,1 +1,1 @@
-"""What `experiments/fuzz.py` spoils, and how."""
+"""Targets and mutators of `experiments/fuzz.py`."""

@@ -1,4 +1,4 @@
-"""Spoils files: bytes at random, words of YAML, and parts of PNG and zip files whose checksums are then made right."""
+"""Mutators: random bytes, YAML tokens, and parts of PNG and zip files with corrected checksums."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 
-Mutation = Callable[[bytes, Random], bytes]
+Mutator = Callable[[bytes, Random], bytes]
 
-_MOST_CHANGES = 4
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-WORDS = (
+TOKENS = (
     *("!!python/object/apply:os.getcwd []", "!!bool x", "!!timestamp x", "!!binary x", "!!set {a}", "!a b"),
     *("<<: *a", "&a", "*a", "{", "}", "[", "]", ": ", "- ", "? ", "| ", "> ", "#", "'", '"', ",", ";", "é;ü"),
     *("%YAML 9.9\n", "---\n", "...\n", "\t", "\n", "\r", "\0", "\u2028", '"\\0"', '"\\ud800"'),
@@ -23,40 +22,40 @@ WORDS = (
 )
 
 
-def bytes_at_random(content: bytes, random: Random) -> bytes:
-    """One to four changes of a kind that disks, networks and enemies make."""
+def mutate_bytes(content: bytes, random: Random) -> bytes:
+    """Make one to four changes that disks, networks or attackers cause."""
     data = bytearray(content)
-    for _ in range(random.randint(1, _MOST_CHANGES)):
+    for _ in range(random.randint(1, 4)):
         random.choice(_CHANGES)(data, random)
     return bytes(data)
 
 
-def words_at_random(content: bytes, random: Random) -> bytes:
-    """One or two changes of text, which put in words that mean something to its reader."""
+def mutate_text(content: bytes, random: Random) -> bytes:
+    """Insert or replace one or two tokens that have a meaning in YAML."""
     text = content.decode(errors="surrogateescape")
-    for _ in range(random.randint(1, 2)):  # more leave little that is read beyond the first
-        place = random.randint(0, len(text))
-        end = place + random.choice((0, 0, 1, random.randint(0, 12)))
-        text = text[:place] + random.choice((*WORDS, "")) + text[end:]
+    for _ in range(random.randint(1, 2)):  # with more, readers stop at the first
+        start = random.randint(0, len(text))
+        end = start + random.choice((0, 0, 1, random.randint(0, 12)))
+        text = text[:start] + random.choice((*TOKENS, "")) + text[end:]
     content = text.encode(errors="surrogateescape")
-    return bytes_at_random(content, random) if random.random() < 0.2 else content
+    return mutate_bytes(content, random) if random.random() < 0.2 else content
 
 
-def parts_of_a_png(content: bytes, random: Random) -> bytes:
-    """Spoil a chunk, or what is compressed in it, and give it the checksum that belongs to it."""
+def mutate_png(content: bytes, random: Random) -> bytes:
+    """Mutate a chunk or its uncompressed data, and correct its checksum."""
     if not content.startswith(_SIGNATURE):
-        return bytes_at_random(content, random)
-    chunks, place = [], len(_SIGNATURE)
-    while place + 8 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, place)
-        chunks.append((kind, content[place + 8 : place + 8 + length]))
-        place += length + 12
+        return mutate_bytes(content, random)
+    chunks, start = [], len(_SIGNATURE)
+    while start + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, start)
+        chunks.append((kind, content[start + 8 : start + 8 + length]))
+        start += length + 12
     index = random.randrange(len(chunks))
     kind, data = chunks[index]
     if kind == b"IDAT" and random.random() < 0.7:
-        data = zlib.compress(bytes_at_random(zlib.decompress(data), random))
+        data = zlib.compress(mutate_bytes(zlib.decompress(data), random))
     else:
-        data = bytes_at_random(data, random)
+        data = mutate_bytes(data, random)
     chunks[index] = kind, data
     if random.random() < 0.1:
         chunks.insert(random.randint(0, len(chunks)), chunks[random.randrange(len(chunks))])
@@ -65,15 +64,15 @@ def parts_of_a_png(content: bytes, random: Random) -> bytes:
     )
 
 
-def parts_of_a_zip(content: bytes, random: Random) -> bytes:
-    """Spoil one file of an archive, which is then written anew."""
+def mutate_zip(content: bytes, random: Random) -> bytes:
+    """Mutate one file of an archive, and write the archive again."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
-        return bytes_at_random(content, random)
+        return mutate_bytes(content, random)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         parts = [(info, archive.read(info)) for info in archive.infolist()]
     index = random.randrange(len(parts))
     info, data = parts[index]
-    parts[index] = info, bytes_at_random(data, random)
+    parts[index] = info, mutate_bytes(data, random)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for info, data in parts:
@@ -81,60 +80,59 @@ def parts_of_a_zip(content: bytes, random: Random) -> bytes:
     return stream.getvalue()
 
 
-def _flip(data: bytearray, random: Random) -> None:
+def _flip_bit(data: bytearray, random: Random) -> None:
     if data:
         data[random.randrange(len(data))] ^= 1 << random.randrange(8)
 
 
-def _set(data: bytearray, random: Random) -> None:
+def _replace_byte(data: bytearray, random: Random) -> None:
     if data:
         data[random.randrange(len(data))] = random.randrange(256)
 
 
-def _number(data: bytearray, random: Random) -> None:
-    """A number of a header that is as small or as large as can be, or off by little."""
+def _replace_number(data: bytearray, random: Random) -> None:
+    """Replace an integer, often of the header, with an extreme or a similar value."""
     form = random.choice(("<H", ">H", "<I", ">I", "<Q", ">Q"))
     size = struct.calcsize(form)
     if len(data) >= size:
-        place = random.randint(0, min(len(data), random.choice((64, len(data)))) - size)
-        (value,) = struct.unpack_from(form, data, place)
+        start = random.randint(0, min(len(data), random.choice((64, len(data)))) - size)
+        (value,) = struct.unpack_from(form, data, start)
         value = random.choice((*_NUMBERS, value + 1, value - 1, value * 2))
-        struct.pack_into(form, data, place, value % 256**size)
+        struct.pack_into(form, data, start, value % 256**size)
 
 
-def _cut_out(data: bytearray, random: Random) -> None:
-    start, end = _slice(data, random)
-    del data[start:end]
+def _delete(data: bytearray, random: Random) -> None:
+    del data[_choose_slice(data, random)]
 
 
 def _repeat(data: bytearray, random: Random) -> None:
-    start, end = _slice(data, random)
-    data[start:start] = data[start:end] * random.choice((1, 2, 50))
+    part = _choose_slice(data, random)
+    data[part.start : part.start] = data[part] * random.choice((1, 2, 50))
 
 
 def _move(data: bytearray, random: Random) -> None:
-    start, end = _slice(data, random)
-    part = data[start:end]
-    del data[start:end]
-    place = random.randint(0, len(data))
-    data[place:place] = part
+    part = _choose_slice(data, random)
+    moved = data[part]
+    del data[part]
+    start = random.randint(0, len(data))
+    data[start:start] = moved
 
 
-def _put_in(data: bytearray, random: Random) -> None:
-    place = random.randint(0, len(data))
-    data[place:place] = random.randbytes(random.randint(1, 8))
+def _insert(data: bytearray, random: Random) -> None:
+    start = random.randint(0, len(data))
+    data[start:start] = random.randbytes(random.randint(1, 8))
 
 
-def _cut_off(data: bytearray, random: Random) -> None:
+def _truncate(data: bytearray, random: Random) -> None:
     del data[random.randint(0, len(data)) :]
 
 
-def _slice(data: bytearray, random: Random) -> tuple[int, int]:
+def _choose_slice(data: bytearray, random: Random) -> slice:
     start = random.randint(0, len(data))
-    return start, min(len(data), start + random.choice((1, 4, 16, 200)))
+    return slice(start, min(len(data), start + random.choice((1, 4, 16, 200))))
 
 
-_CHANGES: Sequence[Callable[[bytearray, Random], None]] = (
-    *(_flip, _flip, _set, _set, _number, _number, _number),
-    *(_cut_out, _repeat, _move, _put_in, _cut_off),
+_CHANGES = (
+    *(_flip_bit, _flip_bit, _replace_byte, _replace_byte, _replace_number, _replace_number, _replace_number),
+    *(_delete, _repeat, _move, _insert, _truncate),
 )

@@ -1,4 +1,4 @@
-"""`cliptrase export`: the files it writes, what it says, and what it refuses."""
+"""`cliptrase export`: the exported file, its text features, and errors."""
 
 from __future__ import annotations
 
@@ -11,32 +11,24 @@ import pytest
 import torch
 from PIL import Image
 
-from cliptrase_d2.cli.main import main
 from cliptrase_d2.export.formats import METADATA
 from cliptrase_d2.segmenter.segmenter import Segmenter
+from tests.cli.commands import fail, run
 from tests.command_line import ROOT
 
 SCENE = ROOT / "datasets" / "emoji_scenes" / "images" / "seen_010.webp"
 CLASSES = ("soccer ball", "red book", "water")
 
 
-def run(*words: str) -> object:
-    """The command; its exit code or last line."""
-    with pytest.raises(SystemExit) as end:
-        main(["export", *words])
-    return end.value.code
-
-
-def test_file_and_words_name_patches_without_this_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exported_file_labels_patches_without_this_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "emoji.pt2"
-    words = ("--model", "emoji", "--classes", "soccer ball, red book, water", "--opts", "MODEL.DEVICE", "cpu")
-    assert run("--output", str(file), *words) == 0
-    printed = capsys.readouterr()
-    said = printed.out.splitlines()
-    assert said[0].startswith(f"{file}: ")
-    assert said[2].split() == ["images", "patches", "class_token", "correlation", "logits"]
-    assert said[4].startswith("[1,3,112,112]")
-    assert said[-1] == f"{tmp_path / 'emoji_words.npz'}: the text features of 3 classes, in 3 words"
+    argv = ("--model", "emoji", "--classes", ", ".join(CLASSES), "--opts", "MODEL.DEVICE", "cpu")
+    assert run("export", "--output", str(file), *argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{file}: ")
+    assert lines[2].split() == ["images", "patches", "class_token", "correlation", "logits"]
+    assert lines[4].startswith("[1,3,112,112]")
+    assert lines[-1].startswith(f"{tmp_path / 'emoji_words.npz'}: ")
 
     extra = {METADATA: ""}
     module: Any = torch.export.load(file, extra_files=extra).module()
@@ -46,32 +38,27 @@ def test_file_and_words_name_patches_without_this_package(tmp_path: Path, capsys
     with np.load(tmp_path / "emoji_words.npz") as stored:
         logits = module(pixels, torch.from_numpy(stored["words"]))["logits"].numpy()
         assert tuple(stored["classes"]) == CLASSES
-        named = stored["class_index"][logits[0].argmax(-1)].reshape(14, 14)
+        labels = stored["class_index"][logits[0].argmax(-1)].reshape(14, 14)
 
-    opts = ["MODEL.DEVICE", "cpu", "MODEL.CLIPTRASE.CLUSTERING", "none"]  # patch by patch, as this is
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.CLIPTRASE.CLUSTERING", "none"]  # labels patches one by one, too
     segmenter = Segmenter.from_config(ROOT / "configs" / "emoji_scenes.yaml", opts)
-    expected = segmenter(SCENE, CLASSES).label_map[8::16, 8::16]  # about the middle of every patch of 16 pixels
-    assert len(np.unique(named)) == 3
-    assert (named == expected).mean() > 0.95
+    expected = segmenter(SCENE, CLASSES).label_map[8::16, 8::16]  # near the centre of each patch of 16 pixels
+    assert len(np.unique(labels)) == 3
+    assert (labels == expected).mean() > 0.95
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
-        (["--output", "tower.pb"], r"a file that ends with .onnx (ONNX) or .pt2 (torch.export)"),
+        (["--output", "encoder.pb"], "encoder.pb"),
         (["--size", "224"], "--size: '224'"),
-        (
-            ["--size", "112x113", "--model", "emoji"],
-            "112x113 pixels. Allowed: height and width in multiples of 8",
-        ),
-        (["--classes", "a, a"], "--classes: the word 'a' twice"),
-        (["--background", "wall"], "--background: words without classes"),
-        (["--model", "emoji", "--attention", "cosine_oracle"], "an oracle, which asks for labels"),
+        (["--size", "112x113", "--model", "emoji"], "112x113"),
+        (["--classes", "a, a"], "--classes"),
+        (["--background", "wall"], "--background"),
+        (["--model", "emoji", "--method", "cosine_oracle"], "cosine_oracle"),
     ],
 )
-def test_what_cannot_be_ends_in_one_line(tmp_path: Path, words: list[str], message: str) -> None:
-    given = words if "--output" in words else ["--output", str(tmp_path / "tower.onnx"), *words]
-    said = str(run(*given))
-    assert said.startswith("error: ")
-    assert message in said
+def test_input_errors_name_the_argument_and_leave_no_file(tmp_path: Path, argv: list[str], message: str) -> None:
+    output = [] if "--output" in argv else ["--output", str(tmp_path / "encoder.onnx")]
+    assert message in fail("export", *argv, *output)
     assert not list(tmp_path.iterdir())

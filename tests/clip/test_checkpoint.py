@@ -13,22 +13,18 @@ from tests.clip.tiny import openai_state, save_openai_archive, tiny_clip
 STATE = {"visual.proj": torch.ones(2, 3), "ln_final.weight": torch.zeros(4)}
 
 
-def assert_state(path: Path) -> None:
-    read = read_checkpoint(path).tensors
-    assert read.keys() == STATE.keys()
-    assert all(torch.equal(read[name], STATE[name]) for name in STATE)
+def assert_state(path: Path, ignored: tuple[str, ...] = ()) -> None:
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.tensors.keys() == STATE.keys()
+    assert all(torch.equal(checkpoint.tensors[name], STATE[name]) for name in STATE)
+    assert checkpoint.ignored == ignored
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".pth"])
-@pytest.mark.parametrize("new_format", [True, False])
-def test_plain_state_dict(tmp_path: Path, suffix: str, new_format: bool) -> None:
-    torch.save(STATE, tmp_path / f"clip{suffix}", _use_new_zipfile_serialization=new_format)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_plain_state_dict(tmp_path: Path, suffix: str, is_zip: bool) -> None:
+    torch.save(STATE, tmp_path / f"clip{suffix}", _use_new_zipfile_serialization=is_zip)
     assert_state(tmp_path / f"clip{suffix}")
-
-
-def test_safetensors(tmp_path: Path) -> None:
-    safetensors.torch.save_file(STATE, tmp_path / "clip.safetensors")
-    assert_state(tmp_path / "clip.safetensors")
 
 
 def test_training_checkpoint_of_several_gpus(tmp_path: Path) -> None:
@@ -36,21 +32,14 @@ def test_training_checkpoint_of_several_gpus(tmp_path: Path) -> None:
     optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-3}]}
     torch.save({"epoch": 32, "name": "run", "state_dict": wrapped, "optimizer": optimizer}, tmp_path / "epoch_32.pt")
     assert_state(tmp_path / "epoch_32.pt")
-    assert read_checkpoint(tmp_path / "epoch_32.pt").ignored == ()
 
 
-def test_entries_that_are_no_tensors_are_named(tmp_path: Path) -> None:
-    torch.save({**STATE, "epoch": 3}, tmp_path / "clip.pt")
-    assert_state(tmp_path / "clip.pt")
-    assert read_checkpoint(tmp_path / "clip.pt").ignored == ("epoch",)
+def test_entries_without_weights_are_left_out(tmp_path: Path) -> None:
+    torch.save({**STATE, "epoch": 3, "attn_mask": torch.zeros(77, 77)}, tmp_path / "clip.pt")
+    assert_state(tmp_path / "clip.pt", ignored=("epoch",))
 
 
-def test_causal_masks_are_left_out(tmp_path: Path) -> None:
-    torch.save({**STATE, "attn_mask": torch.zeros(77, 77)}, tmp_path / "clip.pt")
-    assert_state(tmp_path / "clip.pt")
-
-
-def test_openai_archive_and_openai_state_dict_are_recognised(tmp_path: Path) -> None:
+def test_openai_files_are_recognised(tmp_path: Path) -> None:
     save_openai_archive(tiny_clip(), tmp_path / "archive.pt")
     torch.save(openai_state(tiny_clip()), tmp_path / "state.pt")
     torch.save(tiny_clip().state_dict(), tmp_path / "open_clip.pt")
@@ -69,33 +58,28 @@ class Malicious:
 
 
 @pytest.mark.parametrize("name", ["bad.pt", "bad.bin"])
-@pytest.mark.parametrize("new_format", [True, False])
-def test_code_in_a_pickle_is_refused_and_does_not_run(tmp_path: Path, name: str, new_format: bool) -> None:
-    victim = tmp_path / "victim"
-    content = {**STATE, "extra": Malicious(f"touch {victim}")}
-    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(InputError, match=r"names \w+\.system, which could run code.*not executed"):
-        read_checkpoint(tmp_path / name)
+@pytest.mark.parametrize("kind", ["zip", "legacy", "bare pickle"])
+def test_code_in_a_pickle_is_rejected_and_does_not_run(tmp_path: Path, name: str, kind: str) -> None:
+    path, victim = tmp_path / name, tmp_path / "victim"
+    command = Malicious(f"touch {victim}")
+    if kind == "bare pickle":
+        path.write_bytes(pickle.dumps(command, protocol=2))
+    else:
+        torch.save({**STATE, "extra": command}, path, _use_new_zipfile_serialization=kind == "zip")
+    with pytest.raises(InputError, match=rf"{name}: .*" if kind == "bare pickle" else r"\w+\.system"):
+        read_checkpoint(path)
     assert not victim.exists()
 
 
-def test_bare_malicious_pickle_is_refused(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    (tmp_path / "bad.pt").write_bytes(pickle.dumps(Malicious(f"touch {victim}"), protocol=2))
-    with pytest.raises(InputError, match=r"bad\.pt"):
-        read_checkpoint(tmp_path / "bad.pt")
-    assert not victim.exists()
-
-
-def test_whole_pickled_model_is_refused(tmp_path: Path) -> None:
+def test_pickled_model_is_rejected(tmp_path: Path) -> None:
     torch.save(tiny_clip(), tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"names open_clip\.model\.CLIP.*state dict"):
+    with pytest.raises(InputError, match=r"model\.pt: .*open_clip\.model\.CLIP"):
         read_checkpoint(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.95])
 @pytest.mark.parametrize("kind", ["archive.pt", "state.pt", "legacy.pt", "state.safetensors"])
-def test_truncated_file_is_refused(tmp_path: Path, kind: str, share: float) -> None:
+def test_truncated_file_is_rejected(tmp_path: Path, kind: str, share: float) -> None:
     path = tmp_path / kind
     if kind == "archive.pt":
         save_openai_archive(tiny_clip(), path)
@@ -105,30 +89,15 @@ def test_truncated_file_is_refused(tmp_path: Path, kind: str, share: float) -> N
         torch.save(tiny_clip().state_dict(), path, _use_new_zipfile_serialization=kind == "state.pt")
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match=rf"{kind}: a file that cannot be read.*truncated"):
+    with pytest.raises(InputError, match=rf"{kind}: .*truncated"):
         read_checkpoint(path)
 
 
-def test_damaged_archive_is_refused(tmp_path: Path) -> None:
-    save_openai_archive(tiny_clip(), tmp_path / "clip.pt")
-    content = bytearray((tmp_path / "clip.pt").read_bytes())
-    content[len(content) // 2] ^= 255
-    (tmp_path / "clip.pt").write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read"):
-        read_checkpoint(tmp_path / "clip.pt")
-
-
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_files_without_weights_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "page.pt").write_text("<html>Sign in to download</html>")
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"epoch": 1}, tmp_path / "numbers.pt")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_checkpoint(tmp_path / "page.pt")
-    with pytest.raises(InputError, match=r"no tensors.*list"):
-        read_checkpoint(tmp_path / "list.pt")
-    with pytest.raises(InputError, match=r"no tensors.*dict"):
-        read_checkpoint(tmp_path / "numbers.pt")
-    with pytest.raises(InputError, match="no such file"):
-        read_checkpoint(tmp_path / "absent.pt")
-    with pytest.raises(InputError, match="a folder"):
-        read_checkpoint(tmp_path)
+    (tmp_path / "folder.pt").mkdir()
+    for name, got in {"page": "read", "list": "list", "numbers": "dict", "absent": "file", "folder": "folder"}.items():
+        with pytest.raises(InputError, match=rf"{name}\.pt: .*{got}"):
+            read_checkpoint(tmp_path / f"{name}.pt")

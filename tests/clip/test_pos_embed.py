@@ -15,7 +15,7 @@ from cliptrase_d2.utils.errors import InputError
 
 
 def cubic(t: float, a: float = -0.75) -> float:
-    """Keys' cubic kernel with torch's a."""
+    """Evaluate Keys' cubic kernel with PyTorch's a."""
     t = abs(t)
     if t <= 1:
         return (a + 2) * t**3 - (a + 3) * t**2 + 1
@@ -23,7 +23,7 @@ def cubic(t: float, a: float = -0.75) -> float:
 
 
 def resize_axis(values: Tensor, count: int, step: float) -> Tensor:
-    """Resample the first axis at (i + 0.5)·step - 0.5 with clamped borders, by plain loops."""
+    """Resample the first axis at (i + 0.5)·step - 0.5 with clamped borders, in plain loops."""
     out = []
     for i in range(count):
         centre = (i + 0.5) * step - 0.5
@@ -49,43 +49,44 @@ def test_resize_equals_plain_loops(grid: tuple[int, int], mode: str, extra: floa
     torch.testing.assert_close(resized, reference(embedding, (14, 14), grid, extra), atol=2e-5, rtol=1e-5)
 
 
-def test_class_row_is_untouched() -> None:
-    embedding = torch.randn(1 + 4 * 4, 3)
-    assert torch.equal(resize_position_embedding(embedding, (4, 4), (6, 3), "scale_factor")[0], embedding[0])
-
-
-def test_trained_grid_is_untouched() -> None:
+def test_class_row_and_trained_grid_are_unchanged() -> None:
     embedding = torch.randn(1 + 4 * 6, 3)
+    assert torch.equal(resize_position_embedding(embedding, (4, 6), (6, 3), "scale_factor")[0], embedding[0])
     assert resize_position_embedding(embedding, (4, 6), (4, 6), "scale_factor") is embedding
 
 
-def test_transposed_grid_of_as_many_patches_is_resized() -> None:
+def test_transposed_grid_of_equal_size_is_resized() -> None:
     embedding = torch.randn(1 + 4 * 6, 3)
     resized = resize_position_embedding(embedding, (4, 6), (6, 4), "output_size")
     assert resized.shape == embedding.shape
     assert not torch.allclose(resized, embedding)
 
 
-def test_every_grid_comes_out_as_asked() -> None:
+def test_every_grid_has_its_exact_size() -> None:
     embedding = torch.randn(1 + 14 * 14, 1)
     for side in range(1, 130):
         assert len(resize_position_embedding(embedding, (14, 14), (side, 5), "scale_factor")) == 1 + 5 * side
 
 
 @torch.no_grad()
-def test_a_grid_seen_before_is_not_resized_again() -> None:
+def test_cached_grid_is_not_resized_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pos_embed, "_MAX_GRIDS", 2)
     positions, embedding = ResizedPositions((4, 6), "output_size"), torch.nn.Parameter(torch.randn(25, 3))
-    first = positions(embedding, (5, 5))
-    assert torch.equal(first, resize_position_embedding(embedding, (4, 6), (5, 5), "output_size"))
-    assert positions(embedding, (5, 5)) is first
     assert positions(embedding, (4, 6)) is embedding
+    oldest, latest = positions(embedding, (5, 5)), positions(embedding, (2, 2))
+    assert torch.equal(oldest, resize_position_embedding(embedding, (4, 6), (5, 5), "output_size"))
+    assert positions(embedding, (5, 5)) is oldest
+    positions(embedding, (3, 3))
+    assert positions(embedding, (2, 2)) is latest
+    assert positions(embedding, (5, 5)) is not oldest, "the cache holds two grids"
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("change", ["in_place", "behind_autograd", "replaced", "another_type"])
-def test_what_is_remembered_is_never_that_of_other_weights(change: str) -> None:
+def test_cache_follows_changed_weights(change: str) -> None:
     positions, embedding = ResizedPositions((4, 6), "output_size"), torch.nn.Parameter(torch.randn(25, 3))
-    for grid in ((5, 5), (2, 9)):
+    grids = ((5, 5), (2, 9))
+    for grid in grids:
         positions(embedding, grid)
     if change == "in_place":
         embedding.add_(1)
@@ -93,13 +94,12 @@ def test_what_is_remembered_is_never_that_of_other_weights(change: str) -> None:
         embedding.data[7, 1] += 1
     else:
         embedding = torch.randn(25, 3) if change == "replaced" else embedding.double()
-    for grid in ((5, 5), (2, 9)):
-        assert torch.equal(
-            positions(embedding, grid), resize_position_embedding(embedding, (4, 6), grid, "output_size")
-        )
+    for grid in grids:
+        expected = resize_position_embedding(embedding, (4, 6), grid, "output_size")
+        assert torch.equal(positions(embedding, grid), expected)
 
 
-def test_an_embedding_that_learns_gets_its_gradient_also_after_an_evaluation() -> None:
+def test_trainable_embedding_gets_its_gradient_after_an_evaluation() -> None:
     positions, embedding = ResizedPositions((4, 6), "output_size"), torch.nn.Parameter(torch.randn(25, 3))
     with torch.inference_mode():
         positions(embedding, (5, 5))
@@ -108,7 +108,7 @@ def test_an_embedding_that_learns_gets_its_gradient_also_after_an_evaluation() -
     assert (embedding.grad != 0).any(1).all()
 
 
-def test_a_frozen_embedding_seen_in_inference_mode_serves_a_training_afterwards() -> None:
+def test_embedding_cached_in_inference_mode_works_in_a_training() -> None:
     positions, embedding = ResizedPositions((4, 6), "output_size"), torch.randn(25, 3)
     with torch.inference_mode():
         positions(embedding, (5, 5))
@@ -117,26 +117,15 @@ def test_a_frozen_embedding_seen_in_inference_mode_serves_a_training_afterwards(
     assert torch.equal(weights.grad, positions(embedding, (5, 5)))
 
 
-@torch.no_grad()
-def test_few_grids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pos_embed, "_MOST_GRIDS", 2)
-    positions, embedding = ResizedPositions((4, 6), "output_size"), torch.randn(25, 3)
-    oldest, last = positions(embedding, (1, 1)), positions(embedding, (2, 2))
-    positions(embedding, (3, 3))
-    assert positions(embedding, (2, 2)) is last
-    assert positions(embedding, (1, 1)) is not oldest
-
-
 @pytest.mark.parametrize("grid", [(21, 21), (7, 30), (4, 5), (1, 1), (40, 12), (14, 12), (12, 14)])
 @pytest.mark.parametrize("mode", RESIZE_MODES)
-def test_matrix_products_resize_the_same(grid: tuple[int, int], mode: str) -> None:
+def test_matrix_products_give_the_same_embedding(grid: tuple[int, int], mode: str) -> None:
     embedding = torch.randn(1 + 14 * 12, 3, generator=torch.Generator().manual_seed(0))
     resized = position_embedding_by_products(embedding, (14, 12), grid, mode)
-    torch.testing.assert_close(
-        resized, resize_position_embedding(embedding, (14, 12), grid, mode), atol=2e-5, rtol=1e-5
-    )
+    expected = resize_position_embedding(embedding, (14, 12), grid, mode)
+    torch.testing.assert_close(resized, expected, atol=2e-5, rtol=1e-5)
 
 
-def test_unknown_mode_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="scale_factor, output_size"):
+def test_unknown_mode_is_rejected() -> None:
+    with pytest.raises(InputError, match=r"mode: 'bilinear'.*'scale_factor' or 'output_size'"):
         resize_position_embedding(torch.zeros(5, 2), (2, 2), (3, 3), "bilinear")

@@ -1,8 +1,7 @@
-"""The guides as text: which pages there are, and the blocks of code in them.
+"""The pages of the documentation, and the blocks of code in them.
 
-A comment before a block says what becomes of it. Python blocks run, unless ``<!-- not run: why -->`` stands before
-them. Commands are only read by the parsers that they are for, unless ``<!-- runs -->`` has them run, or
-``<!-- not checked: why -->`` takes them as they are.
+A comment before a block says how to test it. Python blocks run, except after ``<!-- not run: why -->``. Commands are
+parsed but not run. After ``<!-- runs -->`` they are run, and after ``<!-- not checked: why -->`` they are skipped.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ class Block(NamedTuple):
     """A block of code.
 
     Attributes:
-        place: page and line of its first line, for messages.
-        mark: what the comment before it says, "" for none.
-        text: without the indentation that the block has as a whole.
+        place: page and line number, for test names.
+        mark: the comment before it; "" for none.
+        text: the code, dedented.
     """
 
     place: str
@@ -37,20 +36,20 @@ class Block(NamedTuple):
     text: str
 
 
-def name_of(page: Path) -> str:
-    """As messages call it."""
+def get_name(page: Path) -> str:
+    """Return the path of a page in the repository."""
     return page.relative_to(ROOT).as_posix()
 
 
-def blocks(page: Path, language: str) -> list[Block]:
-    """The blocks of a language in a page, in its order."""
+def find_blocks(page: Path, language: str) -> list[Block]:
+    """Return the blocks of a language in a page, in order."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(
-            f"{name_of(page)}:{text[: found.start('text')].count(chr(10)) + 1}",
-            found["mark"] or "",
-            textwrap.dedent(found["text"]),
+            f"{get_name(page)}:{text[: match.start('text')].count(chr(10)) + 1}",
+            match["mark"] or "",
+            textwrap.dedent(match["text"]),
         )
-        for found in _BLOCK.finditer(text)
-        if found["language"] == language
+        for match in _BLOCK.finditer(text)
+        if match["language"] == language
     ]

@@ -1,4 +1,4 @@
-"""The guides as they were built last: they load nothing from outside, and their links lead somewhere."""
+"""The guides of the last build load nothing from other hosts, and their links are valid."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ LOADED = {
 
 
 class Page(HTMLParser):
-    """What a page loads, where it leads, and the places in it that others can lead to."""
+    """The files that a page loads, its links, and its anchors."""
 
     def __init__(self, text: str):
         super().__init__()
         self.loads: list[str] = []
-        self.leads: list[str] = []
-        self.places: set[str] = set()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
         self.tags: dict[str, int] = defaultdict(int)
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Of every element."""
+        """Record an element."""
         values = {name: value or "" for name, value in attrs}
         self.tags[tag] += 1
-        self.places |= {values["id"]} if "id" in values else set()
+        self.anchors |= {values["id"]} if "id" in values else set()
         if tag in LOADED and LOADED[tag] in values:
             self.loads.append(values[LOADED[tag]])
         if tag == "a" and "href" in values:
-            self.leads.append(values["href"])
+            self.links.append(values["href"])
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def pages() -> dict[Path, Page]:
     return {file: Page(file.read_text(encoding="utf-8")) for file in files}
 
 
-def test_no_page_loads_anything_from_outside(pages: dict[Path, Page]) -> None:
+def test_pages_load_nothing_from_other_hosts(pages: dict[Path, Page]) -> None:
     outside = {str(file): load for file, page in pages.items() for load in page.loads if re.match(r"(\w+:)?//", load)}
     assert sum(len(page.loads) for page in pages.values()) > len(pages)
     assert not outside
 
 
-def test_no_style_loads_anything_from_outside(pages: dict[Path, Page]) -> None:
+def test_styles_load_nothing_from_other_hosts(pages: dict[Path, Page]) -> None:
     styles = {file: file.read_text(encoding="utf-8") for file in BUILT.rglob("*.css")}
     loads = re.compile(r"(?:@import\s+|url\()\s*['\"]?((?:https?:)?//[^'\")]+)")
     assert styles
@@ -72,18 +72,18 @@ def test_formulas_need_no_script(pages: dict[Path, Page]) -> None:
     assert not [load for page in pages.values() for load in page.loads if "mathjax" in load.lower()]
 
 
-def test_links_within_the_guides_lead_to_pages_and_places(pages: dict[Path, Page]) -> None:
+def test_links_between_built_pages_are_valid(pages: dict[Path, Page]) -> None:
     broken = []
     for file, page in pages.items():
-        for lead in page.leads:
-            path, _, place = unquote(lead).partition("#")
-            if re.match(r"\w+:", lead):
+        for link in page.links:
+            path, _, anchor = unquote(link).partition("#")
+            if re.match(r"\w+:", link):
                 continue
             target = (file.parent / path).resolve() if path else file
-            if not target.exists() or (place and target in pages and place not in pages[target].places):
-                broken.append(f"{file.name}: {lead}")
+            if not target.exists() or (anchor and target in pages and anchor not in pages[target].anchors):
+                broken.append(f"{file.name}: {link}")
     assert not broken
 
 
-def test_the_notebook_was_run(pages: dict[Path, Page]) -> None:
+def test_the_notebook_was_executed(pages: dict[Path, Page]) -> None:
     assert pages[BUILT / "tour.html"].tags["img"] >= 5

@@ -1,4 +1,4 @@
-"""What the guides tell to type works: Python blocks run, commands have the arguments that they are given."""
+"""The code in the guides works: Python blocks run, and commands have valid arguments."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from cliptrase_d2.config import load_config
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.custom import DATASET_KEYS
 from cliptrase_d2.mask_sources import MASK_SOURCES
-from cliptrase_d2.methods.attention import ATTENTIONS
-from tests.docs.pages import PAGES, ROOT, Block, blocks, name_of
+from cliptrase_d2.methods import DENSE_METHODS
+from cliptrase_d2.methods.catalog import METHODS
+from tests.docs.pages import PAGES, ROOT, Block, find_blocks, get_name
 
 COMMANDS = [
     (block, line)
     for page in PAGES
-    for block in blocks(page, "bash")
+    for block in find_blocks(page, "bash")
     for line in block.text.replace("\\\n", " ").splitlines()
     if not block.mark.startswith("not checked")
 ]
-# Those that others brought, and `make`, whose targets test_repository.py looks up.
-NOT_OURS = (". ", "export ", "make ", "pip ", ".venv/bin/python -m pytest")
+# Other programs, and `make`, whose targets test_repository.py checks.
+FOREIGN_COMMANDS = (". ", "export ", "make ", "pip ", ".venv/bin/python -m pytest")
 
 
-class Parsed(Exception):  # noqa: N818  # no error
-    """Arguments that a parser was given, in place of what it would do with them."""
+class Parsed(Exception):  # noqa: N818  # not an error
+    """Raised with the arguments that a parser returned, so that the command does not run."""
 
     def __init__(self, arguments: argparse.Namespace):
         self.arguments = arguments
@@ -42,18 +43,18 @@ class Parsed(Exception):  # noqa: N818  # no error
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder like a clone, into which examples may write; what they register is forgotten afterwards."""
+    """A writable folder like a clone. Everything that examples register is removed afterwards."""
     for name in ("configs", "datasets", "docs", "tools", "train_net.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    with patch.dict(ATTENTIONS), patch.dict(MASK_SOURCES), patch.dict(BENCHMARKS):
+    with patch.dict(DENSE_METHODS), patch.dict(METHODS), patch.dict(MASK_SOURCES), patch.dict(BENCHMARKS):
         yield tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
-def test_python_blocks_run_one_after_the_other(page: Path, workspace: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if find_blocks(page, "python")], ids=get_name)
+def test_python_blocks_of_a_page_run_in_order(page: Path, workspace: Path) -> None:
     names: dict[str, object] = {"__name__": "__page__"}
-    for block in blocks(page, "python"):
+    for block in find_blocks(page, "python"):
         code = compile(block.text, block.place, "exec")
         if not block.mark.startswith("not run"):
             exec(code, names)
@@ -61,35 +62,35 @@ def test_python_blocks_run_one_after_the_other(page: Path, workspace: Path) -> N
 
 
 @pytest.mark.parametrize(("block", "line"), COMMANDS, ids=lambda value: getattr(value, "place", None))
-def test_command_has_the_arguments_that_it_is_given(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_has_valid_arguments(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [word for word in shlex.split(line, comments=True) if "=" not in word or not word.split("=")[0].isupper()]
-    if not words or f"{' '.join(words)} ".startswith(NOT_OURS):
+    if not words or f"{' '.join(words)} ".startswith(FOREIGN_COMMANDS):
         return
     monkeypatch.chdir(ROOT)
-    arguments = _read(words, monkeypatch)
+    arguments = _parse(words, monkeypatch)
     options = list(getattr(arguments, "opts", None) or [])
-    assert load_config(getattr(arguments, "config_file", None) or None, options)  # each key exists, as does the file
+    assert load_config(getattr(arguments, "config_file", None) or None, options)  # the file and all keys exist
 
 
-def _read(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
-    """The words of a command as its own parser has them; a parser that refuses them exits."""
+def _parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """Parse a command with its own parser, which exits if the arguments are invalid."""
     script = next((index for index, word in enumerate(words) if word.endswith(".py")), None)
     parse = argparse.ArgumentParser.parse_args
 
-    def read(self: argparse.ArgumentParser, *given: object) -> argparse.Namespace:
-        raise Parsed(parse(self, *given))
+    def parse_and_stop(self: argparse.ArgumentParser, *arguments: object) -> argparse.Namespace:
+        raise Parsed(parse(self, *arguments))
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", read)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr(sys, "argv", words[script or 0 :])
     if script is not None:
         monkeypatch.syspath_prepend((ROOT / words[script]).parent)
-    with pytest.raises(Parsed) as found:
+    with pytest.raises(Parsed) as parsed:
         _start(words, script)
-    return found.value.arguments
+    return parsed.value.arguments
 
 
 def _start(words: list[str], script: int | None) -> None:
-    """Run a command: the script at a place in its words, or else ``cliptrase``."""
+    """Run the script at an index of the words, or ``cliptrase`` if it is None."""
     if script is None:
         assert words[0] == "cliptrase"
         main(words[1:])
@@ -105,13 +106,13 @@ def _start(words: list[str], script: int | None) -> None:
 def test_command_runs(block: Block, line: str, workspace: Path) -> None:
     command, *words = shlex.split(line)
     assert command == "cliptrase"
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as exit_info:
         main(words)
-    assert not end.value.code
+    assert not exit_info.value.code
 
 
 @pytest.mark.parametrize(
-    "block", [block for page in PAGES for block in blocks(page, "yaml")], ids=lambda block: block.place
+    "block", [block for page in PAGES for block in find_blocks(page, "yaml")], ids=lambda block: block.place
 )
 def test_yaml_has_only_known_keys(block: Block, tmp_path: Path) -> None:
     values = yaml.safe_load(block.text)

@@ -1,4 +1,4 @@
-"""The references miss nothing: every key, every command, every name that the package offers."""
+"""The reference pages are complete: every key, every script and every public name."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tests.docs.pages import ROOT
 pytest.importorskip("sphinx", reason="the guides need the extra [docs]")
 sys.path.append(str(ROOT / "docs" / "_extensions"))
 
-from configuration_keys import defining_functions, read_keys
-from included_links import relinked
+from configuration_keys import list_functions, read_keys
+from included_links import relink
 
 REFERENCE = ROOT / "docs" / "reference"
 
 
-def _keys(cfg: CfgNode, prefix: str = "") -> set[str]:
+def _list_keys(cfg: CfgNode, prefix: str = "") -> set[str]:
     keys: set[str] = set()
     for name, value in cfg.items():
-        keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
+        keys |= _list_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
     return keys
 
 
-def test_every_key_of_the_project_is_in_the_reference_with_its_comment() -> None:
+def test_every_key_is_in_the_reference_with_its_comment() -> None:
     cfg = get_cfg()
-    standard = _keys(cfg)
+    standard = _list_keys(cfg)
     add_cliptrase_config(cfg)
-    groups = [group for function in defining_functions() for group in read_keys(function)]
+    groups = [group for function in list_functions() for group in read_keys(function)]
     names = [name for group in groups for name in group.names]
-    assert set(names) == _keys(cfg) - standard
+    assert set(names) == _list_keys(cfg) - standard
     assert len(names) == len(set(names))
     assert all(group.comment for group in groups)
 
@@ -43,15 +43,15 @@ def test_every_key_of_the_project_is_in_the_reference_with_its_comment() -> None
 def test_keys_that_share_a_comment_share_an_entry() -> None:
     group = next(group for group in read_keys("_add_method") if "MODEL.CLIPTRASE.EPS" in group.names)
     assert group.names == ("MODEL.CLIPTRASE.EPS", "MODEL.CLIPTRASE.MIN_SAMPLES")
-    assert group.comment.startswith("DBSCAN's radius")
+    assert "DBSCAN" in group.comment
 
 
 def test_every_function_that_defines_keys_has_a_section() -> None:
     page = (REFERENCE / "configuration.md").read_text(encoding="utf-8")
-    assert not [name for name in defining_functions() if f"configuration-keys:: {name}\n" not in page]
+    assert not [name for name in list_functions() if f"configuration-keys:: {name}\n" not in page]
 
 
-def test_every_tool_is_on_the_page_of_tools() -> None:
+def test_every_script_is_on_the_page_of_tools() -> None:
     page = (REFERENCE / "tools.md").read_text(encoding="utf-8")
     scripts = [path for path in ROOT.glob("*/*.py") if path.parent.name in ("tools", "experiments")]
     names = [path.relative_to(ROOT).as_posix() for path in scripts if "def main(" in path.read_text(encoding="utf-8")]
@@ -59,19 +59,19 @@ def test_every_tool_is_on_the_page_of_tools() -> None:
     assert not [name for name in names if f":prog: {name}\n" not in page]
 
 
-def test_every_name_of_the_package_is_in_the_python_reference() -> None:
+def test_every_public_name_is_in_the_python_reference() -> None:
     page = (REFERENCE / "python.md").read_text(encoding="utf-8")
     names = set(cliptrase_d2.__all__) - {"__version__"}
     assert not [name for name in names if f":: cliptrase_d2.{name}\n" not in page]
 
 
-def test_links_of_an_included_file_are_made_those_of_the_page(tmp_path: Path) -> None:
+def test_links_of_an_included_file_are_rewritten_for_the_page(tmp_path: Path) -> None:
     text = "[a](prepare.py), [b](../docs/page.md#part), [c](https://example.org), [d](#here)"
     expected = "[a](../data/prepare.py), [b](page.md#part), [c](https://example.org), [d](#here)"
-    assert relinked(text, tmp_path / "data", tmp_path / "docs") == expected
+    assert relink(text, tmp_path / "data", tmp_path / "docs") == expected
 
 
-def test_the_notebook_is_stored_without_what_it_printed() -> None:
+def test_the_notebook_is_stored_without_outputs() -> None:
     cells = json.loads((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert code

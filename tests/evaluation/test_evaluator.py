@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -13,8 +11,8 @@ from PIL import Image
 
 from cliptrase_d2.d2 import comm
 from cliptrase_d2.data.register import register_dataset
-from cliptrase_d2.evaluation.counts import Counts
-from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, mean_numbers, require_distinct_stems
+from cliptrase_d2.evaluation.confusion import Counts
+from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator, extract_means, require_distinct_stems
 from cliptrase_d2.utils.errors import InputError
 
 
@@ -24,23 +22,26 @@ def name(tmp_path: Path) -> str:
 
 
 def image(file_name: str, truth: list[list[int]] | None = None) -> dict[str, Any]:
+    pixels = torch.full((3, 4, 4), 90, dtype=torch.uint8)
     labels = {} if truth is None else {"sem_seg": torch.tensor(truth)}
-    return {"file_name": file_name, **labels}
+    return {"file_name": file_name, "image": pixels, **labels}
 
 
-def answer(labels: list[list[int]]) -> dict[str, Any]:
+def output(labels: list[list[int]]) -> dict[str, Any]:
     return {"label_map": torch.tensor(labels)}
 
 
-def report(output: Path, name: str) -> dict[str, Any]:
-    return json.loads((output / "inference" / name / "metrics.json").read_text(encoding="utf-8"))
+def report(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / "inference" / name / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_one_matrix_is_summed_over_the_data_set(tmp_path: Path, name: str) -> None:
     evaluator = SegmentationEvaluator(name, tmp_path, context={"protocol": "whole", "config_hash": "abc"})
-    evaluator.process([image("a.jpg", [[0, 0]])], [answer([[0, 1]])])
+    evaluator.process([image("a.jpg", [[1]])], [output([[0]])])
+    evaluator.reset()
+    evaluator.process([image("a.jpg", [[0, 0]])], [output([[0, 1]])])
     evaluator.process(
-        [image("b.jpg", [[1, 1, 255]]), image("c.jpg", [[0], [1]])], [answer([[1, 1, 0]]), answer([[0], [1]])]
+        [image("b.jpg", [[1, 1, 255]]), image("c.jpg", [[0], [1]])], [output([[1, 1, 0]]), output([[0], [1]])]
     )
     results = evaluator.evaluate()["sem_seg"]
     assert results["pAcc"] == pytest.approx(100 * 5 / 6)
@@ -51,85 +52,65 @@ def test_one_matrix_is_summed_over_the_data_set(tmp_path: Path, name: str) -> No
     assert (written["images"], written["skipped"], written["no_valid_label"]) == (3, [], [])
     assert (written["protocol"], written["config_hash"]) == ("whole", "abc")
     assert written["paper"].keys() == {"pAcc", "mAcc", "fwIoU", "mIoU"}
+    files = sorted(path.name for path in (tmp_path / "inference" / name).iterdir())
+    assert files == ["confusion.npz", "metrics.json"]  # nothing else unless requested
 
 
-def test_groups_of_classes_are_reported_apart(tmp_path: Path) -> None:
+def test_groups_of_classes_have_metrics_of_their_own(tmp_path: Path) -> None:
     groups = {"things": ["tree"], "stuff": ["sky"], "none": ["sea"]}
     name = register_dataset(f"groups_{tmp_path.name}", tmp_path, ["sky", "tree", "sea"], tmp_path, groups=groups)
     evaluator = SegmentationEvaluator(name, tmp_path)
-    evaluator.process([image("a.jpg", [[0, 0, 1, 1]])], [answer([[0, 1, 1, 1]])])
+    evaluator.process([image("a.jpg", [[0, 0, 1, 1]])], [output([[0, 1, 1, 1]])])
     results = evaluator.evaluate()["sem_seg"]
-    found = {key: value for key, value in results.items() if "-" in key}
-    assert found.pop("mIoU-things") == pytest.approx(100 * 2 / 3)
-    assert math.isnan(found.pop("mIoU-none"))
-    assert math.isnan(found.pop("pAcc-none"))
-    assert found == {"pAcc-things": 100, "mIoU-stuff": 50, "pAcc-stuff": 50}
+    assert {key: value for key, value in results.items() if "-" in key} == pytest.approx(
+        {
+            **{"mIoU-things": 100 * 2 / 3, "pAcc-things": 100, "mIoU-stuff": 50, "pAcc-stuff": 50},
+            **{"mIoU-none": math.nan, "pAcc-none": math.nan},
+        },
+        nan_ok=True,
+    )
     written = report(tmp_path, name)
     assert (written["mIoU-stuff"], written["mIoU-none"]) == (50, None)
-    assert mean_numbers(written) == pytest.approx(results, nan_ok=True)
+    assert extract_means(written) == pytest.approx(results, nan_ok=True)
 
 
-def test_reset_forgets(tmp_path: Path, name: str) -> None:
+def test_skipped_and_unlabelled_images_are_listed(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     evaluator = SegmentationEvaluator(name, tmp_path)
-    evaluator.process([image("a.jpg", [[0]])], [answer([[1]])])
-    evaluator.reset()
-    evaluator.process([image("a.jpg", [[0]])], [answer([[0]])])
-    assert evaluator.evaluate()["sem_seg"]["pAcc"] == 100
-    assert report(tmp_path, name)["images"] == 1
-
-
-def test_skipped_images_are_named(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path)
-    evaluator.skip("b.jpg", InputError("b.jpg", "unreadable", "Fetch it again.", allowed="an image"))
-    evaluator.process([image("a.jpg", [[0]])], [answer([[0]])])
+    evaluator.skip("c.jpg", InputError("c.jpg", "unreadable", "Fetch it again."))
+    evaluator.process([image("a.jpg", [[255, 255]]), image("b.jpg", [[0]])], [output([[0, 1]]), output([[0]])])
     with caplog.at_level(logging.INFO):
         evaluator.evaluate()
-    assert report(tmp_path, name)["skipped"] == [
-        {"file": "b.jpg", "reason": "b.jpg: unreadable. Allowed: an image. Fetch it again."}
-    ]
-    assert "skipped b.jpg" in caplog.text
-    assert "100.00" in caplog.text
-
-
-def test_without_its_table_an_evaluation_says_a_line(
-    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path, log_table=False)
-    evaluator.process([image("a.jpg", [[0, 1, 1, 1]])], [answer([[0, 1, 1, 0]])])
-    with caplog.at_level(logging.INFO):
-        evaluator.evaluate()
-    # IoU 1/2 and 2/3.
-    assert caplog.messages == [f"{name}: 1 images, pAcc 75.00, mIoU 58.33"]
-
-
-def test_image_without_a_valid_label_is_counted_and_named(tmp_path: Path, name: str) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path)
-    evaluator.process([image("a.jpg", [[255, 255]]), image("b.jpg", [[0]])], [answer([[0, 1]]), answer([[0]])])
-    assert evaluator.evaluate()["sem_seg"]["pAcc"] == 100
-    assert report(tmp_path, name)["no_valid_label"] == ["a.jpg"]
-
-
-def test_nothing_to_score(tmp_path: Path, name: str) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path)
-    evaluator.process([image("a.jpg", [[255]])], [answer([[0]])])
-    assert all(math.isnan(value) for value in evaluator.evaluate()["sem_seg"].values())
-    assert report(tmp_path, name)["mIoU"] is None
-
-
-def test_prediction_only(tmp_path: Path, name: str) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path, save_predictions=True)
-    evaluator.process([image("a.jpg")], [answer([[0, 1]])])
-    evaluator.evaluate()
     written = report(tmp_path, name)
-    assert (written["pAcc"], written["mIoU"], written["images"], written["no_valid_label"]) == (None, None, 1, [])
+    assert (written["pAcc"], written["no_valid_label"]) == (100, ["a.jpg"])
+    assert written["skipped"] == [{"file": "c.jpg", "reason": "c.jpg: unreadable. Fetch it again."}]
+    assert all(part in caplog.text for part in ("100.00", "a.jpg", "c.jpg"))
+
+
+def test_log_without_table_is_one_line(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path, log_table=False)
+    evaluator.process([image("a.jpg", [[0, 1, 1, 1]])], [output([[0, 1, 1, 0]])])
+    with caplog.at_level(logging.INFO):
+        evaluator.evaluate()
+    (message,) = caplog.messages
+    assert all(part in message for part in (name, "pAcc 75.00", "mIoU 58.33"))  # IoU 1/2 and 2/3
+
+
+@pytest.mark.parametrize("truth", [None, [[255, 255]]])
+def test_without_scored_pixels_metrics_are_nan(tmp_path: Path, name: str, truth: list[list[int]] | None) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path, save_predictions=True)
+    evaluator.process([image("a.jpg", truth)], [output([[0, 1]])])
+    assert all(math.isnan(value) for value in evaluator.evaluate()["sem_seg"].values())
+    written = report(tmp_path, name)
+    assert (written["mIoU"], written["images"]) == (None, 1)
+    assert written["no_valid_label"] == ([] if truth is None else ["a.jpg"])
     assert (tmp_path / "inference" / name / "predictions" / "a.png").is_file()
 
 
 @pytest.mark.parametrize(("classes", "mode"), [(255, "L"), (256, "I;16"), (847, "I;16")])
-def test_predictions_are_class_indices(tmp_path: Path, classes: int, mode: str) -> None:
+def test_predictions_are_images_of_class_indices(tmp_path: Path, classes: int, mode: str) -> None:
     name = register_dataset(f"evaluator_{classes}", tmp_path, [f"class {index}" for index in range(classes)])
     evaluator = SegmentationEvaluator(name, tmp_path, save_predictions=True)
-    evaluator.process([image("folder/a.b.jpg")], [answer([[0, 7], [classes - 1, 1]])])
+    evaluator.process([image("folder/a.b.jpg")], [output([[0, 7], [classes - 1, 1]])])
     folder = tmp_path / "inference" / name / "predictions"
     assert [path.name for path in folder.iterdir()] == ["a.b.png"]
     with Image.open(folder / "a.b.png") as saved:
@@ -137,29 +118,18 @@ def test_predictions_are_class_indices(tmp_path: Path, classes: int, mode: str) 
         assert np.array(saved).tolist() == [[0, 7], [classes - 1, 1]]
 
 
-def test_predictions_are_saved_only_if_asked(tmp_path: Path, name: str) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path)
-    evaluator.process([image("a.jpg", [[0]])], [answer([[0]])])
-    evaluator.evaluate()
-    written = sorted(path.name for path in (tmp_path / "inference" / name).iterdir())
-    assert written == ["confusion.npz", "metrics.json"]
-
-
-def test_two_images_of_one_stem() -> None:
+def test_two_images_with_the_same_stem_are_rejected() -> None:
     require_distinct_stems(["x/a.jpg", "y/b.jpg"], "KEY False")
-    with pytest.raises(InputError, match=r"y/a\.jpg: the stem of x/a\.jpg.*Rename one, or set KEY False"):
+    with pytest.raises(InputError, match=r"y/a\.jpg: .*x/a\.jpg.*KEY False"):
         require_distinct_stems(["x/a.jpg", "x/b.jpg", "y/a.jpg"], "KEY False")
 
 
-def test_class_outside_the_vocabulary(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"a\.jpg: the predicted class 2"):
-        SegmentationEvaluator(name, tmp_path).process([image("a.jpg", [[0]])], [answer([[2]])])
-
-
-def test_shares_of_all_processes_are_summed(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_of_other_processes_and_earlier_runs_are_added(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = SegmentationEvaluator(name, tmp_path)
-    other.process([image("b.jpg", [[1, 1]]), image("c.jpg", [[255]])], [answer([[1, 0]]), answer([[0]])])
-    other.skip("d.jpg", InputError("d.jpg", "", "", allowed=""))
+    other.process([image("b.jpg", [[1, 1]]), image("c.jpg", [[255]])], [output([[1, 0]]), output([[0]])])
+    other.skip("d.jpg", InputError("d.jpg", "", ""))
     sent: list[Any] = []
     with monkeypatch.context() as patch:
         patch.setattr(comm, "gather", lambda share: sent.append(share) or [])
@@ -167,39 +137,25 @@ def test_shares_of_all_processes_are_summed(tmp_path: Path, name: str, monkeypat
         assert other.evaluate() == {}
     assert not (tmp_path / "inference").exists()
 
-    first = SegmentationEvaluator(name, tmp_path)
-    first.process([image("a.jpg", [[0]])], [answer([[0]])])
+    main = SegmentationEvaluator(name, tmp_path)
+    main.process([image("a.jpg", [[0]])], [output([[0]])])
     monkeypatch.setattr(comm, "gather", lambda share: [share, *sent])
-    assert first.evaluate()["sem_seg"]["pAcc"] == pytest.approx(100 * 2 / 3)
+    earlier = Counts(torch.tensor([[0, 0], [1, 0]]), 2, ["e.jpg"], [{"file": "f.jpg", "reason": "broken"}])
+    assert main.evaluate(earlier)["sem_seg"]["pAcc"] == 50  # 2 of 4 pixels
     written = report(tmp_path, name)
-    assert (written["images"], written["no_valid_label"]) == (3, ["c.jpg"])
-    assert [entry["file"] for entry in written["skipped"]] == ["d.jpg"]
+    assert (written["images"], written["no_valid_label"]) == (5, ["c.jpg", "e.jpg"])
+    assert [entry["file"] for entry in written["skipped"]] == ["d.jpg", "f.jpg"]
 
 
-def seen(file_name: str, truth: list[list[int]] | None = None) -> dict[str, Any]:
-    return {**image(file_name, truth), "image": torch.full((3, 4, 4), 90, dtype=torch.uint8)}
-
-
-def test_only_the_chosen_images_are_drawn(tmp_path: Path, name: str) -> None:
+def test_only_chosen_images_have_overlays(tmp_path: Path, name: str) -> None:
     evaluator = SegmentationEvaluator(name, tmp_path, overlays=["x/a.jpg", "x/c.png"])
     for file_name in ("x/a.jpg", "x/b.jpg", "x/c.png", "y/a.jpg"):
-        evaluator.process([seen(file_name, [[0, 255]])], [answer([[0, 1]])])
+        evaluator.process([image(file_name, [[0, 255]])], [output([[0, 1]])])
     folder = tmp_path / "inference" / name / "overlays"
     assert sorted(path.name for path in folder.iterdir()) == ["a.jpg", "c.jpg"]
     with Image.open(folder / "a.jpg") as picture:
         assert picture.format == "JPEG"
-        beside_truth = picture.size
-    evaluator.reset()
-    evaluator.process([seen("x/a.jpg")], [answer([[0, 1]])])
+        width_with_truth = picture.width
+    evaluator.process([image("x/a.jpg")], [output([[0, 1]])])
     with Image.open(folder / "a.jpg") as picture:
-        assert picture.width < beside_truth[0]
-
-
-def test_what_earlier_runs_counted_is_part_of_the_report(tmp_path: Path, name: str) -> None:
-    evaluator = SegmentationEvaluator(name, tmp_path)
-    evaluator.process([image("a.jpg", [[0]])], [answer([[0]])])
-    earlier = Counts(torch.tensor([[0, 0], [1, 0]]), 2, ["b.jpg"], [{"file": "c.jpg", "reason": "broken"}])
-    assert evaluator.evaluate(earlier)["sem_seg"]["pAcc"] == 50
-    written = report(tmp_path, name)
-    assert (written["images"], written["no_valid_label"]) == (3, ["b.jpg"])
-    assert [entry["file"] for entry in written["skipped"]] == ["c.jpg"]
+        assert picture.width < width_with_truth

@@ -1,12 +1,10 @@
-from __future__ import annotations
-
 import logging
 import re
 from typing import Any
 
 import pytest
 
-from cliptrase_d2.evaluation.expected import Expectation, read_expectations, task_names, verify
+from cliptrase_d2.evaluation.expected import Expectation, list_task_names, read_expectations, verify
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.utils.errors import InputError
 
@@ -14,12 +12,12 @@ VOC = Run("", "voc")
 METRICS = {VOC: ["mIoU", "pAcc", "mIoU-things"]}
 
 
-def runs(systems: str, datasets: str) -> list[Run]:
-    return [Run(system, dataset) for system in systems.split(",") for dataset in datasets.split(",")]
+def runs(methods: str, datasets: str) -> list[Run]:
+    return [Run(method, dataset) for method in methods.split(",") for dataset in datasets.split(",")]
 
 
 @pytest.mark.parametrize(
-    ("systems", "datasets", "names"),
+    ("methods", "datasets", "names"),
     [
         ("", "voc", "sem_seg voc/sem_seg"),
         ("", "voc,ade", "voc/sem_seg ade/sem_seg"),
@@ -29,16 +27,16 @@ def runs(systems: str, datasets: str) -> list[Run]:
         ("clip,sclip", "clip", "clip/sem_seg sclip/sem_seg clip/clip/sem_seg clip/sclip/sem_seg"),
     ],
 )
-def test_a_task_names_data_set_and_system_where_there_are_several(systems: str, datasets: str, names: str) -> None:
-    found = task_names(runs(systems, datasets))
-    assert set(found) == set(names.split())
-    for name, run in found.items():
-        assert set(name.split("/")[:-1]) <= {run.system, run.dataset}
+def test_task_names_have_the_parts_that_differ(methods: str, datasets: str, names: str) -> None:
+    tasks = list_task_names(runs(methods, datasets))
+    assert set(tasks) == set(names.split())
+    for name, run in tasks.items():
+        assert set(name.split("/")[:-1]) <= {run.method, run.dataset}
 
 
-def test_a_system_wins_its_name_from_a_data_set_that_is_called_alike() -> None:
-    assert task_names(runs("clip,sclip", "clip"))["sclip/sem_seg"] == Run("sclip", "clip")
-    assert task_names(runs("clip", "clip,voc"))["clip/sem_seg"] == Run("clip", "clip")
+def test_method_takes_precedence_over_a_data_set_of_the_same_name() -> None:
+    assert list_task_names(runs("clip,sclip", "clip"))["sclip/sem_seg"] == Run("sclip", "clip")
+    assert list_task_names(runs("clip", "clip,voc"))["clip/sem_seg"] == Run("clip", "clip")
 
 
 def test_entries_are_read() -> None:
@@ -50,61 +48,57 @@ def test_entries_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "got", "allowed", "fix"),
+    ("entry", "got", "fix"),
     [
-        (["semseg", "mIoU", 1.0, 1.0], "the task 'semseg'", "voc/sem_seg, sem_seg", "Did you mean 'sem_seg'?"),
-        (["ade/sem_seg", "mIoU", 1.0, 1.0], "the task 'ade/sem_seg'", "voc/sem_seg", "Did you mean"),
-        (["bbox", "AP", 1.0, 1.0], "the task 'bbox'", "or TEST.EXPECTED_RESULTS []", "Name one of these."),
-        (["sem_seg", "miou", 1.0, 1.0], "the metric 'miou'", "mIoU, pAcc, mIoU-things", "Did you mean 'mIoU'?"),
-        (["sem_seg", "mIoU-stuff", 1.0, 1.0], "the metric 'mIoU-stuff'", "mIoU-things", ""),
-        (["sem_seg", "mIoU", 1.0], "the entry ['sem_seg', 'mIoU', 1.0]", "[task, metric, percent, tolerance]", ""),
-        (["sem_seg", "mIoU", "1.0", 1.0], "the entry", "[task, metric, percent, tolerance]", ""),
-        (["sem_seg", "mIoU", True, 1.0], "the entry", "[task, metric, percent, tolerance]", ""),
-        ([["sem_seg"], "mIoU", 1.0, 1.0], "the entry", "[task, metric, percent, tolerance]", ""),
-        ("sem_seg", "the entry 'sem_seg'", "[task, metric, percent, tolerance]", ""),
-        (["sem_seg", "mIoU", 1.0, -1.0], "the tolerance -1.0", "0 or more", ""),
+        (["semseg", "mIoU", 1.0, 1.0], "'semseg'", "'sem_seg'"),
+        (["bbox", "AP", 1.0, 1.0], "'bbox'", "TEST.EXPECTED_RESULTS []"),
+        (["sem_seg", "miou", 1.0, 1.0], "'miou'", "'mIoU'"),
+        (["sem_seg", "mIoU-stuff", 1.0, 1.0], "'mIoU-stuff'", ""),
+        (["sem_seg", "mIoU", 1.0], "['sem_seg', 'mIoU', 1.0]", ""),
+        (["sem_seg", "mIoU", "1.0", 1.0], "'1.0'", ""),
+        (["sem_seg", "mIoU", True, 1.0], "True", ""),
+        ([["sem_seg"], "mIoU", 1.0, 1.0], "['sem_seg']", ""),
+        ("sem_seg", "'sem_seg'", ""),
+        (["sem_seg", "mIoU", 1.0, -1.0], "-1.0", ""),
     ],
 )
-def test_what_cannot_be_is_refused(entry: Any, got: str, allowed: str, fix: str) -> None:
+def test_bad_entries_are_rejected(entry: Any, got: str, fix: str) -> None:
     with pytest.raises(InputError) as caught:
         read_expectations([entry], METRICS)
-    error = caught.value
-    assert error.where == "TEST.EXPECTED_RESULTS"
-    assert got in error.got
-    assert allowed in error.allowed
-    assert fix in error.fix
+    assert caught.value.where == "TEST.EXPECTED_RESULTS"
+    assert got in caught.value.got
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(
-    ("percent", "tolerance", "got", "holds"),
+    ("percent", "tolerance", "got", "is_met"),
     [
         (25.0, 0.5, 25.5, True),
         (25.0, 0.5, 24.5, True),
         (25.0, 0.5, 25.51, False),
         (25.0, 0, 25.0, True),
         (25.0, 0, 25.0001, False),
-        (25.0, 100, float("nan"), False),
         (25.0, float("inf"), float("nan"), False),
         (float("nan"), 100, 25.0, False),
     ],
 )
-def test_a_result_holds_within_the_tolerance_and_never_if_it_is_nan(
-    percent: float, tolerance: float, got: float, holds: bool
+def test_expectation_is_met_within_its_tolerance_and_never_by_nan(
+    percent: float, tolerance: float, got: float, is_met: bool
 ) -> None:
     expectation = Expectation("sem_seg", VOC, "mIoU", percent, tolerance)
-    assert verify([expectation], {VOC: {"mIoU": got}}) == ([] if holds else [expectation])
+    assert verify([expectation], {VOC: {"mIoU": got}}) == ([] if is_met else [expectation])
 
 
-def test_one_line_says_that_all_hold(caplog: pytest.LogCaptureFixture) -> None:
+def test_met_expectations_are_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     expectations = read_expectations([["sem_seg", "mIoU", 25.0, 0.5], ["sem_seg", "pAcc", 60.0, 0.5]], METRICS)
     with caplog.at_level(logging.INFO):
+        assert verify([], {}) == []
         assert verify(expectations, {VOC: {"mIoU": 25.2, "pAcc": 59.9}}) == []
-    assert [record.getMessage() for record in caplog.records] == [
-        "As expected: 2 of 2 results (TEST.EXPECTED_RESULTS)."
-    ]
+    (message,) = caplog.messages
+    assert "2 of 2" in message
 
 
-def test_all_that_deviate_stand_in_one_table(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_expectations_are_logged_in_one_table(caplog: pytest.LogCaptureFixture) -> None:
     entries = [["sem_seg", "mIoU", 25.0, 0.5], ["sem_seg", "pAcc", 60.0, 0.5], ["sem_seg", "mIoU-things", 8.0, 0.0]]
     with caplog.at_level(logging.INFO):
         verify(read_expectations(entries, METRICS), {VOC: {"mIoU": 24.0, "pAcc": 60.0, "mIoU-things": 8.0001}})
@@ -116,9 +110,3 @@ def test_all_that_deviate_stand_in_one_table(caplog: pytest.LogCaptureFixture) -
         ["sem_seg", "mIoU", "25", "0.5", "24"],
         ["sem_seg", "mIoU-things", "8", "0", "8.0001"],
     ]
-
-
-def test_nothing_expected_nothing_said(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert verify([], {}) == []
-    assert not caplog.records

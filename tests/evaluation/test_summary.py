@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ from cliptrase_d2.evaluation.summary import Run, group_table, headline_table, pl
 
 
 def numbers(first: float, **more: float) -> dict[str, float]:
-    """Six means, each one more than the last, and others."""
+    """Return six means, each one more than the last, and further metrics."""
     return {**{name: first + index for index, name in enumerate(MEANS)}, **more}
 
 
@@ -18,7 +16,7 @@ def rows(table: str | None) -> list[list[str]]:
     return [line.split() for line in table.splitlines() if not line.startswith("-")]
 
 
-def test_systems_stand_below_each_other_data_set_after_data_set() -> None:
+def test_methods_are_grouped_by_data_set() -> None:
     results = {
         Run("clip", "voc"): numbers(1),
         Run("clip", "ade"): numbers(2),
@@ -26,7 +24,7 @@ def test_systems_stand_below_each_other_data_set_after_data_set() -> None:
         Run("cliptrase", "ade"): numbers(4.005),
     }
     assert rows(headline_table(results)) == [
-        ["system", "data", "set", *HEADLINE],
+        ["method", "data", "set", *HEADLINE],
         ["clip", "voc", "1.00", "2.00", "3.00", "4.00"],
         ["cliptrase", "voc", "3.00", "4.00", "5.00", "6.00"],
         ["clip", "ade", "2.00", "3.00", "4.00", "5.00"],
@@ -34,19 +32,16 @@ def test_systems_stand_below_each_other_data_set_after_data_set() -> None:
     ]
 
 
-def test_without_systems_there_is_no_such_column() -> None:
-    assert rows(headline_table({Run("", "1e5"): numbers(10)})) == [
+def test_column_of_methods_is_left_out_without_methods() -> None:
+    results = {Run("", "1e5"): numbers(10), Run("", "voc"): dict.fromkeys(MEANS, float("nan"))}
+    assert rows(headline_table(results)) == [
         ["data", "set", *HEADLINE],
         ["1e5", "10.00", "11.00", "12.00", "13.00"],
+        ["voc", "-", "-", "-", "-"],
     ]
 
 
-def test_nothing_to_score_is_a_dash() -> None:
-    table = headline_table({Run("", "voc"): dict.fromkeys(MEANS, float("nan"))})
-    assert rows(table)[1] == ["voc", "-", "-", "-", "-"]
-
-
-def test_groups_stand_in_a_table_of_their_own() -> None:
+def test_groups_have_their_own_table() -> None:
     results = {
         Run("clip", "plain"): numbers(1),
         Run("clip", "emoji"): numbers(1, **{"mIoU-things": 20.0, "pAcc-things": float("nan")}),
@@ -54,16 +49,13 @@ def test_groups_stand_in_a_table_of_their_own() -> None:
     }
     table = group_table(results)
     assert rows(table) == [
-        ["system", "data", "set", "mIoU", "pAcc", "mIoU"],
+        ["method", "data", "set", "mIoU", "pAcc", "mIoU"],
         ["things", "things", "far"],
         ["clip", "emoji", "20.00", "-"],
         ["clip", "road", "5.00"],
     ]
     assert table is not None
     assert table.splitlines()[-1].endswith("5.00")  # below its own heading
-
-
-def test_without_groups_there_is_no_such_table() -> None:
     assert group_table({Run("", "voc"): numbers(1)}) is None
 
 
@@ -72,13 +64,9 @@ def test_without_groups_there_is_no_such_table() -> None:
     [
         ([Run("", "voc")], "out/inference/voc"),
         ([Run("", "voc"), Run("", "ade")], "out/inference/<data set>"),
-        ([Run("clip", "voc"), Run("sclip", "voc")], "out/<system>/inference/voc"),
-        ([Run("clip", "voc"), Run("sclip", "ade")], "out/<system>/inference/<data set>"),
+        ([Run("clip", "voc"), Run("sclip", "voc")], "out/<method>/inference/voc"),
+        ([Run("clip", "voc"), Run("sclip", "ade")], "out/<method>/inference/<data set>"),
     ],
 )
-def test_what_differs_is_left_open(runs: list[Run], place: str) -> None:
+def test_place_of_results_has_placeholders_for_parts_that_differ(runs: list[Run], place: str) -> None:
     assert place_of_results("out", runs) == Path(place)
-
-
-def test_a_run_is_called_by_what_it_is() -> None:
-    assert (str(Run("", "voc")), str(Run("clip", "voc"))) == ("voc", "clip on voc")

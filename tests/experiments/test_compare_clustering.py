@@ -1,6 +1,4 @@
-"""The comparison of clusterings scores what the model itself gives, and tunes on other scenes than it scores on."""
-
-from __future__ import annotations
+"""The comparison of clusterings: scores equal those of the model, and tuning uses other scenes."""
 
 import sys
 from dataclasses import replace
@@ -37,10 +35,11 @@ def model(cfg: CfgNode) -> CLIPtrase:
 
 
 @pytest.mark.parametrize("clustering", ["dbscan", "hdbscan", "none"])
-def test_a_score_is_that_of_the_whole_model(cfg: CfgNode, model: CLIPtrase, clustering: str) -> None:
-    model.method = replace(model.method, clustering=clustering)
+def test_a_score_equals_that_of_the_model(cfg: CfgNode, model: CLIPtrase, clustering: str) -> None:
     dataset = cfg.DATASETS.TEST[0]
-    mapper = compare_clustering.mapper_of(cfg, model, dataset, SIDE)
+    images = compare_clustering.encode(cfg, model, dataset, SIDE)
+    model.configure(replace(model.settings, clustering=clustering))
+    mapper = compare_clustering.build_mapper(cfg, model, dataset, SIDE)
     inputs = [mapper(record) for record in list_records(dataset, "stop")]
     outputs = [model([one])[0] for one in inputs]
     classes = mapper.vocabulary.classes
@@ -48,20 +47,19 @@ def test_a_score_is_that_of_the_whole_model(cfg: CfgNode, model: CLIPtrase, clus
     confusion = sum(confusion_matrix(i["sem_seg"], o["label_map"], len(classes), 255) for i, o in pairs)
     numbers = segmentation_metrics(torch.as_tensor(confusion), classes)
 
-    images = compare_clustering.encode(cfg, model, dataset, SIDE)
-    found = compare_clustering.score(model.method, images, 255)
+    score = compare_clustering.score(model.settings, images, 255)
     clusters = sum(len(output["pred_masks"]) for output in outputs) / len(outputs)
-    assert found == pytest.approx((numbers["pAcc"], numbers["mIoU"], clusters))
+    assert score == pytest.approx((numbers["pAcc"], numbers["mIoU"], clusters))
     assert (clusters == 0) == (clustering == "none")
 
 
-def test_the_radius_of_the_best_iou_is_chosen_and_of_equals_the_first(cfg: CfgNode, model: CLIPtrase) -> None:
+def test_tuning_returns_the_first_radius_with_the_best_iou(cfg: CfgNode, model: CLIPtrase) -> None:
     images = compare_clustering.encode(cfg, model, cfg.DATASETS.TEST[0], SIDE)
     radii = (0.2, 0.3, 0.4, 0.5, 0.6)
-    scores = [compare_clustering.score(replace(model.method, eps=radius), images, 255).mean_iou for radius in radii]
+    scores = [compare_clustering.score(replace(model.settings, eps=radius), images, 255).mean_iou for radius in radii]
     assert len(set(scores)) > 1
-    assert compare_clustering.tuned(model.method, images, radii, 255) == radii[scores.index(max(scores))]
-    assert compare_clustering.tuned(model.method, images, (1e-9, 1e-8), 255) == 1e-9  # noise alone, both times
+    assert compare_clustering.tune(model.settings, images, radii, 255) == radii[scores.index(max(scores))]
+    assert compare_clustering.tune(model.settings, images, (1e-9, 1e-8), 255) == 1e-9  # only noise in both
 
 
 def test_main_prints_and_writes_one_table(
@@ -84,7 +82,7 @@ def test_main_prints_and_writes_one_table(
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--tuning-seed", "0"), ("--tuning-scenes", "2")])
-def test_scenes_that_cannot_be_tuned_on_are_refused(flag: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_tuning_scenes_are_refused(flag: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["compare_clustering.py", flag, value])
     with pytest.raises(SystemExit):
         compare_clustering.parse_arguments()

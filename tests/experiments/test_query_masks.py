@@ -1,6 +1,4 @@
-"""Whether queries segment the masks that they were started from."""
-
-from __future__ import annotations
+"""The measure of whether queries segment the masks that they were started from."""
 
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from tests.san.tiny_san import tiny_san
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SAN:
-    """Its image has two masks, the left and the right half of 2x4 patches; queries are told what to show."""
+    """Build a SAN whose image has two masks, the left and the right half of 2x4 patches."""
     san = tiny_san(tmp_path, "MODEL.SAN.QUERY_INIT", "per_image")
     left = torch.tensor([[1, 1, 0, 0]] * 2, dtype=torch.bool).flatten()
     masks = [ImageMasks(torch.zeros(2, 32), torch.stack([left, ~left]))]
@@ -25,23 +23,23 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SAN:
     return san
 
 
-def show(model: SAN, monkeypatch: pytest.MonkeyPatch, *columns: list[float]) -> list[tuple[float, float]]:
-    """The areas where each query shows these values in the columns of patches."""
+def measure(model: SAN, monkeypatch: pytest.MonkeyPatch, *columns: list[float]) -> list[tuple[float, float]]:
+    """Return the areas if each query has these values in the columns of patches."""
     logits = torch.tensor(columns)[None, :, None].expand(1, len(columns), 2, 4)
-    monkeypatch.setattr(model, "see", lambda _: [(logits, None)])
+    monkeypatch.setattr(model, "predict_masks", lambda _: [(logits, None)])
     return query_masks.areas(model, np.zeros((64, 128, 3), dtype=np.uint8))
 
 
 def test_queries_that_show_their_masks(model: SAN, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert show(model, monkeypatch, [2.0, 1, 0, 0], [0.0, 0, 1, 3]) == [(1, 1), (1, 1)]
+    assert measure(model, monkeypatch, [2.0, 1, 0, 0], [0.0, 0, 1, 3]) == [(1, 1), (1, 1)]
 
 
 def test_queries_that_show_each_others_masks(model: SAN, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert show(model, monkeypatch, [0.0, 0, 1, 3], [2.0, 1, 0, 0]) == [(0, 1), (0, 1)]
+    assert measure(model, monkeypatch, [0.0, 0, 1, 3], [2.0, 1, 0, 0]) == [(0, 1), (0, 1)]
 
 
 def test_a_query_that_shows_the_same_everywhere_is_at_chance(model: SAN, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert show(model, monkeypatch, [1.0] * 4, [1.0] * 4) == [(0.5, 0.5), (0.5, 0.5)]
+    assert measure(model, monkeypatch, [1.0] * 4, [1.0] * 4) == [(0.5, 0.5), (0.5, 0.5)]
 
 
 def test_another_warm_start_is_refused(tmp_path: Path) -> None:

@@ -1,116 +1,97 @@
-"""Masks of another ViT's tokens, with a tiny random one."""
+"""Masks from the tokens of another ViT, with a tiny random one."""
 
-from __future__ import annotations
-
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from cliptrase_d2.clip.tokens import PatchFeatures
 from cliptrase_d2.d2 import build_model
-from cliptrase_d2.mask_sources.backbone import BackboneSource, token_cosines
+from cliptrase_d2.mask_sources import BackboneSource, MaskInputs, VitBackbone
 from cliptrase_d2.mask_sources.timm_vit import load_vit
-from cliptrase_d2.pipeline.settings import Method, PatchScene
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
+from cliptrase_d2.pipeline.stages import select_patch_rows
 from tests.mask_sources.tiny_models import TINY_VIT, save_vit
+from tests.pipeline import reference
 from tests.pipeline.tiny_segmenter import scene, tiny_config
 
-METHOD = Method(eps=0.2, min_samples=3)
+SETTINGS = CLIPtraseSettings(eps=0.2, min_samples=3)
 
 
-def _source(folder: Path, method: Method = METHOD) -> BackboneSource:
-    return BackboneSource(method, load_vit(TINY_VIT, str(save_vit(folder))))
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> VitBackbone:
+    return VitBackbone(load_vit(TINY_VIT, str(save_vit(tmp_path_factory.mktemp("weights")))))
 
 
-def _scene(grid: tuple[int, int], images: int = 1) -> PatchScene:
-    patches = grid[0] * grid[1]
-    blank = torch.full((images, patches, patches), torch.nan)  # CLIP's correlation must have no part in it
-    return PatchScene(torch.zeros(images, patches, 4), torch.zeros(images, 4), blank, grid)
+def make_inputs(pixels: Tensor, sizes: list[tuple[int, int]], **changes: object) -> MaskInputs:
+    return MaskInputs((6, 8), sizes, replace(SETTINGS, **changes), torch.device("cpu"), pixels=pixels)
 
 
-def _slow_rows(tokens: Tensor) -> Tensor:
-    """max(0, cos(i, j) - cos(class token, j)) by loops over the tokens [N+1,E] -> [N,N]."""
-
-    def cosine(a: Tensor, b: Tensor) -> float:
-        return float((a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt()))
-
-    first, *others = tokens.double()
-    return torch.tensor([[max(0.0, cosine(a, b) - cosine(first, b)) for b in others] for a in others])
-
-
-def test_rows_are_those_of_a_slow_loop(tmp_path: Path) -> None:
-    source = _source(tmp_path)
-    with torch.inference_mode():
-        tokens = source.tokens(scene(0, 64, 96)[None].float(), (4, 6))
-        rows = source.method.patch_rows(token_cosines(tokens))[0]
+@torch.inference_mode()
+def test_patch_rows_equal_a_slow_loop(backbone: VitBackbone) -> None:
+    pixels = scene(0, 64, 96)[None].float()
+    tokens = backbone.tokens(pixels, (4, 6))
     assert tokens.shape == (1, 25, 64)
-    torch.testing.assert_close(rows, _slow_rows(tokens[0]).float(), atol=1e-5, rtol=0)
+    cosines = torch.tensor([[reference.cosine(a, b) for b in tokens[0]] for a in tokens[0]])
+    rows = select_patch_rows(PatchFeatures(tokens, (4, 6)).affinity(), SETTINGS)[0]
+    torch.testing.assert_close(rows, reference.suppress_global_patches(cosines), atol=1e-5, rtol=0)
     assert (rows > 0).any()
+    assert torch.equal(backbone(pixels, (4, 6)).features, tokens[:, 1:])
 
 
-def test_tokens_are_the_models_own_after_its_last_norm_and_statistics(tmp_path: Path) -> None:
-    source = _source(tmp_path)
-    image = scene(0, 160, 160)[None].float()  # the model's own size: nothing is resized, neither image nor positions
-    facts = timm.data.resolve_model_data_config(source.vit)
-    mean, std = (torch.tensor(facts[name]).view(3, 1, 1) for name in ("mean", "std"))
-    with torch.inference_mode():
-        expected = source.vit.forward_features((image / 255 - mean) / std)
-        torch.testing.assert_close(source.tokens(image, (10, 10)), expected, atol=1e-4, rtol=1e-4)
+@torch.inference_mode()
+def test_tokens_are_normalised_with_the_models_own_statistics(backbone: VitBackbone) -> None:
+    image = scene(0, 160, 160)[None].float()  # the model's own size, so neither image nor positions are resized
+    statistics = timm.data.resolve_model_data_config(backbone.vit)
+    mean, std = (torch.tensor(statistics[name]).view(3, 1, 1) for name in ("mean", "std"))
+    expected = backbone.vit.forward_features((image / 255 - mean) / std)
+    torch.testing.assert_close(backbone.tokens(image, (10, 10)), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("name", "registers"), [("vit_small_patch14_reg4_dinov2", 4), ("vit_small_patch16_dinov3", 4), (TINY_VIT, 0)]
 )
-def test_the_grid_is_clips_and_registers_are_dropped(name: str, registers: int) -> None:
-    source = BackboneSource(METHOD, _shallow(name))
-    seen = []
-    source.vit.patch_embed.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:]))
-    with torch.inference_mode():
-        images = scene(0, 48, 64)[None].float()  # 3×4 patches of 16
-        tokens = source.tokens(images, (3, 4))
-        side = source.vit.patch_embed.patch_size[0]
-        size = (3 * side, 4 * side)
-        assert seen == [size]
-        resized = images
-        if size != (48, 64):
-            resized = torch.nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 255)
-        every = source.vit.forward_features((resized - source.pixel_mean) / source.pixel_std)
-    assert every.shape[1] == 1 + registers + 12
-    assert torch.equal(tokens, torch.cat([every[:, :1], every[:, 1 + registers :]], dim=1))
+@torch.inference_mode()
+def test_images_are_resized_to_clips_grid_and_registers_are_dropped(name: str, registers: int) -> None:
+    vit: nn.Module = timm.create_model(name, depth=1, num_classes=0, dynamic_img_size=True).eval()
+    backbone, images = VitBackbone(vit), scene(0, 48, 64)[None].float()  # 3×4 patches of 16
+    side = vit.patch_embed.patch_size[0]
+    resized = images
+    if side != 16:
+        resized = F.interpolate(images, (3 * side, 4 * side), mode="bicubic", antialias=True).clamp(0, 255)
+    tokens = vit.forward_features((resized - backbone.pixel_mean) / backbone.pixel_std)
+    assert tokens.shape[1] == 1 + registers + 12
+    assert torch.equal(backbone.tokens(images, (3, 4)), torch.cat([tokens[:, :1], tokens[:, 1 + registers :]], dim=1))
 
 
-def _shallow(name: str) -> torch.nn.Module:
-    return timm.create_model(name, depth=1, num_classes=0, dynamic_img_size=True).eval()
+@torch.inference_mode()
+def test_a_batch_equals_its_images_one_by_one(backbone: VitBackbone) -> None:
+    source, sizes = BackboneSource(backbone), [(96, 128), (50, 70), (31, 200)]
+    images = torch.stack([scene(index).float() for index in range(3)])
+    for index, (masks, size) in enumerate(zip(source(make_inputs(images, sizes)), sizes, strict=True)):
+        (alone,) = source(make_inputs(images[index : index + 1], [size]))
+        assert masks.assignment.shape == size
+        assert len(alone) == len(masks) > 1
+        assert (alone.assignment == masks.assignment).float().mean() > 0.99
 
 
-def test_a_batch_equals_its_images_one_by_one(tmp_path: Path) -> None:
-    source = _source(tmp_path)
-    images = torch.stack([scene(index, 96, 128).float() for index in range(3)])
-    sizes = [(96, 128), (50, 70), (31, 200)]
-    with torch.inference_mode():
-        together = source(images, _scene((6, 8), 3), sizes)
-        for index, size in enumerate(sizes):
-            (alone,) = source(images[index : index + 1], _scene((6, 8)), [size])
-            assert together[index].assignment.shape == size
-            assert len(alone) == len(together[index]) > 1
-            assert (alone.assignment == together[index].assignment).float().mean() > 0.99
+@torch.inference_mode()
+def test_the_settings_of_the_method_apply(backbone: VitBackbone) -> None:
+    counts = {}
+    for eps in (1e-6, 0.2, 100.0):
+        (masks,) = BackboneSource(backbone)(make_inputs(scene()[None].float(), [(96, 128)], eps=eps))
+        counts[eps] = len(masks)
+    assert counts[1e-6] == 0
+    assert counts[0.2] > counts[100.0] == 1
+    raw = make_inputs(scene()[None].float(), [(96, 128)], suppress_global_patches=False)
+    assert BackboneSource(backbone)(raw)[0].coarse.max() > 0.9  # unsuppressed cosines of a cluster with itself
 
 
-def test_the_methods_settings_hold(tmp_path: Path) -> None:
-    image, seen = scene(0, 96, 128)[None].float(), _scene((6, 8))
-    with torch.inference_mode():
-        clusters = len(_source(tmp_path)(image, seen, [(96, 128)])[0])
-        everything_is_noise = _source(tmp_path, Method(eps=1e-6))(image, seen, [(96, 128)])[0]
-        one = _source(tmp_path, Method(eps=100.0))(image, seen, [(96, 128)])[0]
-        raw = _source(tmp_path, Method(eps=0.2, suppress_global_patches=False))(image, seen, [(96, 128)])[0]
-    assert clusters > 1
-    assert len(everything_is_noise) == 0
-    assert len(one) == 1
-    assert raw.coarse.max() > 0.9  # cosines as they are: a cluster is alike to itself
-
-
-def test_the_whole_model_takes_its_masks_from_a_file_of_weights(tmp_path: Path) -> None:
+def test_the_model_uses_weights_of_a_file(tmp_path: Path) -> None:
     options = {
         "MODEL.MASKS.SOURCE": "backbone",
         "MODEL.MASKS.BACKBONE": TINY_VIT,
@@ -118,11 +99,11 @@ def test_the_whole_model_takes_its_masks_from_a_file_of_weights(tmp_path: Path) 
         "MODEL.CLIPTRASE.VOCABULARY": "['sky', 'grass']",
         "MODEL.CLIPTRASE.EPS": "0.2",
     }
-    model = build_model(tiny_config(tmp_path, *[word for pair in options.items() for word in pair])).eval()
+    model = build_model(tiny_config(tmp_path, *[text for pair in options.items() for text in pair])).eval()
     assert not any(parameter.requires_grad for parameter in model.mask_source.parameters())
-    for protocol in (None, 64):  # as a whole, and in windows
-        model.window, model.stride = protocol, protocol and protocol // 2
+    (expected,) = model.mask_source(make_inputs(scene()[None].float(), [(50, 70)]))
+    for window in (None, 64):
+        model.window, model.stride = window, window and window // 2
         (output,) = model([{"image": scene(), "height": 50, "width": 70}])
-        expected = model.mask_source(scene()[None].float(), _scene((6, 8)), [(50, 70)])[0]
         assert len(output["pred_masks"]) == len(expected) > 1
         torch.testing.assert_close(output["pred_masks"], expected.soft_masks(), atol=1e-3, rtol=0)

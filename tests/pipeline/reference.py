@@ -1,10 +1,8 @@
-"""Every formula of the method once more, as slow and plain as it can be written.
+"""Slow, plain references for every formula of the method.
 
-Loops, float64, scikit-learn's DBSCAN, SciPy's median filter and torch's dense upsampling: nothing here shares a
-thought with the implementation.
+They are written as loops, in float64, or call scikit-learn's DBSCAN, SciPy's median filter and torch's dense
+upsampling. They share no code with the implementation.
 """
-
-from __future__ import annotations
 
 from collections import Counter
 
@@ -15,12 +13,11 @@ from scipy.ndimage import median_filter as scipy_median_filter
 from sklearn.cluster import DBSCAN
 from torch import Tensor
 
-from cliptrase_d2.clip.tokens import TextFeatures, VisualTokens
+from cliptrase_d2.clip.tokens import QKV, DenseFeatures, TextFeatures
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    a, b = a.double(), b.double()
-    return float((a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt()))
+    return inner_product(a, b) / (inner_product(a, a) * inner_product(b, b)) ** 0.5
 
 
 def inner_product(a: Tensor, b: Tensor) -> float:
@@ -28,7 +25,7 @@ def inner_product(a: Tensor, b: Tensor) -> float:
 
 
 def self_correlation(query: Tensor, key: Tensor, value: Tensor, similarity=cosine, concatenated=False) -> Tensor:
-    """Eq. 1-3, or 4-6 with concatenated heads, of one image: [A,T,d] each -> [T,T]."""
+    """Eq. 1-3, or 4-6 with concatenated heads, of one image: [A,T,d] each to [T,T]."""
     heads, tokens, _ = query.shape
     result = torch.zeros(tokens, tokens, dtype=torch.float64)
     for i in range(tokens):
@@ -44,25 +41,25 @@ def self_correlation(query: Tensor, key: Tensor, value: Tensor, similarity=cosin
 
 
 def suppress_global_patches(correlation: Tensor) -> Tensor:
-    """R = max(0, S[1:,1:] - S[0,1:]) of one image, [N+1,N+1] -> [N,N]."""
+    """R = max(0, S[1:,1:] - S[0,1:]) of one image, [N+1,N+1] to [N,N]."""
     class_row, *patch_rows = correlation.tolist()
     result = [[max(0.0, a - b) for a, b in zip(row[1:], class_row[1:], strict=True)] for row in patch_rows]
     return torch.tensor(result, dtype=correlation.dtype)
 
 
 def dbscan(rows: Tensor, eps: float, min_samples: int) -> Tensor:
-    """scikit-learn's labels of one image, [N,F] -> [N]."""
+    """scikit-learn's labels of one image, [N,F] to [N]."""
     labels = DBSCAN(eps=eps, min_samples=min_samples).fit_predict(rows.double().numpy())
     return torch.from_numpy(labels.astype(np.int64))
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """[C,h,w] -> [C,H,W], all of it."""
+    """Dense bilinear upsampling, [C,h,w] to [C,H,W]."""
     return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def first_argmax(maps: Tensor) -> Tensor:
-    """[C,H,W] -> [H,W], the smallest index among equals."""
+    """[C,H,W] to [H,W], the smallest index of equal values."""
     best, winner = maps[0].clone(), torch.zeros(maps.shape[1:], dtype=torch.int64)
     for index in range(1, len(maps)):
         better = maps[index] > best
@@ -77,7 +74,7 @@ def median_filter(maps: Tensor, size: int) -> Tensor:
 
 
 def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Mean row of every cluster of one image, [N,N] and [N] -> [Q,h,w]."""
+    """Mean row of every cluster of one image, [N,N] and [N] to [Q,h,w]."""
     maps = []
     for cluster in range(int(labels.max()) + 1):
         members = [row for row, label in zip(correlation, labels.tolist(), strict=True) if label == cluster]
@@ -86,7 +83,7 @@ def cluster_maps(correlation: Tensor, labels: Tensor, grid: tuple[int, int]) -> 
 
 
 def vote(labels: Tensor, assignment: Tensor) -> Tensor:
-    """Every mask takes its most frequent label, the smallest among equals; [H,W] both -> [H,W]."""
+    """Every mask takes its most frequent label, the smallest of equally frequent ones; [H,W] both to [H,W]."""
     result = labels.clone()
     for mask in assignment.unique().tolist():
         ballots = Counter(labels[assignment == mask].tolist())
@@ -96,7 +93,7 @@ def vote(labels: Tensor, assignment: Tensor) -> Tensor:
 
 
 def mean_logits(dense: Tensor, assignment: Tensor, masks: int) -> Tensor:
-    """Mean over each mask of the upsampled logits, [R,H,W] and [H,W] -> [Q,R]; 0 where a mask has no pixel."""
+    """Mean over each mask of the upsampled logits, [R,H,W] and [H,W] to [Q,R]; 0 for a mask without pixels."""
     result = torch.zeros(masks, len(dense), dtype=torch.float64)
     for mask in range(masks):
         inside = assignment == mask
@@ -106,7 +103,7 @@ def mean_logits(dense: Tensor, assignment: Tensor, masks: int) -> Tensor:
 
 
 def mask_average_pooling(masks: Tensor, features: Tensor) -> Tensor:
-    """MAP(m, f) = Σ m·f / Σ m: [Q,N] and [N,D] -> [Q,D]; 0 where a mask is empty."""
+    """MAP(m, f) = Σ m·f / Σ m: [Q,N] and [N,D] to [Q,D]; 0 where a mask is empty."""
     result = torch.zeros(len(masks), features.shape[1], dtype=torch.float64)
     for index, mask in enumerate(masks.double()):
         total = sum(float(weight) for weight in mask)
@@ -116,18 +113,19 @@ def mask_average_pooling(masks: Tensor, features: Tensor) -> Tensor:
 
 
 def stitch(values: list[Tensor], corners: list[tuple[int, int]], grid: tuple[int, int]) -> Tensor:
-    """Mean over windows, patch by patch: K of [h',w',D] -> [h,w,D]."""
-    total, seen = torch.zeros(*grid, values[0].shape[-1], dtype=torch.float64), torch.zeros(*grid, 1)
+    """Mean over windows, patch by patch: K of [h',w',D] to [h,w,D]."""
+    total, count = torch.zeros(*grid, values[0].shape[-1], dtype=torch.float64), torch.zeros(*grid, 1)
     for window, (top, left) in zip(values, corners, strict=True):
         for row in range(window.shape[0]):
             for column in range(window.shape[1]):
                 total[top + row, left + column] += window[row, column]
-                seen[top + row, left + column] += 1
-    return total / seen
+                count[top + row, left + column] += 1
+    return total / count
 
 
 def segment(
-    tokens: VisualTokens,
+    qkv: QKV,
+    features: DenseFeatures,
     text: TextFeatures,
     scale: float,
     size: tuple[int, int],
@@ -136,16 +134,14 @@ def segment(
     min_samples: int,
     cls_logit_weight: bool = False,
 ) -> Tensor:
-    """The whole method with the paper's choices on one image, from CLIP's tokens to the label map [H,W]."""
-    correlation = suppress_global_patches(self_correlation(tokens.query[0], tokens.key[0], tokens.value[0]))
+    """The whole method with the paper's choices, from q, k, v and features of one image to its label map [H,W]."""
+    correlation = suppress_global_patches(self_correlation(*(branch[0] for branch in qkv)))
     clusters = dbscan(correlation, eps, min_samples)
-    return name_pixels(
-        correlation, clusters, tokens.patches[0], tokens.class_token[0] if cls_logit_weight else None, text, scale,
-        tokens.grid, size,
-    )  # fmt: skip
+    class_token = features.class_token[0] if cls_logit_weight else None
+    return label_pixels(correlation, clusters, features.patches[0], class_token, text, scale, features.grid, size)
 
 
-def name_pixels(
+def label_pixels(
     correlation: Tensor,
     clusters: Tensor,
     patches: Tensor,
@@ -155,7 +151,7 @@ def name_pixels(
     grid: tuple[int, int],
     size: tuple[int, int],
 ) -> Tensor:
-    """The method's second half, masks and vote: [N,N], [N], [N,D], [D] -> [H,W]."""
+    """The method's second half, masks and vote: [N,N], [N], [N,D], [D] to [H,W]."""
     logits = scale * patches @ text.features.T  # [N,R]
     if class_token is not None:
         logits = logits * (scale * class_token @ text.features.T)

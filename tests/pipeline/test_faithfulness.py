@@ -1,6 +1,4 @@
-"""The stages against what the published implementation gave on the first of its photographs."""
-
-from __future__ import annotations
+"""The stages against the published implementation's results for the first of its photographs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +9,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.clip.tokens import DenseFeatures, TextFeatures
+from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.correlation import suppress_global_patches
 from cliptrase_d2.pipeline.proposals import propose_masks
-from cliptrase_d2.pipeline.settings import Method, PatchScene
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from tests.pipeline import reference as plain
 
-SCALE = torch.tensor(100.0)  # exp(ln 100), as the rebuilt weights have it
-METHODS = {224: Method(eps=0.7, min_samples=3), 336: Method(eps=1.1, min_samples=7)}
+SETTINGS = {224: CLIPtraseSettings(eps=0.7, min_samples=3), 336: CLIPtraseSettings(eps=1.1, min_samples=7)}
 
 
-class Stages:
-    """One file of stages, read."""
+class Published:
+    """Published results of all stages for images of one size."""
 
     def __init__(self, folder: Path, side: int):
         with np.load(folder / f"stages_{side}.npz") as arrays:
@@ -30,9 +28,9 @@ class Stages:
             visual, text, self.correlation, labels = (
                 torch.from_numpy(arrays[name]) for name in ("visual", "text", "scr", "cluster_labels")
             )
-        self.folder, self.side, self.labels = folder, side, labels[0].long()
-        rows = suppress_global_patches(self.correlation[None])
-        self.scene = PatchScene(visual[None, 1:], visual[None, 0], rows, (side // 16, side // 16))
+        self.folder, self.side, self.grid, self.labels = folder, side, (side // 16, side // 16), labels[:1].long()
+        self.rows = suppress_global_patches(self.correlation[None])
+        self.features = DenseFeatures(visual[None, 1:], self.grid, visual[None, 0])
         self.text = TextFeatures(text, torch.arange(len(text)), tuple(map(str, range(len(text)))))
 
     def label_map(self, run: str) -> Tensor:
@@ -41,37 +39,34 @@ class Stages:
 
 
 @pytest.fixture(scope="module", params=[224, 336])
-def stages(request: pytest.FixtureRequest, reference: Path) -> Stages:
-    return Stages(reference / "cliptrase", request.param)
+def published(request: pytest.FixtureRequest, reference: Path) -> Published:
+    return Published(reference / "cliptrase", request.param)
 
 
-def test_the_denoised_correlation_is_that_of_the_formula(stages: Stages) -> None:
-    assert torch.equal(stages.scene.correlation[0], plain.suppress_global_patches(stages.correlation))
+def test_denoised_correlation(published: Published) -> None:
+    assert torch.equal(published.rows[0], plain.suppress_global_patches(published.correlation))
 
 
-def test_every_cluster_label_is_met(stages: Stages) -> None:
-    assert torch.equal(METHODS[stages.side].cluster(stages.scene.correlation)[0], stages.labels)
+def test_all_cluster_labels_equal_the_published_ones(published: Published) -> None:
+    assert torch.equal(stages.cluster(published.rows, SETTINGS[published.side]), published.labels)
+    adaptive = stages.cluster(published.rows, CLIPtraseSettings(adaptive_dbscan=True))
+    assert (adaptive == published.labels).float().mean() >= 0.9
 
 
-def test_the_resolution_free_rule_nearly_meets_them(stages: Stages) -> None:
-    found = Method(adaptive_dbscan=True).cluster(stages.scene.correlation)[0]
-    assert (found == stages.labels).float().mean() >= 0.9
-
-
-def test_the_soft_masks_are_those_of_the_formula(stages: Stages) -> None:
-    size = (stages.side, stages.side)
-    grid, rows = stages.scene.grid, stages.scene.correlation[0]
-    (found,) = propose_masks(rows[None], stages.labels[None], grid, size)
-    enlarged = plain.upsample(plain.cluster_maps(rows, stages.labels, grid), (4 * grid[0], 4 * grid[1]))
+def test_soft_masks(published: Published) -> None:
+    size, grid, rows = (published.side, published.side), published.grid, published.rows
+    (masks,) = propose_masks(rows, published.labels, grid, size)
+    enlarged = plain.upsample(plain.cluster_maps(rows[0], published.labels[0], grid), (4 * grid[0], 4 * grid[1]))
     expected = plain.upsample(plain.median_filter(enlarged, 7), size)
-    torch.testing.assert_close(found.soft_masks(), expected, atol=1e-6, rtol=1e-5)
-    assert (found.assignment == plain.first_argmax(expected)).float().mean() >= 0.9999
+    torch.testing.assert_close(masks.soft_masks(), expected, atol=1e-6, rtol=1e-5)
+    assert (masks.assignment == plain.first_argmax(expected)).float().mean() >= 0.9999
 
 
 @pytest.mark.parametrize("run", ["plain", "voc20"])
-def test_the_label_map_is_met(stages: Stages, run: str) -> None:
-    method = replace(METHODS[stages.side], cls_logit_weight=run == "voc20")
-    masks = method.propose(stages.scene, method.cluster(stages.scene.correlation), (stages.side, stages.side))
-    logits = method.word_logits(stages.scene, stages.text, SCALE)
-    found = method.classify(masks, logits, stages.text)[0].label_map
-    assert (found == stages.label_map(run)).float().mean() >= 0.999
+def test_label_map(published: Published, run: str) -> None:
+    settings = replace(SETTINGS[published.side], cls_logit_weight=run == "voc20")
+    rows, size = published.rows, (published.side, published.side)
+    masks = stages.propose(rows, stages.cluster(rows, settings), published.grid, [size], settings)
+    logits = stages.compute_word_logits(published.features, published.text, 100.0, settings)
+    (prediction,) = stages.classify_masks(masks, logits, published.text, settings)
+    assert (prediction.label_map == published.label_map(run)).float().mean() >= 0.999

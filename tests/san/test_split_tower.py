@@ -1,6 +1,4 @@
-"""CLIP's tower in two parts: together they are the whole, and a mask's token sees what its bias lets it see."""
-
-from __future__ import annotations
+"""CLIP's tower in two parts, and mask tokens under attention biases."""
 
 import pytest
 import torch
@@ -8,8 +6,9 @@ import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 
 from cliptrase_d2.clip.text import TextEncoder
+from cliptrase_d2.clip.tokens import Needs
 from cliptrase_d2.clip.visual import VisualTower
-from cliptrase_d2.methods.attention import attention_named
+from cliptrase_d2.methods import get_method
 from cliptrase_d2.san.split_tower import FirstBlocks, LastBlocks, WordClassifier
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
@@ -18,19 +17,30 @@ from tests.clip.tiny import tiny_clip
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))  # a 4x6 grid
 
 
-def open_sight(heads: int = 4) -> torch.Tensor:
+def make_zero_biases(heads: int = 4) -> torch.Tensor:
     return torch.zeros(2, heads, 3, 4, 6)
 
 
-def test_the_parts_are_the_whole_tower() -> None:
+def test_the_two_parts_equal_the_tower() -> None:
     clip = tiny_clip()
-    tower = VisualTower(visual=clip.visual, attention="qq_kk_vv", position_resize="output_size")
-    expected = tower(IMAGES)
+    needs = Needs(hidden_states=(0, 1, 2), qkv=(-2,))
+    expected = VisualTower(clip.visual, "output_size")(IMAGES, needs)
     first, last = FirstBlocks(clip.visual, 1), LastBlocks(clip.visual, 1)
-    found = last.dense_tokens(first(IMAGES), attention_named("qq_kk_vv"))
-    for name in ("class_token", "patches", "query", "key", "value"):
-        assert torch.allclose(getattr(found, name), getattr(expected, name), atol=1e-5), name
-    assert found.grid == expected.grid == (4, 6)
+    tokens = last.image_tokens(first(IMAGES), needs)
+    for index in range(3):
+        assert torch.allclose(tokens.hidden_state(index), expected.hidden_state(index), atol=1e-5)
+    for part, expected_part in zip(tokens.qkv(-2), expected.qkv(-2), strict=True):
+        assert torch.allclose(part, expected_part, atol=1e-5)
+    method = get_method("cliptrase")
+    assert torch.allclose(method(tokens).patches, method(expected).patches, atol=1e-5)
+    assert tokens.grid == expected.grid == (4, 6)
+
+
+def test_a_method_that_reads_the_first_blocks_is_refused() -> None:
+    clip = tiny_clip()
+    first, last = FirstBlocks(clip.visual, 2), LastBlocks(clip.visual, 2)
+    with pytest.raises(InputError, match=r"method.*block 2"):
+        last.image_tokens(first(IMAGES), Needs(qkv=(-2,)))
 
 
 def test_feature_maps_are_the_patches_row_by_row() -> None:
@@ -40,7 +50,7 @@ def test_feature_maps_are_the_patches_row_by_row() -> None:
 
 
 def attend_in_full(clip: torch.nn.Module, features: torch.Tensor, biases: torch.Tensor) -> torch.Tensor:
-    """The published form: all tokens in one attention, under a mask of -100 where nothing is to be seen."""
+    """Run the published form: all tokens in one attention, with -100 where a token is masked."""
     blocks = clip.visual.transformer.resblocks[1:]  # type: ignore[union-attr, operator]
     count, patches = biases.shape[2], features.shape[1] - 1
     x = torch.cat([features[:, :1].expand(-1, count, -1), features], dim=1)
@@ -63,11 +73,11 @@ def test_masks_are_recognised_as_in_the_published_attention_of_all_tokens() -> N
     assert torch.allclose(LastBlocks(clip.visual, 1)(features, biases), expected, atol=1e-5)
 
 
-def test_a_mask_does_not_see_what_its_bias_hides() -> None:
+def test_a_bias_hides_patches_from_its_mask() -> None:
     clip = tiny_clip()
     first, last = FirstBlocks(clip.visual, 2), LastBlocks(clip.visual, 2)  # one block recognises
-    biases = open_sight()
-    biases[:, :, 0, :, 3:] = -1e4  # mask 0 sees the left half alone
+    biases = make_zero_biases()
+    biases[:, :, 0, :, 3:] = -1e4  # mask 0 attends to the left half alone
     features = first(IMAGES)
     changed = [token.clone() for token in features.tokens]
     changed[-1][:, 1:].unflatten(1, (4, 6))[:, :, 3:] += torch.randn(2, 4, 3, 64)
@@ -77,7 +87,7 @@ def test_a_mask_does_not_see_what_its_bias_hides() -> None:
     assert not torch.allclose(before[:, 1], after[:, 1], atol=1e-3)
 
 
-def test_biases_of_a_finer_grid_are_taken_at_their_largest() -> None:
+def test_biases_of_a_finer_grid_are_max_pooled() -> None:
     clip = tiny_clip()
     features = FirstBlocks(clip.visual, 1)(IMAGES)
     last = LastBlocks(clip.visual, 1)
@@ -86,7 +96,7 @@ def test_biases_of_a_finer_grid_are_taken_at_their_largest() -> None:
     assert torch.allclose(last(features, fine), last(features, coarse), atol=1e-6)
 
 
-def test_only_the_positions_are_trained() -> None:
+def test_only_position_and_no_object_embeddings_are_trained() -> None:
     clip = tiny_clip()
     parts = (FirstBlocks(clip.visual, 1), LastBlocks(clip.visual, 1), WordClassifier(clip))
     trained = {name for part in parts for name, parameter in part.named_parameters() if parameter.requires_grad}
@@ -99,7 +109,7 @@ def test_a_split_that_leaves_a_part_empty_is_refused(count: int) -> None:
         FirstBlocks(tiny_clip().visual, count)
 
 
-def test_words_have_the_features_of_the_whole_model() -> None:
+def test_the_text_tower_encodes_words_as_the_model_does() -> None:
     clip = tiny_clip()
     words = Vocabulary.parse(["sky;blue", "grass"])
     expected = TextEncoder(clip, SimpleTokenizer(), templates="vild")(words)

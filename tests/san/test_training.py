@@ -1,6 +1,4 @@
-"""Training from a configuration: it learns, it can be resumed to the bit, it stops where it must."""
-
-from __future__ import annotations
+"""Training from a configuration: learning, bit-exact resuming, errors, optimizer, schedule and checkpoints."""
 
 import json
 import logging
@@ -11,19 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.san.checkpoints import AtomicCheckpointer, describe_loading
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.san.trainer import NonFiniteLossError, SANTrainer, seed_step
-from cliptrase_d2.san.training import train
-from cliptrase_d2.san.training_data import TrainingMapper
+from cliptrase_d2.san.training import build_optimizer, build_schedule, read_gradient_limit, train
+from cliptrase_d2.san.training_data import TrainingDataset
 from cliptrase_d2.segmenter.build import build_segmenter
 from cliptrase_d2.utils.errors import InputError, WriteError
 from cliptrase_d2.utils.interruption import Interrupted
 from tests.drawn_scenes import CLASSES
-from tests.faults import room_for
-from tests.san.tiny_training import training_config, weights
+from tests.faults import limit_file_size
+from tests.san.tiny_san import tiny_san, tiny_san_config, training_config, weights
 
 
 def run(cfg: CfgNode, *, resume: bool = False) -> SAN:
@@ -32,240 +32,299 @@ def run(cfg: CfgNode, *, resume: bool = False) -> SAN:
     return train(cfg, resume=resume)
 
 
-def lines(folder: Path) -> list[dict[str, float]]:
+def log_lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_a_resumed_training_is_the_same_to_the_bit(tmp_path: Path) -> None:
-    whole = training_config(tmp_path, "OUTPUT_DIR", str(tmp_path / "whole"))
-    run(whole)
-    parts = training_config(tmp_path, "OUTPUT_DIR", str(tmp_path / "parts"), "DATALOADER.NUM_WORKERS", "1")
-    with pytest.MonkeyPatch.context() as patch:
-        step = SANTrainer.run_step
+def test_resumed_training_is_bit_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(training_config(tmp_path, "OUTPUT_DIR", str(tmp_path / "full")))
+    cfg = training_config(tmp_path, "OUTPUT_DIR", str(tmp_path / "resumed"), "DATALOADER.NUM_WORKERS", "1")
+    step = SANTrainer.run_step
 
-        def dies(self: SANTrainer) -> None:
-            if self.iter == 3:
-                raise KeyboardInterrupt
-            step(self)
+    def interrupt(self: SANTrainer) -> None:
+        if self.iter == 3:
+            raise KeyboardInterrupt
+        step(self)
 
-        patch.setattr(SANTrainer, "run_step", dies)
-        with pytest.raises(Interrupted, match=r"3 of 4 steps are done, last checkpoint: .*model_0000001\.pth"):
-            run(parts)
-    assert (tmp_path / "parts" / "last_checkpoint").read_text() == "model_0000001.pth"
-    torch.manual_seed(99)  # another process begins with other random numbers
-    train(parts, resume=True)
-    first, second = (tmp_path / name / "model_final.pth" for name in ("whole", "parts"))
-    assert same(weights(first), weights(second))
+    with monkeypatch.context() as patch:
+        patch.setattr(SANTrainer, "run_step", interrupt)
+        with pytest.raises(Interrupted, match=r"3 of 4 .*model_0000001\.pth"):
+            run(cfg)
+    assert (tmp_path / "resumed" / "last_checkpoint").read_text() == "model_0000001.pth"
+    torch.manual_seed(99)  # a new process has another random state
+    train(cfg, resume=True)
+    first, second = (tmp_path / name / "model_final.pth" for name in ("full", "resumed"))
+    assert equal(weights(first), weights(second))
     states = [torch.load(path, weights_only=True)["trainer"]["optimizer"]["state"] for path in (first, second)]
     assert all(torch.equal(states[0][key]["exp_avg"], states[1][key]["exp_avg"]) for key in states[0])
+    averages = torch.cat([state["exp_avg"].flatten() for state in states[0].values()])
+    assert averages.norm() <= training_config(tmp_path).SOLVER.CLIP_GRADIENTS.CLIP_VALUE  # of clipped gradients
 
 
-def test_a_step_in_parts_is_nearly_the_step(tmp_path: Path) -> None:
-    one = ("SOLVER.MAX_ITER", "1", "OUTPUT_DIR")
-    run(training_config(tmp_path, *one, str(tmp_path / "whole")))
-    run(training_config(tmp_path, *one, str(tmp_path / "parts"), "SOLVER.ACCUMULATION_STEPS", "2"))
-    first, second = (lines(tmp_path / name)[-1] for name in ("whole", "parts"))
-    assert first["loss_ce"] == pytest.approx(second["loss_ce"], rel=0.05)
-    assert first["loss_mask"] == pytest.approx(second["loss_mask"], rel=0.2)  # other random points
-
-
-def test_half_precision_trains_too(tmp_path: Path) -> None:
-    run(training_config(tmp_path, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "full")))
-    half = ("SOLVER.AMP.ENABLED", "True", "OUTPUT_DIR", str(tmp_path / "half"))
-    run(training_config(tmp_path, "SOLVER.MAX_ITER", "1", *half))
-    first, second = (lines(tmp_path / name)[-1] for name in ("full", "half"))
+@pytest.mark.parametrize(
+    ("options", "tolerances"),
+    [
+        (("SOLVER.ACCUMULATION_STEPS", "2"), (0.05, 0.2)),  # other random points
+        (("SOLVER.AMP.ENABLED", "True"), (0.03, 0.05)),
+    ],
+)
+def test_accumulation_and_half_precision_give_similar_losses(
+    tmp_path: Path, options: tuple[str, ...], tolerances: tuple[float, float]
+) -> None:
+    run(training_config(tmp_path, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "plain")))
+    run(training_config(tmp_path, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "changed"), *options))
+    first, second = (log_lines(tmp_path / name)[-1] for name in ("plain", "changed"))
     assert first["loss_ce"] != second["loss_ce"]
-    assert first["loss_ce"] == pytest.approx(second["loss_ce"], rel=0.03)
-    assert first["loss_mask"] == pytest.approx(second["loss_mask"], rel=0.05)
+    assert first["loss_ce"] == pytest.approx(second["loss_ce"], rel=tolerances[0])
+    assert first["loss_mask"] == pytest.approx(second["loss_mask"], rel=tolerances[1])
 
 
-def test_the_losses_fall(tmp_path: Path) -> None:
-    cfg = training_config(
-        tmp_path, "SOLVER.MAX_ITER", "60", "SOLVER.BASE_LR", "0.003", "SOLVER.CHECKPOINT_PERIOD", "99"
-    )
-    run(cfg)
-    found = lines(Path(cfg.OUTPUT_DIR))
-    assert found[-1]["total_loss"] < 0.8 * found[0]["total_loss"]
-    assert found[-1]["lr"] < found[0]["lr"]
+def test_losses_fall(tmp_path: Path) -> None:
+    options = ("SOLVER.MAX_ITER", "60", "SOLVER.BASE_LR", "0.003", "SOLVER.CHECKPOINT_PERIOD", "99")
+    run(training_config(tmp_path, *options))
+    first, *_, last = log_lines(tmp_path / "output")
+    assert last["total_loss"] < 0.8 * first["total_loss"]
+    assert last["lr"] < first["lr"]
 
 
-def test_frozen_weights_stay_as_they_are(tmp_path: Path) -> None:
-    cfg = training_config(tmp_path)
-    torch.manual_seed(0)
-    before = build_segmenter(cfg).state_dict()
-    after = run(cfg).state_dict()
-    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    assert "clip_visual_extractor.positional_embedding" in changed
-    assert "ov_classifier.bg_embed" in changed
-    clip = {name for name in changed if not name.startswith("side_adapter_network.")}
-    assert clip == {"clip_visual_extractor.positional_embedding", "ov_classifier.bg_embed"}
-
-
-def test_evaluations_on_the_way_are_in_the_log(tmp_path: Path) -> None:
+def test_log_has_the_evaluations_during_training(tmp_path: Path) -> None:
     cfg = training_config(tmp_path, "TEST.EVAL_PERIOD", "2")
     run(cfg)
-    name = cfg.DATASETS.TEST[0]
-    found = {line["iteration"]: line for line in lines(Path(cfg.OUTPUT_DIR)) if f"{name}/mIoU" in line}
-    assert list(found) == [1]  # after two iterations; that after the last is the caller's
-    assert 0 <= found[1][f"{name}/mIoU"] <= 100
+    metric = f"{cfg.DATASETS.TEST[0]}/mIoU"
+    values = {line["iteration"]: line[metric] for line in log_lines(tmp_path / "output") if metric in line}
+    assert list(values) == [1]  # after two iterations; the caller evaluates after the last
+    assert 0 <= values[1] <= 100
 
 
-def test_checkpoints_that_are_kept_are_the_newest(tmp_path: Path) -> None:
+def test_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     run(training_config(tmp_path, "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.MAX_TO_KEEP", "2"))
-    kept = sorted(path.name for path in (tmp_path / "output").glob("model_*.pth"))
-    assert kept == ["model_0000002.pth", "model_0000003.pth", "model_final.pth"]
+    names = sorted(path.name for path in (tmp_path / "output").glob("model_*.pth"))
+    assert names == ["model_0000002.pth", "model_0000003.pth", "model_final.pth"]
 
 
-def test_a_loss_that_is_no_number_stops_with_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = training_config(tmp_path)
+def test_nan_loss_stops_the_training_before_the_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = SAN.forward
+    calls: list[int] = []
 
-    def poisoned(self: SAN, *arguments: object) -> object:
+    def fail_in_call_4(self: SAN, *arguments: object) -> object:
         losses = forward(self, *arguments)  # type: ignore[arg-type]
         calls.append(1)
         return {name: value * float("nan") for name, value in losses.items()} if len(calls) == 4 else losses
 
-    calls: list[int] = []
-    monkeypatch.setattr(SAN, "forward", poisoned)
-    with pytest.raises(NonFiniteLossError) as caught:
-        run(cfg)
-    message = str(caught.value)
-    assert message.startswith("iteration 3:")
-    assert message.count("scenes/images") == 4
-    assert "loss_ce nan" in message
-    assert "model_0000001.pth" in message
+    monkeypatch.setattr(SAN, "forward", fail_in_call_4)
+    with pytest.raises(NonFiniteLossError, match=r"iteration 3:.*loss_ce nan.*model_0000001\.pth") as caught:
+        run(training_config(tmp_path))
+    assert str(caught.value).count("scenes/images") == 4
     saved = weights(tmp_path / "output" / "model_0000001.pth")
     assert all(torch.isfinite(value).all() for name, value in saved.items() if not name.endswith("attn_mask"))
 
 
-def tracebacks(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What was logged with one; Detectron2's own loop logs every exception so, and leaves us no choice."""
-    return [record for record in caplog.records if record.exc_info and not record.name.startswith("detectron2.")]
+def has_traceback(caplog: pytest.LogCaptureFixture) -> bool:
+    """Detectron2's own training loop logs each exception with a traceback; ours must not."""
+    return any(record.exc_info and not record.name.startswith("detectron2.") for record in caplog.records)
 
 
-def test_a_reading_process_that_dies_ends_in_one_sentence(
+def test_death_of_a_worker_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read, here = TrainingMapper.__call__, os.getpid()
+    read_view, main_process = TrainingDataset.read_view, os.getpid()
 
-    def dies(self: TrainingMapper, *arguments: Any) -> dict[str, Any]:
-        if os.getpid() != here:
+    def die_in_worker(self: TrainingDataset, *arguments: Any) -> dict[str, Any]:
+        if os.getpid() != main_process:
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(self, *arguments)
+        return read_view(self, *arguments)
 
-    monkeypatch.setattr(TrainingMapper, "__call__", dies)
-    with pytest.raises(InputError, match=r"reading the images to train on ended.*NUM_WORKERS.*--resume goes on"):
+    monkeypatch.setattr(TrainingDataset, "read_view", die_in_worker)
+    with pytest.raises(InputError, match=r"NUM_WORKERS.*images to train on"):
         run(training_config(tmp_path, "DATALOADER.NUM_WORKERS", "1"))
-    assert not tracebacks(caplog)
+    assert not has_traceback(caplog)
 
 
-def test_a_reading_process_whose_death_shows_between_two_steps_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def told(_: SANTrainer) -> None:
+def test_death_of_a_worker_between_steps_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_step(_: SANTrainer) -> None:
         raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
 
-    monkeypatch.setattr(SANTrainer, "run_step", told)
-    with pytest.raises(InputError, match=r"reading the images to train on ended.*NUM_WORKERS"):
+    monkeypatch.setattr(SANTrainer, "run_step", run_step)
+    with pytest.raises(InputError, match=r"NUM_WORKERS.*images to train on"):
         run(training_config(tmp_path))
 
 
-def test_a_disk_without_room_for_a_checkpoint_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cfg = training_config(tmp_path)
-    with room_for(50_000), pytest.raises(WriteError, match=r"model_0000001\.pth: cannot be written .*Free some space"):
-        run(cfg)
-    assert not tracebacks(caplog)
-    assert not [path for path in (tmp_path / "output").iterdir() if path.suffix in (".pth", ".tmp")]
-
-
-def test_the_steps_random_numbers_are_of_the_seed_and_the_iteration() -> None:
-    drawn = []
+def test_random_numbers_of_a_step_depend_on_seed_and_iteration() -> None:
+    numbers = []
     for seed, iteration in ((0, 0), (0, 0), (0, 1), (1, 0)):
         seed_step(seed, iteration)
-        drawn.append(torch.rand(1).item())
-    assert drawn[0] == drawn[1]
-    assert len(set(drawn)) == 3
+        numbers.append(torch.rand(1).item())
+    assert numbers[0] == numbers[1]
+    assert len(set(numbers)) == 3
 
 
-def test_an_open_seed_is_kept_by_the_checkpoint(tmp_path: Path) -> None:
+def test_checkpoints_store_a_drawn_seed(tmp_path: Path) -> None:
     run(training_config(tmp_path, "SEED", "-1"))
-    seeds = {
-        torch.load(path, weights_only=True)["trainer"]["seed"] for path in (tmp_path / "output").glob("model_*.pth")
-    }
-    assert len(seeds) == 1
+    checkpoints = (tmp_path / "output").glob("model_*.pth")
+    assert len({torch.load(path, weights_only=True)["trainer"]["seed"] for path in checkpoints}) == 1
 
 
 @pytest.mark.parametrize("kind", ["prototypes", "per_image"])
 def test_warm_starts_train(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    cfg = training_config(tmp_path, "MODEL.SAN.QUERY_INIT", kind, "SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "0.0")
+    options = ("SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "0.0")
     logging.getLogger("cliptrase_d2").propagate = True
     with caplog.at_level(logging.INFO, "cliptrase_d2.san.warm_start"):
-        warm = run(cfg)
-    assert f"Warm start ({kind}):" in caplog.text
+        warm = run(training_config(tmp_path, "MODEL.SAN.QUERY_INIT", kind, *options))
+    assert kind in caplog.text
     assert "5 images" in caplog.text
-    cold = run(training_config(tmp_path, "SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "0.0"))
-    different = {
-        name for name, value in warm.state_dict().items() if not torch.equal(value, cold.state_dict().get(name, value))
-    }
+    cold = run(training_config(tmp_path, *options)).state_dict()
+    different = {name for name, value in warm.state_dict().items() if not torch.equal(value, cold.get(name, value))}
     assert different == ({"side_adapter_network.query_embed"} if kind == "prototypes" else set())
     assert (warm.query_init is not None) == (kind == "per_image")
     if warm.query_init is not None:
         assert warm.query_init.projection.weight.abs().max() > 0
 
 
-def test_weights_that_are_given_win_over_the_warm_start(tmp_path: Path) -> None:
+def test_given_weights_override_the_warm_start(tmp_path: Path) -> None:
     queries = torch.full((1, 6, 24), 0.5)
     torch.save({"model": {"side_adapter_network.query_embed": queries}}, tmp_path / "init.pth")
-    keys = ("MODEL.WEIGHTS", str(tmp_path / "init.pth"), "SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "0.0")
-    model = run(training_config(tmp_path, *keys, "MODEL.SAN.QUERY_INIT", "prototypes"))
+    options = ("MODEL.WEIGHTS", str(tmp_path / "init.pth"), "SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "0.0")
+    model = run(training_config(tmp_path, *options, "MODEL.SAN.QUERY_INIT", "prototypes"))
     assert torch.equal(model.side_adapter_network.query_embed.data, queries)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("key", "value", "match"),
     [
-        ("MODEL.META_ARCHITECTURE", "CLIPtrase", "nothing to train"),
-        ("DATASETS.TRAIN", "()", "no data set"),
-        ("DATASETS.TRAIN", "('unheard_of',)", "unheard_of"),
-        ("SOLVER.IMS_PER_BATCH", "0", "IMS_PER_BATCH"),
-        ("SOLVER.ACCUMULATION_STEPS", "3", "multiple of 3"),
-        ("INPUT.CROP.TYPE", "relative", "absolute"),
-        ("INPUT.RANDOM_FLIP", "vertical", "horizontal"),
+        ("MODEL.META_ARCHITECTURE", "CLIPtrase", "META_ARCHITECTURE.*CLIPtrase"),
+        ("DATASETS.TRAIN", "()", r"DATASETS\.TRAIN"),
+        ("DATASETS.TRAIN", "('unknown_set',)", "unknown_set"),
+        ("SOLVER.IMS_PER_BATCH", "0", "IMS_PER_BATCH.*0"),
+        ("SOLVER.ACCUMULATION_STEPS", "3", "ACCUMULATION_STEPS 3"),
+        ("INPUT.CROP.TYPE", "relative", r"CROP\.TYPE.*relative"),
+        ("INPUT.CROP.SIZE", "[0, 5]", r"CROP\.SIZE.*0"),
+        ("INPUT.RANDOM_FLIP", "vertical", "RANDOM_FLIP.*vertical"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "all", "MIN_SIZE_TRAIN_SAMPLING.*all"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", r"MIN_SIZE_TRAIN.*64"),
+        ("INPUT.MIN_SIZE_TRAIN", "()", "MIN_SIZE_TRAIN"),
+        ("INPUT.MIN_SIZE_TRAIN", "(0,)", "MIN_SIZE_TRAIN.*0"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(tmp_path: Path, key: str, value: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_unusable_settings_are_rejected(tmp_path: Path, key: str, value: str, match: str) -> None:
+    with pytest.raises(InputError, match=match):
         run(training_config(tmp_path, key, value))
 
 
-def test_images_without_labels_cannot_be_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("labels", "match"), [(None, "5 images"), ("annotations", "unlike_")])
+def test_unlabelled_or_different_data_sets_are_rejected(tmp_path: Path, labels: str | None, match: str) -> None:
     cfg = training_config(tmp_path)
-    name = register_dataset(f"unlabelled_{tmp_path.name}", tmp_path / "scenes" / "images", CLASSES)
-    cfg.DATASETS.TRAIN = (name,)
-    with pytest.raises(InputError, match="5 images without labels"):
+    scenes, classes = tmp_path / "scenes", CLASSES if labels is None else ("other", "classes")
+    folder = None if labels is None else scenes / labels
+    name = register_dataset(f"unlike_{tmp_path.name}", scenes / "images", classes, folder)
+    cfg.DATASETS.TRAIN = (name,) if labels is None else (*cfg.DATASETS.TRAIN, name)
+    with pytest.raises(InputError, match=match):
         run(cfg)
 
 
-def test_the_trained_model_is_evaluated_from_its_checkpoint(tmp_path: Path) -> None:
-    cfg = training_config(tmp_path)
-    trained = run(cfg).eval()
-    again = build_segmenter(training_config(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")))
-    assert same(trained.state_dict(), again.state_dict())
-
-
-def test_a_checkpoint_of_other_classes_loads_but_for_what_they_count(
+def test_checkpoint_of_other_classes_loads_without_its_class_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = build_segmenter(training_config(tmp_path))
-    state = {**model.state_dict(), "criterion.empty_weight": torch.ones(172)}  # as of the published SAN
+    state = {**model.state_dict(), "criterion.empty_weight": torch.ones(172)}  # as in the published SAN
     torch.save({"model": state, "iteration": 59999}, tmp_path / "published.pth")
     logging.getLogger("cliptrase_d2").propagate = True
     with caplog.at_level(logging.INFO, "cliptrase_d2.segmenter.build"):
-        again = build_segmenter(training_config(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "published.pth")))
-    assert f"{len(state) - 1} of the model's {len(state)} tensors are loaded" in caplog.text
-    assert "of another shape, so as they were: 1 (criterion.empty_weight)" in caplog.text
-    assert same(model.state_dict(), again.state_dict())
+        loaded = build_segmenter(training_config(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "published.pth")))
+    assert f"{len(state) - 1} of the model's {len(state)} tensors" in caplog.text
+    assert "1 (criterion.empty_weight)" in caplog.text
+    assert equal(model.state_dict(), loaded.state_dict())
+
+
+def test_each_kind_of_parameter_has_its_weight_decay(tmp_path: Path) -> None:
+    keys = ("SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.WEIGHT_DECAY_NORM", "0.2", "SOLVER.WEIGHT_DECAY_EMBED", "0.3")
+    model = tiny_san(tmp_path)
+    groups = build_optimizer(tiny_san_config(tmp_path, *keys), model).param_groups
+    optimized = [(id(parameter), group["weight_decay"]) for group in groups for parameter in group["params"]]
+    names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert sorted(parameter for parameter, _ in optimized) == sorted(names)  # each parameter appears once
+    decays = {names[parameter]: decay for parameter, decay in optimized}
+    side = "side_adapter_network."
+    assert {name for name, decay in decays.items() if decay == 0.3} == {
+        f"{side}query_embed", f"{side}query_pos_embed", f"{side}vit_model.pos_embed",
+        "clip_visual_extractor.positional_embedding",
+    }  # fmt: skip
+    assert decays[f"{side}vit_model.blocks.0.norm1.weight"] == 0.2
+    assert decays[f"{side}fusion_layers.layer_0.input_proj.0.weight"] == 0.1  # as published
+    assert decays["ov_classifier.bg_embed"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        ({"BASE_LR": "2.0", "POLY_LR_POWER": "2.0"}, {0: 2.0, 50: 2.0 * 0.25, 90: 2.0 * 0.01}),
+        ({"BASE_LR": "0.0001", "MAX_ITER": "60000"}, {19: 9.9971e-05}),  # from the published training log
+        ({"BASE_LR": "1.0", "WARMUP_ITERS": "10", "WARMUP_FACTOR": "0.1"}, {0: 0.1, 10: 0.91}),  # 0.9^0.9 at the end
+        ({"BASE_LR": "1.0", "LR_SCHEDULER_NAME": "WarmupCosineLR"}, {50: 0.5}),
+    ],
+    ids=["poly", "published", "warmup", "cosine"],
+)
+def test_learning_rates_by_hand(tmp_path: Path, options: dict[str, str], rates: dict[int, float]) -> None:
+    keys = {"LR_SCHEDULER_NAME": "WarmupPolyLR", "WARMUP_ITERS": "0", "MAX_ITER": "100", **options}
+    cfg = tiny_san_config(tmp_path, *(word for key, value in keys.items() for word in (f"SOLVER.{key}", value)))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
+    schedule = build_schedule(cfg, optimizer)
+    for step in range(max(rates) + 1):
+        if step in rates:
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(rates[step], rel=1e-2 if step == 10 else 1e-5)
+        optimizer.step()
+        schedule.step()
+
+
+def test_gradient_limit_is_read_from_the_configuration(tmp_path: Path) -> None:
+    clip = "SOLVER.CLIP_GRADIENTS"
+    full = (f"{clip}.ENABLED", "True", f"{clip}.CLIP_TYPE", "full_model", f"{clip}.CLIP_VALUE", "0.25")
+    assert read_gradient_limit(tiny_san_config(tmp_path)) is None
+    assert read_gradient_limit(tiny_san_config(tmp_path, *full)) == 0.25
+    for key, value in (("CLIP_TYPE", "value"), ("NORM_TYPE", "1.0"), ("CLIP_VALUE", "0.0")):
+        with pytest.raises(InputError, match="CLIP_GRADIENTS"):
+            read_gradient_limit(tiny_san_config(tmp_path, *full, f"{clip}.{key}", value))
+
+
+def test_checkpoint_restores_weights_and_extra_values(tmp_path: Path) -> None:
+    model, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    AtomicCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_1", iteration=7)
+    extra = AtomicCheckpointer(other, str(tmp_path)).resume_or_load("", resume=True)
+    assert torch.equal(model.weight, other.weight)
+    assert extra["iteration"] == 7
+    assert (tmp_path / "last_checkpoint").read_text() == "model_1.pth"
+
+
+def test_full_disk_keeps_earlier_checkpoints(tmp_path: Path) -> None:
+    model = nn.Linear(100, 100)
+    checkpointer = AtomicCheckpointer(model, str(tmp_path))
+    checkpointer.save("model_1")
+    for name in ("model_1", "model_2"):
+        with limit_file_size(20_000), pytest.raises(WriteError, match=rf"{name}\.pth"):
+            checkpointer.save(name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_1.pth"]
+    assert AtomicCheckpointer(nn.Linear(100, 100), str(tmp_path)).resume_or_load("", resume=True) == {}
+
+
+def test_process_without_save_to_disk_writes_nothing(tmp_path: Path) -> None:
+    AtomicCheckpointer(nn.Linear(2, 3), str(tmp_path), save_to_disk=False).save("model_1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_report_lists_each_group_of_tensors() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    shapes = {"0.weight": (3, 2), "0.bias": (5,), "1.weight": (4, 3), "more": (1,)}
+    loaded, *groups = describe_loading(model, {name: torch.zeros(shape) for name, shape in shapes.items()}).splitlines()
+    assert "2 of the model's 4 tensors" in loaded
+    for line, title, names in zip(groups, ("missing", "unknown", "shape"), ("1.bias", "more", "0.bias"), strict=True):
+        assert title in line
+        assert line.endswith(f": 1 ({names})")
+
+
+def test_report_counts_many_names_by_part() -> None:
+    weights = {f"{part}.{index}": torch.zeros(1) for part in ("clip", "side") for index in range(9)}
+    assert ": 18 (9 clip.*, 9 side.*)" in describe_loading(nn.Linear(1, 1), weights)

@@ -1,51 +1,130 @@
-"""The stream of training images: what comes when, whoever reads it and wherever it begins."""
-
-from __future__ import annotations
+"""Training data: augmentation, the order of images, and reading in workers."""
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.san.augment import Augmentation
-from cliptrase_d2.san.training_data import TrainingLoader, TrainingMapper, TrainingOrder
+from cliptrase_d2.san.training_data import Augmentation, TrainingDataset, change_colours, load_batches, sample_records
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.drawn_scenes import CLASSES, write_scenes
 
-AUGMENTATION = Augmentation((48, 64), "choice", 200, (48, 48), True, True)
+# Each pixel encodes its position: red is the column, green the row, the label the quadrant.
+COLUMNS, ROWS = np.meshgrid(np.arange(60), np.arange(40))
+IMAGE = np.stack([COLUMNS * 4, ROWS * 4, np.zeros_like(ROWS)], axis=2).astype(np.uint8)
+LABELS = (COLUMNS >= 30).astype(np.int64) + 2 * (ROWS >= 20)
 
 
-def places(order: TrainingOrder, count: int) -> list[tuple[int, int]]:
-    return list(islice(order, count))
+def augment(seed: int = 0, labels: np.ndarray = LABELS, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
+    arguments = {
+        "short_sides": (40,), "sampling": "choice", "max_size": 100, "crop": None, "colours": False, "flip": False,
+    }  # fmt: skip
+    return Augmentation(**{**arguments, **changes})(IMAGE, labels, np.random.default_rng(seed), 255)
 
 
-def test_every_record_comes_once_in_every_round() -> None:
-    order = places(TrainingOrder(5, seed=0, start=0, batch=3), 15)
+def test_view_without_augmentation_is_the_image() -> None:
+    image, labels = augment()
+    assert np.array_equal(image, IMAGE)
+    assert np.array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize(("sampling", "expected"), [("choice", {20, 23}), ("range", {20, 21, 22, 23})])
+def test_short_side_is_drawn(sampling: str, expected: set[int]) -> None:
+    shapes = [augment(seed, short_sides=(20, 23), sampling=sampling)[0].shape for seed in range(60)]
+    assert {shape[0] for shape in shapes} == expected
+    assert all(shape[1] == round(shape[0] * 1.5 + 0.1) for shape in shapes)  # of 40x60, halves rounded up
+
+
+def test_long_side_is_limited() -> None:
+    assert augment(short_sides=(80,), max_size=90)[0].shape[:2] == (60, 90)
+
+
+def test_crop_has_image_and_labels_of_the_same_place() -> None:
+    starts = set()
+    for seed in range(30):
+        image, labels = augment(seed, crop=(16, 24))
+        assert labels.shape == (16, 24)
+        column, row = image[0, 0, 0] // 4, image[0, 0, 1] // 4
+        assert np.array_equal(labels, LABELS[row : row + 16, column : column + 24])
+        starts.add((row, column))
+    assert len(starts) > 20
+    assert max(row for row, _ in starts) > 18
+    assert max(column for _, column in starts) > 28
+
+
+def test_small_images_are_padded_with_grey_and_the_ignore_label() -> None:
+    image, labels = augment(crop=(50, 64))
+    assert image.shape == (50, 64, 3)
+    assert (image[40:] == 128).all()
+    assert (image[:, 60:] == 128).all()
+    assert (labels[40:] == 255).all()
+    assert np.array_equal(labels[:40, :60], LABELS)
+
+
+def test_half_of_the_views_are_mirrored_with_their_labels() -> None:
+    mirrored = 0
+    for seed in range(40):
+        image, labels = augment(seed, flip=True)
+        is_mirrored = image[0, 0, 0] > 100
+        assert np.array_equal(labels, LABELS[:, ::-1] if is_mirrored else LABELS)
+        mirrored += is_mirrored
+    assert 10 < mirrored < 30
+
+
+def test_each_colour_change_has_probability_one_half() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    same = sum(np.array_equal(change_colours(image, np.random.default_rng(seed)), image) for seed in range(400))
+    assert 10 < same < 45  # 1/16 of 400 is 25: none of the four changes applies
+
+
+def test_changed_colours_stay_in_range() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    for seed in range(50):
+        changed = change_colours(image, np.random.default_rng(seed))
+        assert changed.dtype == np.uint8
+        before, after = (cv2.cvtColor(view, cv2.COLOR_RGB2GRAY).mean() for view in (image, changed))
+        assert 0.2 * before < after < 2 * before
+
+
+def test_labels_above_255_are_kept() -> None:
+    labels = augment(labels=LABELS + 40_000, short_sides=(20,), crop=(32, 32))[1]
+    assert set(np.unique(labels)) == {40_000, 40_001, 40_002, 40_003, 255}
+
+
+def order(records: int, count: int, **arguments: int) -> list[tuple[int, int]]:
+    """The first (index, position) of a stream."""
+    defaults = {"seed": 0, "start": 0, "batch": 4}
+    stream = sample_records(records, **{**defaults, **arguments})
+    return [(index, position) for index, (_, _, position) in islice(stream, count)]
+
+
+def test_each_epoch_has_each_record_once() -> None:
+    stream = order(5, 15, batch=3)
     for start in (0, 5, 10):
-        assert sorted(index for _, index in order[start : start + 5]) == list(range(5))
-    assert [place for place, _ in order] == list(range(15))
+        assert sorted(index for index, _ in stream[start : start + 5]) == list(range(5))
+    assert [position for _, position in stream] == list(range(15))
 
 
-def test_rounds_and_seeds_differ() -> None:
-    first, second = (places(TrainingOrder(20, seed=seed, start=0, batch=4), 40) for seed in (0, 1))
-    assert [index for _, index in first[:20]] != [index for _, index in first[20:]]
+def test_epochs_and_seeds_have_different_orders() -> None:
+    first, second = (order(20, 40, seed=seed) for seed in (0, 1))
+    assert [index for index, _ in first[:20]] != [index for index, _ in first[20:]]
     assert first != second
 
 
-def test_a_later_start_goes_on() -> None:
-    whole = places(TrainingOrder(7, seed=3, start=0, batch=4), 40)
-    assert places(TrainingOrder(7, seed=3, start=12, batch=4), 28) == whole[12:]
+def test_later_start_continues_the_stream() -> None:
+    assert order(7, 28, seed=3, start=12) == order(7, 40, seed=3)[12:]
 
 
-def test_processes_share_every_step() -> None:
-    whole = places(TrainingOrder(7, seed=3, start=0, batch=4), 40)
-    shares = [places(TrainingOrder(7, seed=3, start=0, batch=4, rank=rank, processes=2), 20) for rank in (0, 1)]
-    together = [place for step in range(10) for share in shares for place in share[2 * step : 2 * step + 2]]
-    assert together == whole
+def test_processes_share_each_step() -> None:
+    shares = [order(7, 20, seed=3, rank=rank, processes=2) for rank in (0, 1)]
+    joined = [item for step in range(10) for share in shares for item in share[2 * step : 2 * step + 2]]
+    assert joined == order(7, 40, seed=3)
 
 
 @pytest.fixture
@@ -56,19 +135,14 @@ def records(tmp_path: Path) -> list[dict[str, str]]:
     return [{"file_name": str(i), "sem_seg_file_name": str(t)} for i, t in zip(images, labels, strict=True)]
 
 
-def mapper() -> TrainingMapper:
-    return TrainingMapper(AUGMENTATION, Vocabulary.parse(CLASSES), LabelRule(len(CLASSES)))
-
-
-def test_images_of_more_pixels_than_allowed_are_refused(records: list[dict[str, str]]) -> None:
-    bounded = TrainingMapper(AUGMENTATION, Vocabulary.parse(CLASSES), LabelRule(len(CLASSES)), max_pixels=1000)
-    with pytest.raises(InputError, match="at most 1,000 pixels"):
-        bounded(records[0], np.random.default_rng(0))
+def dataset(records: list[dict[str, str]], **arguments: int) -> TrainingDataset:
+    augmentation = Augmentation((48, 64), "choice", 200, (48, 48), True, True)
+    return TrainingDataset(records, augmentation, Vocabulary.parse(CLASSES), LabelRule(len(CLASSES)), **arguments)
 
 
 def batches(records: list[dict[str, str]], start: int = 0, workers: int = 0, count: int = 4) -> list[list[dict]]:
-    order = TrainingOrder(len(records), seed=0, start=start, batch=2)
-    return list(islice(TrainingLoader(records, mapper(), order, num_workers=workers), count))
+    stream = load_batches(dataset(records), seed=0, start=start, batch=2, num_workers=workers)
+    return list(islice(stream, count))
 
 
 def equal(first: list[list[dict]], second: list[list[dict]]) -> bool:
@@ -80,23 +154,23 @@ def equal(first: list[list[dict]], second: list[list[dict]]) -> bool:
     )
 
 
-def test_a_view_has_what_the_model_is_trained_with(records: list[dict[str, str]]) -> None:
-    given = mapper()(records[0], np.random.default_rng(0))
-    assert given["image"].shape == (3, 48, 48)
-    assert given["image"].dtype == torch.uint8
-    assert given["sem_seg"].dtype == torch.int64
-    present = set(given["sem_seg"].unique().tolist()) - {255}
-    assert given["num_masks"] == len(present) > 0
-    assert given["vocabulary"].classes == tuple(CLASSES)
+def test_view_has_the_inputs_of_training(records: list[dict[str, str]]) -> None:
+    view = dataset(records).read_view(records[0], np.random.default_rng(0))
+    assert view["image"].shape == (3, 48, 48)
+    assert view["image"].dtype == torch.uint8
+    assert view["sem_seg"].dtype == torch.int64
+    present = set(view["sem_seg"].unique().tolist()) - {255}
+    assert view["num_masks"] == len(present) > 0
+    assert view["vocabulary"].classes == tuple(CLASSES)
 
 
-def test_views_do_not_depend_on_workers_or_on_the_start(records: list[dict[str, str]]) -> None:
-    whole = batches(records)
-    assert equal(whole, batches(records, workers=2))
-    assert equal(whole[2:], batches(records, start=4, count=2))
+def test_views_do_not_depend_on_workers_or_start(records: list[dict[str, str]]) -> None:
+    expected = batches(records)
+    assert equal(expected, batches(records, workers=2))
+    assert equal(expected[2:], batches(records, start=4, count=2))
 
 
-def test_reading_moves_no_random_number_of_the_training(records: list[dict[str, str]]) -> None:
+def test_loading_does_not_change_the_random_numbers_of_training(records: list[dict[str, str]]) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -105,7 +179,12 @@ def test_reading_moves_no_random_number_of_the_training(records: list[dict[str, 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_file_is_named(records: list[dict[str, str]], workers: int) -> None:
+def test_error_of_a_damaged_file_names_it(records: list[dict[str, str]], workers: int) -> None:
     Path(records[0]["file_name"]).write_bytes(b"no image")
     with pytest.raises(InputError, match=Path(records[0]["file_name"]).name):
         batches(records, workers=workers)
+
+
+def test_images_above_the_pixel_limit_are_rejected(records: list[dict[str, str]]) -> None:
+    with pytest.raises(InputError, match="1,000"):
+        dataset(records, max_pixels=1000).read_view(records[0], np.random.default_rng(0))

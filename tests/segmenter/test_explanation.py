@@ -1,9 +1,10 @@
-"""What one patch looks at, and which patches go together, as arrays."""
+"""Explanations: maps of one patch, clusters and masks, and the inputs they refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cliptrase_d2.clip.open_clip_modules import blocks
-from cliptrase_d2.mask_sources import CorrelationSource
+from cliptrase_d2.mask_sources import CorrelationClusters
 from cliptrase_d2.pipeline.model import CLIPtrase
-from cliptrase_d2.pipeline.settings import Method
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.segmenter.explanation import Explanation, explain
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.utils.errors import InputError
@@ -33,7 +34,7 @@ def whole(model: CLIPtrase) -> Segmenter:
 
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
-    return whole(tiny_segmenter(method=Method(eps=0.5)))
+    return whole(tiny_segmenter(settings=CLIPtraseSettings(eps=0.5)))
 
 
 @pytest.fixture(scope="module")
@@ -59,29 +60,30 @@ def test_maps_have_a_grid_that_is_not_square_for_every_block(explanation: Explan
         assert getattr(explanation, name).dtype == np.int64
 
 
-def test_what_is_clustered_is_what_the_model_clusters(segmenter: Segmenter, explanation: Explanation) -> None:
+def test_clusters_and_masks_are_those_of_the_model(segmenter: Segmenter, explanation: Explanation) -> None:
     model = segmenter.model
     with torch.inference_mode():
-        seen = model.see(model.tower.normalise(scene())[None])
-        masks = model.mask_source(scene()[None], seen, [(96, 128)])[0]
+        result = model.segment(model.preprocess([{"image": scene()}]), None, [(96, 128)])
+    correlation, masks = result.correlation, result.masks[0]
     assert len(masks) > 1
-    np.testing.assert_array_equal(explanation.recovered[1].ravel(), seen.correlation[0, 1 * 8 + 4].numpy())
-    np.testing.assert_array_equal(explanation.clusters.ravel(), model.method.cluster(seen.correlation)[0].numpy())
+    np.testing.assert_array_equal(explanation.recovered[1].ravel(), correlation[0, 1 * 8 + 4].numpy())
+    np.testing.assert_array_equal(explanation.clusters.ravel(), masks.clusters.numpy())
     np.testing.assert_array_equal(explanation.masks, masks.assignment.numpy())
 
 
-def test_before_is_the_method_without_taking_away_global_patches(explanation: Explanation) -> None:
-    ablated = explain(whole(tiny_segmenter(method=Method(eps=0.5, suppress_global_patches=False))), PIXELS, (70, 20))
+def test_before_is_the_method_without_suppressing_global_patches(explanation: Explanation) -> None:
+    settings = CLIPtraseSettings(eps=0.5, suppress_global_patches=False)
+    ablated = explain(whole(tiny_segmenter(settings=settings)), PIXELS, (70, 20))
     np.testing.assert_array_equal(explanation.clusters_before, ablated.clusters)
     np.testing.assert_array_equal(explanation.masks_before, ablated.masks)
     np.testing.assert_array_equal(ablated.clusters_before, ablated.clusters)
     np.testing.assert_allclose(ablated.recovered[:, 1, 4], 1, rtol=1e-5)  # the cosine of a patch with itself
-    # What the class token is more alike to is cut off.
+    # Similarities below those of the class token are cut off.
     assert ablated.recovered.min() < 0 == explanation.recovered.min()
 
 
 def test_attention_is_that_of_open_clips_own_blocks() -> None:
-    # 64 pixels are what the tiny model was built for, so open_clip itself can run it.
+    # open_clip itself can run the tiny model at its trained size of 64 pixels.
     model, image = tiny_segmenter(), scene(0, 64, 64)
     weights: list[Tensor] = []
 
@@ -100,7 +102,7 @@ def test_attention_is_that_of_open_clips_own_blocks() -> None:
     assert (found.attention.sum((1, 2)) < 1).all()  # the class token has the rest
 
 
-def test_a_patch_that_all_others_look_at_is_global(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patch_with_the_attention_of_all_others_is_global(monkeypatch: pytest.MonkeyPatch) -> None:
     def planted(*_: object) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for target in (5, 41, None):  # tokens: one before the patch of this number
             query, key, value = (0.1 * torch.randn(1, 2, 49, 8) for _ in range(3))
@@ -109,7 +111,7 @@ def test_a_patch_that_all_others_look_at_is_global(monkeypatch: pytest.MonkeyPat
             yield query, key, value
 
     model = tiny_segmenter()
-    monkeypatch.setattr(model.tower, "layers", planted)
+    monkeypatch.setattr(model.tower, "block_qkv", planted)
     found = explain(whole(model), PIXELS, (0, 0))
     assert np.argwhere(found.global_patches).tolist() == [[0, 0, 4], [1, 5, 0]]
     assert found.attention[0].argmax() == 4
@@ -129,7 +131,7 @@ def test_a_point_outside_is_refused(segmenter: Segmenter, point: tuple[int, int]
         explain(segmenter, PIXELS, point)
 
 
-def test_a_point_is_meant_in_the_image_and_found_in_the_crop() -> None:
+def test_a_point_of_the_image_is_found_in_the_crop() -> None:
     segmenter = Segmenter(model=tiny_segmenter(), protocol="center_crop", short_side=64, max_size=256)
     # 128x96 pixels become 85x64, of which columns 10 to 73 are left: x of 15 to 110.
     assert explain(segmenter, PIXELS, (15, 0)).patch == (0, 0)
@@ -140,7 +142,7 @@ def test_a_point_is_meant_in_the_image_and_found_in_the_crop() -> None:
         explain(segmenter, PIXELS, (111, 95))
 
 
-def test_a_point_is_meant_in_the_image_as_it_is_looked_at(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_a_point_is_a_pixel_of_the_upright_image(segmenter: Segmenter, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = TURN_RIGHT
     Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
@@ -152,17 +154,7 @@ def test_a_point_is_meant_in_the_image_as_it_is_looked_at(segmenter: Segmenter, 
         explain(segmenter, tmp_path / "a.png", (100, 80))
 
 
-def test_where_everything_is_noise_there_are_no_masks() -> None:
-    found = explain(whole(tiny_segmenter(method=Method(min_samples=1000))), PIXELS, (0, 0))
-    assert all((getattr(found, name) == -1).all() for name in LABELS)
-
-
-def test_where_everything_is_one_cluster_there_is_one_mask() -> None:
-    found = explain(whole(tiny_segmenter(method=Method(eps=100.0))), PIXELS, (0, 0))
-    assert all((getattr(found, name) == 0).all() for name in LABELS)
-
-
-def test_half_precision_is_that_of_the_tower_alone(explanation: Explanation) -> None:
+def test_half_precision_is_confined_to_the_tower(explanation: Explanation) -> None:
     found = explain(whole(tiny_segmenter(precision="bf16")), PIXELS, (70, 20))
     assert found.attention.dtype == found.recovered.dtype == np.float32
     assert not np.array_equal(found.attention, explanation.attention)
@@ -170,27 +162,29 @@ def test_half_precision_is_that_of_the_tower_alone(explanation: Explanation) -> 
     np.testing.assert_allclose(found.recovered, explanation.recovered, atol=0.05)
 
 
-@pytest.mark.parametrize("protocol", ["slide", "tiles"])
-def test_windows_are_refused(protocol: str) -> None:
-    model = tiny_segmenter(window=64, stride=32, in_tiles=protocol == "tiles")
-    with pytest.raises(InputError, match=rf"TEST\.PROTOCOL: {protocol}.*whole or center_crop"):
+@pytest.mark.parametrize(("settings", "label"), [({"min_samples": 1000}, -1), ({"eps": 100.0}, 0)])
+def test_noise_alone_gives_no_mask_and_one_cluster_one_mask(settings: dict[str, Any], label: int) -> None:
+    found = explain(whole(tiny_segmenter(settings=CLIPtraseSettings(**settings))), PIXELS, (0, 0))
+    assert all((getattr(found, name) == label).all() for name in LABELS)
+
+
+class OtherMasks(CorrelationClusters):
+    """Another source of masks."""
+
+
+@pytest.mark.parametrize(
+    ("protocol", "arguments", "message"),
+    [
+        ("slide", {"window": 64, "stride": 32}, r"TEST\.PROTOCOL: slide"),
+        ("tiles", {"window": 64, "stride": 32, "in_tiles": True}, r"TEST\.PROTOCOL: tiles"),
+        ("whole", {"settings": CLIPtraseSettings(clustering="none")}, r"MODEL\.CLIPTRASE\.CLUSTERING: 'none'"),
+        ("whole", {"mask_source": OtherMasks()}, r"MODEL\.MASKS\.SOURCE: masks of OtherMasks"),
+        ("whole", None, "SAN"),
+    ],
+)
+def test_models_without_clusters_of_whole_images_are_refused(
+    tmp_path: Path, protocol: str, arguments: dict[str, Any] | None, message: str
+) -> None:
+    model = tiny_san(tmp_path) if arguments is None else tiny_segmenter(**arguments)
+    with pytest.raises(InputError, match=message):
         explain(Segmenter(model=model, protocol=protocol, short_side=96, max_size=256), PIXELS, (0, 0))
-
-
-def test_no_clustering_is_refused() -> None:
-    with pytest.raises(InputError, match=r"MODEL\.CLIPTRASE\.CLUSTERING: 'none'"):
-        explain(whole(tiny_segmenter(method=Method(clustering="none"))), PIXELS, (0, 0))
-
-
-def test_masks_of_another_source_are_refused() -> None:
-    class Another(CorrelationSource):
-        pass
-
-    with pytest.raises(InputError, match=r"MODEL\.MASKS\.SOURCE: masks of Another"):
-        explain(whole(tiny_segmenter(mask_source=Another(Method()))), PIXELS, (0, 0))
-
-
-def test_a_san_is_refused(tmp_path: Path) -> None:
-    segmenter = Segmenter(model=tiny_san(tmp_path), protocol="whole", short_side=64, max_size=128)
-    with pytest.raises(InputError, match="SAN"):
-        explain(segmenter, PIXELS, (0, 0))

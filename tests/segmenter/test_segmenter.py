@@ -1,25 +1,26 @@
-"""From an image and class names to a result."""
+"""Segmenter: single calls, configurations, and the examples in docstrings."""
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 
-from cliptrase_d2.clip.text import TextEncoder
-from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.pipeline.model import CLIPtrase
-from cliptrase_d2.pipeline.settings import Method
+from cliptrase_d2.segmenter import result as result_module
+from cliptrase_d2.segmenter import segmenter as segmenter_module
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
-from tests.clip.tiny import register_tiny, tiny_clip
+from tests.clip.tiny import register_tiny
+from tests.command_line import ROOT
 from tests.pipeline.tiny_segmenter import tiny_segmenter
 
 CLASSES = ["sky", "tree;bush", "road"]
@@ -28,13 +29,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def model() -> CLIPtrase:
-    clip = tiny_clip()
-    return CLIPtrase(
-        clip=clip,
-        tower=VisualTower(visual=clip.visual, attention="qq_kk_vv"),
-        text_encoder=TextEncoder(clip, SimpleTokenizer(), templates="simple"),
-        method=Method(),
-    ).eval()
+    return tiny_segmenter()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +37,15 @@ def segmenter(model: CLIPtrase) -> Segmenter:
     return Segmenter(model=model, protocol="whole", short_side=64, max_size=256)
 
 
-def test_result_describes_the_image_that_was_given(segmenter: Segmenter) -> None:
+@pytest.mark.parametrize("module", [segmenter_module, result_module], ids=["segmenter", "result"])
+def test_docstring_examples(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+def test_the_result_describes_the_image(segmenter: Segmenter) -> None:
     result = segmenter(PIXELS, CLASSES)
     np.testing.assert_array_equal(result.image, PIXELS)
     assert result.label_map.shape == (50, 70)
@@ -52,69 +55,48 @@ def test_result_describes_the_image_that_was_given(segmenter: Segmenter) -> None
     assert result.masks.dtype == result.mask_logits.dtype == np.float32
     assert result.mask_logits.shape == (len(result.masks), 3)
     assert sum(result.shares().values()) == pytest.approx(1)
+    assert repr(segmenter) == "Segmenter(CLIPtrase, whole at 64 pixels, cpu)"
+    assert segmenter(PIXELS, CLASSES, background=["wall", "floor"]).classes[3:] == ("background",)
 
 
-def test_a_file_a_pil_image_an_array_and_a_tensor_give_the_same(segmenter: Segmenter, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["whole", "center_crop"])
+def test_the_result_is_the_one_that_evaluations_score(model: CLIPtrase, tmp_path: Path, protocol: str) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    tensor = torch.from_numpy(PIXELS).permute(2, 0, 1)
-    forms = (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(PIXELS), PIXELS, tensor)
-    results = [segmenter(image, CLASSES) for image in forms]
-    for result in results[1:]:
-        np.testing.assert_array_equal(result.image, results[0].image)
-        np.testing.assert_array_equal(result.label_map, results[0].label_map)
+    mapper = EvaluationMapper(
+        protocol=protocol,
+        short_side=64,
+        max_size=256,
+        patch_size=16,
+        vocabulary=Vocabulary.parse(CLASSES),
+        label_rule=LabelRule(3),
+    )
+    scored = model([mapper({"file_name": str(tmp_path / "a.png")})])[0]["label_map"]
+    result = Segmenter(model=model, protocol=protocol, short_side=64, max_size=256)(PIXELS, CLASSES)
+    assert torch.equal(torch.from_numpy(result.label_map), scored)
 
 
-def test_it_is_the_result_that_an_evaluation_scores(segmenter: Segmenter, tmp_path: Path) -> None:
-    Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    for protocol in ("whole", "center_crop"):
-        mapper = EvaluationMapper(
-            protocol=protocol,
-            short_side=64,
-            max_size=256,
-            patch_size=16,
-            vocabulary=Vocabulary.parse(CLASSES),
-            label_rule=LabelRule(3),
-        )
-        scored = segmenter.model([mapper({"file_name": str(tmp_path / "a.png")})])[0]["label_map"]
-        mine = Segmenter(model=segmenter.model, protocol=protocol, short_side=64, max_size=256)(PIXELS, CLASSES)
-        assert torch.equal(torch.from_numpy(mine.label_map), scored)
-
-
-def test_center_crop_hands_back_the_crop(model: CLIPtrase) -> None:
+def test_center_crop_returns_the_crop(model: CLIPtrase) -> None:
     result = Segmenter(model=model, protocol="center_crop", short_side=32, max_size=64)(PIXELS, CLASSES)
-    # 50×70 becomes 32×44, of which columns 6 to 37 are the middle.
+    # 50x70 pixels become 32x44, of which columns 6 to 37 are the crop.
     expected = Image.fromarray(PIXELS).resize((44, 32), Image.Resampling.BICUBIC).crop((6, 0, 38, 32))
     np.testing.assert_array_equal(result.image, np.array(expected))
     assert result.label_map.shape == (32, 32)
 
 
-def test_tiles_hand_back_labels_and_no_masks() -> None:
+def test_tiles_return_labels_but_no_masks() -> None:
     model = tiny_segmenter(window=32, stride=16, in_tiles=True)
     segmenter = Segmenter(model=model, protocol="tiles", short_side=0, max_size=64)
     result = segmenter(PIXELS, CLASSES)
     assert result.label_map.shape == (50, 70)
     assert (result.masks.shape, result.mask_logits.shape) == ((0, 50, 70), (0, 3))
-    assert sum(part["area"] for part in result.to_coco()) == 50 * 70
-    assert len(result.to_instances()) == 0
+    assert sum(segment["area"] for segment in result.to_coco()) == 50 * 70
     assert repr(segmenter) == "Segmenter(CLIPtrase, tiles at the size of the image, cpu)"
 
 
-def test_it_says_what_it_is_and_where_it_runs(segmenter: Segmenter) -> None:
-    assert repr(segmenter) == "Segmenter(CLIPtrase, whole at 64 pixels, cpu)"
-    assert segmenter.device == torch.device("cpu")
-
-
-def test_background_prompts_are_one_more_class(segmenter: Segmenter) -> None:
-    assert segmenter(PIXELS, CLASSES, background=["wall", "floor"]).classes == ("sky", "tree", "road", "background")
-
-
-def test_a_missing_file_is_named(segmenter: Segmenter) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.jpg: no such file"):
-        segmenter("nowhere.jpg", CLASSES)
-
-
-def test_no_class_is_refused(segmenter: Segmenter) -> None:
-    with pytest.raises(InputError, match="classes: no class"):
+def test_invalid_arguments_are_named(segmenter: Segmenter) -> None:
+    with pytest.raises(InputError, match=r"^missing\.jpg"):
+        segmenter("missing.jpg", CLASSES)
+    with pytest.raises(InputError, match=r"^classes"):
         segmenter(PIXELS, [])
 
 
@@ -125,17 +107,16 @@ def random_weights(name: str) -> list[str]:
     ]
 
 
-def test_from_config_segments_whole_images_unless_told_otherwise() -> None:
-    # CUDA, Detectron2's default device, gives way to the CPU on a machine without it.
+def test_the_default_configuration_takes_images_of_any_size() -> None:
+    # Detectron2's default device, CUDA, is replaced by the CPU on a machine without CUDA.
     segmenter = Segmenter.from_config(opts=random_weights("ViT-B-32"))
     assert segmenter.protocol.name == "whole"
     assert (segmenter.protocol.short_side, segmenter.protocol.patch_size) == (336, 32)
-    assert segmenter.model.method.adaptive_dbscan
     assert not segmenter.model.training
     assert segmenter(PIXELS, CLASSES).label_map.shape == (50, 70)
 
 
-def test_from_config_honours_a_file_and_whole_model_weights(tmp_path: Path) -> None:
+def test_from_config_reads_a_file_and_full_weights(tmp_path: Path) -> None:
     config, opts = tmp_path / "a.yaml", random_weights(register_tiny(tmp_path))
     config.write_text("INPUT: {MIN_SIZE_TEST: 64}\nTEST: {PROTOCOL: center_crop}\n")
     weights = Segmenter.from_config(config, [*opts, "MODEL.CLIP.SEED", "7"]).model.state_dict()
@@ -145,6 +126,9 @@ def test_from_config_honours_a_file_and_whole_model_weights(tmp_path: Path) -> N
     assert all(torch.equal(tensor.cpu(), weights[name].cpu()) for name, tensor in loaded.model.state_dict().items())
 
 
-def test_from_config_refuses_another_architecture() -> None:
-    with pytest.raises(InputError, match=r"MODEL\.META_ARCHITECTURE: 'AnotherArchitecture'"):
-        Segmenter.from_config(opts=["MODEL.META_ARCHITECTURE", "AnotherArchitecture"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("MODEL.META_ARCHITECTURE", "Another"), ("TEST.PROTOCOL", "half"), ("INPUT.MIN_SIZE_TEST", "3")]
+)
+def test_invalid_settings_name_their_key(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(InputError, match=rf"^{key}: .*{value}"):
+        Segmenter.from_config(opts=[*random_weights(register_tiny(tmp_path)), key, value])

@@ -1,6 +1,4 @@
-"""The benchmark measures every stage, and says what it measured."""
-
-from __future__ import annotations
+"""The benchmark: times of every stage, imposed masks, table and report."""
 
 import argparse
 import json
@@ -8,15 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+from cliptrase_d2.utils.profiling import listeners
 from tests.clip.tiny import register_tiny
 from tools import benchmark, profiling
 
 
 @pytest.fixture
 def args(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
-    """Options of a run of seconds, with the tiny model."""
+    """Return the options of a short run with the tiny model."""
     words = ["--model", register_tiny(tmp_path), "--sizes", "64", "96", "--classes", "5", "--repeats", "2"]
     output = ["--device", "cpu", "--masks", "4", "--output", str(tmp_path / "out" / "numbers.json")]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *words, *output])
@@ -31,41 +29,46 @@ def test_every_stage_has_its_time(args: argparse.Namespace, batch: int, precisio
     times = row["milliseconds_per_image"]
     assert set(times) == {"encode_image", "whole", *profiling.STAGES}
     assert min(times.values()) > 0
-    # Medians of two rounds are means, which add up; the whole has some work beside its stages.
+    # Medians of two rounds are means, which add up. The whole includes work outside the stages.
     assert sum(times[stage] for stage in profiling.STAGES) <= times["whole"]
     assert row["images_per_second"] == pytest.approx(1000 / times["whole"])
     assert row["whole_over_encode_image"] > 0
     assert (row["size"], row["classes"]) == (96, 5)
 
 
-def test_measuring_leaves_the_model_as_it_was(args: argparse.Namespace) -> None:
+def test_measuring_does_not_change_the_model(args: argparse.Namespace) -> None:
     model = benchmark.build(args)
-    method = model.method
+    source = model.mask_source
     benchmark.measure(model, args, 64, 5)
-    assert model.method is method
-    assert not model.tower._forward_hooks
-    assert not model.tower._forward_pre_hooks
+    assert model.mask_source is source
+    assert not listeners
 
 
 def test_the_imposed_masks_reach_the_result(args: argparse.Namespace) -> None:
     model = benchmark.build(args)
-    seen = []
-    model.register_forward_hook(lambda module, given, outputs: seen.extend(len(out["pred_logits"]) for out in outputs))
+    masks = []
+    model.register_forward_hook(lambda module, args, outputs: masks.extend(len(out["pred_logits"]) for out in outputs))
     benchmark.measure(model, args, 96, 5)
-    assert set(seen) == {4}
+    assert set(masks) == {4}
 
 
-@pytest.mark.parametrize(("side", "count"), [(6, 4), (14, 20), (21, 20), (4, 1), (3, 9)])
-def test_blocks_are_rectangles_that_cover_the_grid(side: int, count: int) -> None:
-    labels = profiling.blocks(2, side, count)
-    assert labels.shape == (2, side * side)
-    assert torch.equal(labels[0], labels[1])
-    grid = labels[0].view(side, side)
-    found = grid.unique().tolist()
-    assert found == list(range(len(found)))
-    assert len(found) == count
-    for label in found:
-        inside = grid == label
+def test_a_per_pixel_method_has_no_correlation(args: argparse.Namespace) -> None:
+    args.method = "maskclip"
+    times = benchmark.measure(benchmark.build(args), args, 96, 5)["milliseconds_per_image"]
+    assert "clustering" not in times
+    assert times["correlation"] < times["image tower"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "count"), [((6, 6), 4), ((14, 14), 20), ((21, 21), 20), ((4, 4), 1), ((3, 3), 9), ((5, 10), 6)]
+)
+def test_rectangles_cover_the_grid(grid: tuple[int, int], count: int) -> None:
+    labels = profiling.make_rectangles(grid, count)
+    assert labels.shape == (1, grid[0] * grid[1])
+    values = labels.unique().tolist()
+    assert values == list(range(count))
+    for label in values:
+        inside = labels.view(grid) == label
         assert inside.sum() == inside.any(0).sum() * inside.any(1).sum()
 
 

@@ -1,6 +1,4 @@
-"""The benchmark of an evaluation runs one, of files that it draws, and says where its time goes."""
-
-from __future__ import annotations
+"""The benchmark of an evaluation: drawn files, shares of time and report."""
 
 import json
 import logging
@@ -33,28 +31,17 @@ def test_main_measures_every_combination(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out" / "numbers.json"
-    words = [
-        "--model",
-        register_tiny(tmp_path),
-        "--sizes",
-        "64",
-        "--batch",
-        "1",
-        "2",
-        "--classes",
-        "5",
-        "--images",
-        "3",
-    ]
-    more = ["--repeats", "1", "--workers", "0", "--masks", "4", "--device", "cpu", "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", ["benchmark_evaluation.py", *words, *more, "--precision", "fp32", "bf16"])
+    words = ["--model", register_tiny(tmp_path), "--sizes", "64", "--batch", "1", "2", "--classes", "5"]
+    words += ["--images", "3", "--repeats", "1", "--workers", "0", "--masks", "4", "--device", "cpu"]
+    words += ["--precision", "fp32", "bf16", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["benchmark_evaluation.py", *words])
     before = SegmentationEvaluator.process, EvaluationLoader.__iter__
     logger = logging.getLogger("cliptrase_d2")
     level = logger.level
     try:
         benchmark_evaluation.main()
     finally:
-        logger.setLevel(level)  # what it quiets, other tests look at
+        logger.setLevel(level)  # other tests read the log
     report = json.loads(output.read_text())
     assert [(row["precision"], row["batch"]) for row in report["rows"]] == [
         *(("fp32", 1), ("fp32", 2)),

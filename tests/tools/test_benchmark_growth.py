@@ -1,6 +1,4 @@
-"""The benchmark of growth measures what it says, in sizes that it is told."""
-
-from __future__ import annotations
+"""The benchmark of growth: scenes, tables and picture."""
 
 import json
 import sys
@@ -14,12 +12,12 @@ from tools import benchmark_growth
 
 
 @pytest.mark.parametrize(("grid", "count"), [((14, 14), 20), ((5, 10), 6), ((4, 4), 1)])
-def test_a_scene_has_its_blocks_as_clusters(grid: tuple[int, int], count: int) -> None:
-    scene, labels = benchmark_growth.scene_of(grid, count, "cpu")
-    assert scene.correlation.shape == (1, grid[0] * grid[1], grid[0] * grid[1])
+def test_a_scene_has_its_rectangles_as_clusters(grid: tuple[int, int], count: int) -> None:
+    features, rows, labels = benchmark_growth.make_scene(grid, count, "cpu")
+    assert features.patches.shape[1] == labels.shape[1] == grid[0] * grid[1]
     assert 1 <= int(labels.max()) + 1 <= count
     same = labels[0][:, None] == labels[0]
-    assert scene.correlation[0][same].min() > scene.correlation[0][~same].max() if count > 1 else bool(same.all())
+    assert rows[0][same].min() > rows[0][~same].max() if count > 1 else bool(same.all())
 
 
 def test_main_prints_three_tables_and_draws_them(
@@ -34,7 +32,7 @@ def test_main_prints_three_tables_and_draws_them(
     report = json.loads((tmp_path / "growth.json").read_text())
     assert [row["patches"] for row in report["patches"]] == [16, 36]
     assert [row["classes"] for row in report["classes"]] == [5, 9]
-    assert set(report["patches"][0]["seconds"]) == {"correlation", "clustering", "masks", "naming"}
+    assert set(report["patches"][0]["seconds"]) == {"correlation", "clustering", "masks", "classification"}
     assert all(seconds > 0 for row in report["masks"] for seconds in row["seconds"].values())
     printed = capsys.readouterr().out
     assert all(benchmark_growth.table(report[size]) in printed for size in ("patches", "classes", "masks"))

@@ -1,10 +1,7 @@
-"""A memory that is too small for a batch, or for an image."""
-
 from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,173 +10,143 @@ from torch import Tensor, nn
 
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.oom_retry import OOMRetry
-from tests.pipeline.tiny_segmenter import scene, tiny_segmenter
+from tests.pipeline.tiny_segmenter import tiny_segmenter
+
+Batch = list[dict[str, Any]]
 
 
 class SmallMemory(nn.Module):
-    """Adds up an image; runs out of memory above so many pixels, and remembers how many images it was asked for."""
+    """Sums each image, records its batch sizes, and runs out of memory above a number of pixels."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
         self.pixels = pixels
-        self.asked: list[int] = []
+        self.batch_sizes: list[int] = []
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        self.asked.append(len(batched_inputs))
-        if sum(given["image"][0].numel() for given in batched_inputs) > self.pixels:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-        return [{"sum": given["image"].sum()} for given in batched_inputs]
+    def forward(self, batch: Batch) -> list[dict[str, Tensor]]:
+        self.batch_sizes.append(len(batch))
+        if sum(item["image"][0].numel() for item in batch) > self.pixels:
+            self.fail()
+        return [{"sum": item["image"].sum()} for item in batch]
 
-
-def images(*sides: int) -> list[dict[str, Any]]:
-    return [
-        {"image": torch.full((3, side, side), index), "file_name": f"{index}.png"} for index, side in enumerate(sides)
-    ]
+    def fail(self) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
 
-def outputs(oom_retry: OOMRetry, inputs: list[dict[str, Any]]) -> dict[int, int]:
-    """Sum by the number of the image."""
-    found = {}
-    for members, results in oom_retry(inputs):
-        assert not isinstance(results, InputError)
-        found |= {member: int(result["sum"]) for member, result in zip(members, results, strict=True)}
-    return found
+def make_images(*sides: int) -> Batch:
+    return [{"image": torch.full((3, side, side), i), "file_name": f"{i}.png"} for i, side in enumerate(sides)]
 
 
-def test_a_batch_that_fits_goes_as_one() -> None:
-    model = SmallMemory(300)
-    assert outputs(OOMRetry(model), images(10, 10, 10)) == {0: 0, 1: 300, 2: 600}
-    assert model.asked == [3]
+def sum_images(oom_retry: OOMRetry, inputs: Batch) -> dict[int, int]:
+    """Return the sum of each image by its index."""
+    sums = {}
+    for indices, outputs in oom_retry(inputs):
+        assert not isinstance(outputs, InputError)
+        sums |= {index: int(output["sum"]) for index, output in zip(indices, outputs, strict=True)}
+    return sums
 
 
-def test_a_batch_that_does_not_fit_goes_image_by_image_and_so_do_those_like_it(
+@pytest.mark.parametrize(
+    ("sides", "sums", "batch_sizes"), [((10, 10), [0, 300], [2]), ((10, 20, 10), [0, 1200, 600], [2, 1])]
+)
+def test_images_of_one_size_are_run_at_once(sides: tuple[int, ...], sums: list[int], batch_sizes: list[int]) -> None:
+    model = SmallMemory(10_000)
+    assert sum_images(OOMRetry(model), make_images(*sides)) == dict(enumerate(sums))
+    assert model.batch_sizes == batch_sizes
+
+
+def test_a_batch_that_does_not_fit_is_run_image_by_image_and_so_are_later_ones(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = SmallMemory(250)
     oom_retry = OOMRetry(model)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert outputs(oom_retry, images(10, 10, 10)) == {0: 0, 1: 300, 2: 600}
-        assert outputs(oom_retry, images(10, 10)) == {0: 0, 1: 300}
-    assert model.asked == [3, 1, 1, 1, 1, 1, 1, 2]  # the second batch is not tried, a smaller one is
-    assert [record.message.split(":")[0] for record in caplog.records] == ["Out of memory with 3 images at a time"]
-
-
-def test_images_of_other_sizes_go_by_themselves() -> None:
-    model = SmallMemory(10_000)
-    assert outputs(OOMRetry(model), images(10, 20, 10)) == {0: 0, 1: 1200, 2: 600}
-    assert model.asked == [2, 1]
+            assert sum_images(oom_retry, make_images(10, 10, 10)) == {0: 0, 1: 300, 2: 600}
+        assert sum_images(oom_retry, make_images(10, 10)) == {0: 0, 1: 300}
+    assert model.batch_sizes == [3, 1, 1, 1, 1, 1, 1, 2]  # the second batch is not tried, a smaller one is
+    assert ["3 images" in record.message for record in caplog.records] == [True]
 
 
 @pytest.mark.parametrize("pixels", [100, 200, 10_000])
-def test_outputs_of_one_part_are_gone_when_the_next_is_made(pixels: int) -> None:
-    made: list[weakref.ref[Tensor]] = []
+def test_outputs_are_released_before_the_next_part(pixels: int) -> None:
+    references: list[weakref.ref[Tensor]] = []
 
     class Watching(SmallMemory):
-        def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-            assert all(output() is None for output in made)
-            outputs = super().forward(batched_inputs)
-            made.extend(weakref.ref(output["sum"]) for output in outputs)
+        def forward(self, batch: Batch) -> list[dict[str, Tensor]]:
+            assert all(reference() is None for reference in references)
+            outputs = super().forward(batch)
+            references.extend(weakref.ref(output["sum"]) for output in outputs)
             return outputs
 
     oom_retry = OOMRetry(Watching(pixels))
-    for inputs in (images(10, 10, 5), images(10, 10)):
+    for inputs in (make_images(10, 10, 5), make_images(10, 10)):
         for _, outputs in oom_retry(inputs):
             assert not isinstance(outputs, InputError)
             del outputs
-    assert len(made) == 5
+    assert len(references) == 5
 
 
-def test_an_image_that_does_not_fit_is_named_and_the_others_come() -> None:
-    inputs = images(10, 20, 10)
+def test_an_image_that_does_not_fit_is_named_and_the_others_are_processed() -> None:
+    inputs = make_images(10, 20, 10)
     inputs[1] |= {"width": 640, "height": 480}
-    found = {tuple(members): results for members, results in OOMRetry(SmallMemory(250))(inputs)}
-    assert list(found) == [(0, 2), (1,)]
-    error = found[1,]
+    results = {tuple(indices): outputs for indices, outputs in OOMRetry(SmallMemory(250))(inputs)}
+    assert list(results) == [(0, 2), (1,)]
+    error = results[1,]
     assert isinstance(error, InputError)
-    assert str(error).startswith("1.png: an image of 640x480 pixels, seen at 20x20, for which the memory is too small.")
-    assert "Lower INPUT.MIN_SIZE_TEST" in str(error)
-
-
-def _refused_by_the_system() -> None:
-    torch.empty(2**55)  # what PyTorch itself says on a CPU
-
-
-def _said(text: str) -> Callable[[], None]:
-    def fail() -> None:
-        raise RuntimeError(text)
-
-    return fail
+    assert error.where == "1.png"
+    assert "640x480" in error.got
+    assert "20x20" in error.got
 
 
 @pytest.mark.parametrize(
-    "fail",
+    "message",
     [
-        _refused_by_the_system,
-        _said("CUDA error: out of memory"),
-        _said("MPS backend out of memory (MPS allocated: 8.00 GB)"),
-        _said("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        "",
+        "CUDA error: out of memory",
+        "MPS backend out of memory (MPS allocated: 8.00 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     ],
     ids=["main memory", "CUDA", "MPS", "cuBLAS"],
 )
-def test_a_memory_without_an_error_of_its_own_counts_as_well(fail: Callable[[], None]) -> None:
+def test_memory_errors_without_a_class_are_recognised(message: str) -> None:
     class Huge(SmallMemory):
-        def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-            if len(batched_inputs) > 1:
-                fail()
-            return super().forward(batched_inputs)
+        def fail(self) -> None:
+            if message:
+                raise RuntimeError(message)
+            torch.empty(2**55)  # PyTorch's own error on a CPU
 
-    assert outputs(OOMRetry(Huge(300)), images(10, 10)) == {0: 0, 1: 300}
+    assert sum_images(OOMRetry(Huge(100)), make_images(10, 10)) == {0: 0, 1: 300}
 
 
-def test_other_errors_come_through() -> None:
-    class Broken(nn.Module):
-        def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+def test_other_errors_pass_unchanged() -> None:
+    class Broken(SmallMemory):
+        def fail(self) -> None:
             raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="multiplied"):
-        list(OOMRetry(Broken())(images(10, 10)))
-
-
-def test_the_results_are_those_of_the_batch() -> None:
-    model = tiny_segmenter()
-    inputs = [{"image": scene(index)} for index in range(3)]
-    whole = model(inputs)
-    forward = model.forward
-
-    def short_of_memory(batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        if len(batched_inputs) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return forward(batched_inputs)
-
-    model.forward = short_of_memory  # type: ignore[method-assign]
-    for members, results in OOMRetry(model)(inputs):
-        assert not isinstance(results, InputError)
-        assert torch.equal(results[0]["label_map"], whole[members[0]]["label_map"])
-        torch.testing.assert_close(results[0]["pred_masks"], whole[members[0]]["pred_masks"])
+        list(OOMRetry(Broken(0))(make_images(10, 10)))
 
 
 @pytest.mark.gpu
-def test_a_gpu_whose_memory_is_too_small_gives_what_a_large_one_gives(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gpu_with_too_little_memory_gives_the_same_results(caplog: pytest.LogCaptureFixture) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     model = tiny_segmenter().cuda()
-    inputs = [
-        {"image": torch.randint(256, (3, 512, 512)).to(torch.uint8), "file_name": f"{index}.png"} for index in range(12)
-    ]
-    expected = [model([given])[0]["label_map"].cpu() for given in inputs]
-    model(inputs)  # all at once, which has to fit to be the better way
-    most, (_, whole) = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()
+    images = [torch.randint(256, (3, 512, 512)).to(torch.uint8) for _ in range(12)]
+    inputs = [{"image": image, "file_name": f"{index}.png"} for index, image in enumerate(images)]
+    expected = [model([item])[0]["label_map"].cpu() for item in inputs]
+    model(inputs)  # measures the memory of the batch
+    peak, (_, total) = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(most / 2 / whole)
+    torch.cuda.set_per_process_memory_fraction(peak / 2 / total)
     try:
-        found = {
-            member: output["label_map"].cpu()
-            for members, outputs in OOMRetry(model)(inputs)
-            for member, output in zip(members, outputs, strict=True)
+        label_maps = {
+            index: output["label_map"].cpu()
+            for indices, outputs in OOMRetry(model)(inputs)
+            for index, output in zip(indices, outputs, strict=True)
         }
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert "Out of memory with 12 images at a time" in caplog.text
-    for member, label_map in enumerate(expected):
-        assert torch.equal(found[member], label_map)
+    assert "12 images" in caplog.text
+    assert all(torch.equal(label_maps[index], label_map) for index, label_map in enumerate(expected))

@@ -1,4 +1,4 @@
-"""Pictures of the stages between an image and its labels."""
+"""Heat maps, clusters, marked and outlined patches, and grids of pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from cliptrase_d2.visualization.overlay import overlay, palette
 from cliptrase_d2.visualization.stages import (
     cluster_picture,
-    fitted,
+    fit_long_side,
     heat_map,
     in_rows,
     mark_patch,
@@ -20,45 +20,34 @@ GREY = np.full((40, 40, 3), 90, np.uint8)
 WHITE, BLACK, MAGENTA = [255, 255, 255], [0, 0, 0], [255, 0, 255]
 
 
-def test_heat_goes_from_blue_to_red() -> None:
+def test_heat_map_runs_from_blue_to_red_between_the_extremes() -> None:
     values = np.array([[0.1, 0.1], [0.1, 0.9]])
     picture = heat_map(GREY, values).astype(int)
     assert picture.shape == GREY.shape
-    cold, hot = picture[0, 0], picture[-1, -1]
-    assert cold[2] > cold[0]
-    assert hot[0] > hot[2]
+    low, high = picture[0, 0], picture[-1, -1]
+    assert low[2] > low[0]
+    assert high[0] > high[2]
+    np.testing.assert_array_equal(heat_map(GREY, 5 * values - 7), picture)
+    assert (heat_map(GREY, np.full((2, 2), 3.0)) == low).all()  # equal values
 
 
-def test_heat_is_relative_to_the_smallest_and_the_largest() -> None:
-    values = np.arange(4.0).reshape(2, 2)
-    np.testing.assert_array_equal(heat_map(GREY, values), heat_map(GREY, 5 * values - 7))
-
-
-def test_equal_values_are_all_cold() -> None:
-    cold = heat_map(GREY, np.array([[0.0, 0.0], [0.0, 1.0]]))[0, 0]
-    assert (heat_map(GREY, np.full((2, 2), 3.0)) == cold).all()
-
-
-def test_an_image_without_colours_lies_under_the_heat() -> None:
+def test_heat_map_ignores_the_colours_of_the_image() -> None:
     red = np.zeros((40, 40, 3), np.uint8)
     red[..., 0] = 200
     brightness = round(0.299 * 200)  # of red in grey
     np.testing.assert_array_equal(heat_map(red, np.eye(2)), heat_map(np.full_like(red, brightness), np.eye(2)))
 
 
-def test_every_cluster_has_its_colour_and_noise_is_dark() -> None:
+def test_clusters_have_colours_and_noise_is_dark() -> None:
     picture = cluster_picture(GREY, np.array([[0, 1], [1, -1]]))
     for place, colour in (((5, 5), palette(2)[0]), ((5, 35), palette(2)[1]), ((35, 5), palette(2)[1])):
         np.testing.assert_array_equal(picture[place], overlay(GREY, np.zeros((40, 40), int), colour[None])[0, 0])
     np.testing.assert_array_equal(picture[35, 35], [45, 45, 45])
-
-
-def test_all_noise_is_dark_everywhere() -> None:
     assert (cluster_picture(GREY, np.full((2, 2), -1)) == 45).all()
 
 
-def test_the_marked_patch_is_framed_and_stays_as_it_was() -> None:
-    # A grid of 2 rows and 4 columns: patch (1, 2) covers rows 20 to 39 and columns 20 to 29.
+def test_the_marked_patch_is_framed_and_unchanged() -> None:
+    # In a grid of 2 rows and 4 columns, patch (1, 2) covers rows 20 to 39 and columns 20 to 29.
     picture = mark_patch(GREY, (2, 4), (1, 2))
     assert (picture[20:40, 20:30] == 90).all()
     for place in ((19, 25), (30, 19), (30, 30)):
@@ -70,20 +59,14 @@ def test_the_marked_patch_is_framed_and_stays_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("patch", [(0, 0), (0, 3), (1, 0), (1, 3)])
-def test_patches_at_the_edge_can_be_marked(patch: tuple[int, int]) -> None:
+def test_patches_at_the_border_can_be_marked(patch: tuple[int, int]) -> None:
     picture = mark_patch(GREY, (2, 4), patch)
     assert picture.shape == GREY.shape
     assert (picture == 90).all(2).sum() < 40 * 40
 
 
-def test_pictures_stand_in_a_row_with_white_between_them() -> None:
-    other = np.zeros((40, 7, 3), np.uint8)
-    row = side_by_side([GREY, other], gap=3)
-    np.testing.assert_array_equal(row, np.concatenate([GREY, np.full((40, 3, 3), 255, np.uint8), other], axis=1))
-
-
-def test_patches_that_touch_have_one_outline_on_their_inside() -> None:
-    # Patches of 10x10 pixels: the two on the left, at the edge of the picture, and one on its own.
+def test_adjacent_patches_share_one_inner_outline() -> None:
+    # Patches of 10x10 pixels: two at the left border, and a single one in the corner.
     patches = np.zeros((4, 4), bool)
     patches[:2, 0] = patches[3, 3] = True
     picture = outline_patches(GREY, patches)
@@ -92,26 +75,28 @@ def test_patches_that_touch_have_one_outline_on_their_inside() -> None:
     assert np.argwhere(changed[:, 20:]).min(0).tolist() == [30, 10]
     for place in ((0, 0), (1, 5), (10, 0), (10, 9), (19, 5), (35, 30)):
         assert picture[place].tolist() == MAGENTA
-    assert picture[10, 7].tolist() == BLACK  # thin, within the magenta
-    for place in ((10, 5), (35, 35)):  # no line between the two, and nothing in the middle
+    assert picture[10, 7].tolist() == BLACK  # a thin line inside the magenta
+    for place in ((10, 5), (35, 35)):  # no line between the two patches, and unchanged centres
         assert picture[place].tolist() == [90, 90, 90]
     assert (GREY == 90).all()
-
-
-def test_no_patches_have_no_outline() -> None:
     np.testing.assert_array_equal(outline_patches(GREY, np.zeros((3, 5), bool)), GREY)
 
 
-def test_pictures_of_different_sizes_stand_in_rows_and_columns() -> None:
+def test_pictures_in_a_row() -> None:
+    other = np.zeros((40, 7, 3), np.uint8)
+    row = side_by_side([GREY, other], gap=3)
+    np.testing.assert_array_equal(row, np.concatenate([GREY, np.full((40, 3, 3), 255, np.uint8), other], axis=1))
+
+
+def test_pictures_of_different_sizes_in_rows_and_columns() -> None:
     wide, high = np.zeros((2, 9, 3), np.uint8), np.full((7, 4, 3), 50, np.uint8)
     table = in_rows([[wide, high], [high, wide], [high]], gap=3)
     assert table.shape == (7 + 3 + 7 + 3 + 7, 9 + 3 + 9, 3)
     for (top, left), picture in {(0, 0): wide, (0, 12): high, (10, 0): high, (10, 12): wide, (20, 0): high}.items():
         np.testing.assert_array_equal(table[top : top + len(picture), left : left + picture.shape[1]], picture)
-    pixels = 2 * wide[..., 0].size + 3 * high[..., 0].size
-    assert (table < 255).all(2).sum() == pixels
+    assert (table < 255).all(2).sum() == 2 * wide[..., 0].size + 3 * high[..., 0].size
 
 
 @pytest.mark.parametrize(("size", "expected"), [((100, 50), (64, 32)), ((10, 20), (32, 64)), ((1, 1000), (1, 64))])
-def test_an_image_is_fitted_by_its_long_side(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert fitted(np.full((*size, 3), 90, np.uint8), 64).tolist() == np.full((*expected, 3), 90).tolist()
+def test_the_long_side_fits(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    np.testing.assert_array_equal(fit_long_side(np.full((*size, 3), 90, np.uint8), 64), np.full((*expected, 3), 90))

@@ -1,4 +1,4 @@
-"""The embedded model behind the page, and the page itself, each made once."""
+"""The page and its service with the embedded model, created once."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ import pytest
 from PIL import Image
 
 from cliptrase_d2.data.emoji_scenes.scene import draw
-from cliptrase_d2.data.emoji_scenes.splits import scene_layout
+from cliptrase_d2.data.emoji_scenes.splits import sample_layout
 from cliptrase_d2.web.command import add_arguments, launch
 from cliptrase_d2.web.models import Models
-from cliptrase_d2.web.service import Answers
+from cliptrase_d2.web.service import SegmentationService
 
-MOST_PIXELS = 10**6
-MOST_MEGABYTES = "0.5"
+MAX_PIXELS = 10**6
 
 
 class Served(NamedTuple):
-    """A page that is served: its address, the folder of its files, and what Gradio has of it."""
+    """A served page: its address, the folder of its files, and its Gradio blocks."""
 
     address: str
     folder: Path
     page: Any
 
 
-def arguments(*words: str) -> argparse.Namespace:
-    """Those of the command."""
+def parse(*argv: str) -> argparse.Namespace:
+    """Parse arguments of ``cliptrase web``."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 @pytest.fixture(scope="session")
@@ -41,26 +40,27 @@ def models() -> Models:
 
 
 @pytest.fixture(scope="session")
-def answers(models: Models) -> Answers:
-    return Answers(models, MOST_PIXELS)
+def service(models: Models) -> SegmentationService:
+    return SegmentationService(models, MAX_PIXELS)
 
 
 @pytest.fixture(scope="session")
 def scene_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A pig and a hamburger on lava."""
     path = tmp_path_factory.mktemp("scene") / "pig.png"
-    Image.fromarray(draw(scene_layout(6, "unseen_combination"), 224).image).save(path)
+    Image.fromarray(draw(sample_layout(6, "unseen_combination"), 224).image).save(path)
     return str(path)
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The page, as the command serves it, with one model and small bounds."""
+    """The page as the command serves it, with one model and low limits."""
     pytest.importorskip("gradio", reason="Gradio is not installed")
     folder = tmp_path_factory.mktemp("served")
-    bounds = arguments("--models", "emoji", "--max-upload-mb", MOST_MEGABYTES, "--max-pixels", str(MOST_PIXELS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        page, address = launch(bounds, folder)
+        page, address = launch(
+            parse("--models", "emoji", "--max-upload-mb", "0.5", "--max-pixels", str(MAX_PIXELS)), folder
+        )
         yield Served(address, folder, page)
         page.close(verbose=False)

@@ -1,4 +1,4 @@
-"""Figures 2 and 3 as HTML: what their captions count, and what is said beside them."""
+"""Figures 2 and 3 as HTML: captions, pictures and notes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from cliptrase_d2.segmenter.explanation import Explanation
 from cliptrase_d2.web.figures import clustering_figure, correlation_figure
 
-# Two blocks of 2x2 patches; one patch is global in the second, which is clustered.
+# Two blocks of 2x2 patches. One patch is global in the second block, which is clustered.
 CLUSTERS = np.array([[0, 0], [1, 1]])
 EXPLANATION = Explanation(
     image=np.full((40, 40, 3), 90, np.uint8),
@@ -28,35 +28,35 @@ EXPLANATION = Explanation(
 )
 
 
-def captions(html: str) -> list[str]:
+def find_captions(html: str) -> list[str]:
     return re.findall("<figcaption>(.*?)</figcaption>", html)
 
 
-def pictures(html: str) -> list[np.ndarray]:
-    found = re.findall('src="data:image/webp;base64,([^"]+)"', html)
-    return [np.array(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int) for data in found]
+def decode_pictures(html: str) -> list[np.ndarray]:
+    uris = re.findall('src="data:image/webp;base64,([^"]+)"', html)
+    return [np.array(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int) for data in uris]
 
 
-def test_every_block_has_its_attention_and_what_is_recovered() -> None:
+def test_every_block_has_attention_and_recovered_correlation() -> None:
     html = correlation_figure(EXPLANATION, "emoji")
-    assert captions(html) == ["Attention, 0 global", "Recovered", "Attention, 1 global", "Recovered, clustered"]
-    assert len(pictures(html)) == 4
+    assert find_captions(html) == ["Attention, 0 global", "Recovered", "Attention, 1 global", "Recovered, clustered"]
+    assert len(decode_pictures(html)) == 4
 
 
 def test_clusters_and_masks_are_counted_before_and_after() -> None:
-    assert captions(clustering_figure(EXPLANATION, "emoji")) == [
-        "2 clusters, 25 % of the patches in none", "2 masks, every pixel in one",
-        "2 clusters, 0 % of the patches in none", "2 masks, every pixel in one",
+    assert find_captions(clustering_figure(EXPLANATION, "emoji")) == [
+        "2 clusters, 25 % of the patches are noise", "2 masks", "2 clusters, 0 % of the patches are noise", "2 masks",
     ]  # fmt: skip
 
 
-def test_clusters_of_the_same_patches_have_one_colour() -> None:
-    _, before, _, after = pictures(clustering_figure(EXPLANATION, "emoji"))
-    for row in (120, 360):  # of the two halves, whose clusters have other numbers before
-        assert abs(before[row, 100] - after[row, 100]).max() < 10  # but for what WebP loses
+def test_clusters_of_the_same_patches_have_the_same_colour() -> None:
+    _, before, _, after = decode_pictures(clustering_figure(EXPLANATION, "emoji"))
+    for row in (120, 360):  # of the two halves, whose cluster numbers differ before
+        assert abs(before[row, 100] - after[row, 100]).max() < 10  # lossy WebP
 
 
-def test_random_weights_are_called_random() -> None:
+def test_notes_and_names_are_escaped() -> None:
     for figure in (correlation_figure, clustering_figure):
-        assert "RANDOM &lt;WEIGHTS&gt;" in figure(EXPLANATION, "<b>", ("RANDOM <WEIGHTS>",))
-        assert "<b>" not in figure(EXPLANATION, "<b>")
+        html = figure(EXPLANATION, "<b>", ("RANDOM <WEIGHTS>",))
+        assert "RANDOM &lt;WEIGHTS&gt;" in html
+        assert "<b>" not in html

@@ -1,4 +1,4 @@
-"""What is answered to a question, without a browser."""
+"""The service behind the page, and its examples."""
 
 from __future__ import annotations
 
@@ -8,93 +8,77 @@ import pytest
 
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.web.examples import draw_examples
-from cliptrase_d2.web.service import Answers, Choice, Point, Question
-from cliptrase_d2.web.uploads import read_words
+from cliptrase_d2.web.service import Choice, Point, SegmentationService, SegmentRequest
+from cliptrase_d2.web.uploads import read_vocabulary
 
 CHOICES = [Choice("emoji", "cliptrase"), Choice("emoji", "clip")]
 
 
-def test_sides_are_answered_one_after_the_other(answers: Answers, scene_file: str) -> None:
-    question = Question(scene_file, "pig, hamburger, lava", "")
-    counts, last = [], []
-    for message, found in answers.labels(question, CHOICES):
+def test_results_arrive_side_by_side_and_are_cached(service: SegmentationService, scene_file: str) -> None:
+    request = SegmentRequest(scene_file, "pig, hamburger, lava", "")
+    counts = []
+    for message, results in service.segment(request, CHOICES):
         assert message == ""
-        counts.append(len(found))
-        last = found
+        counts.append(len(results))
     assert counts == [1, 2]
-    for answer in last:
-        assert answer.picture is not None
-        assert answer.picture.shape == (224, 224, 3)
-    assert "hamburger" in last[0].html
-    assert "hamburger" not in last[1].html  # plain CLIP sees lava alone
+    for result in results:
+        assert result.picture is not None
+        assert result.picture.shape == (224, 224, 3)
+    assert "hamburger" in results[0].html
+    assert "hamburger" not in results[1].html  # plain CLIP finds only lava
+    *_, (_, again) = service.segment(request, CHOICES)
+    assert all(result is other for result, other in zip(results, again, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("photo", "classes", "said"),
-    [(None, "pig", "Drop one into its place"), ("scene", "", "no class"), ("scene", "pig, pig", "twice")],
-)
-def test_what_cannot_be_answered_is_said_once(
-    answers: Answers, scene_file: str, photo: str | None, classes: str, said: str
+@pytest.mark.parametrize(("has_photo", "classes", "where"), [(False, "pig", "Photo"), (True, "pig, pig", "Classes")])
+def test_an_invalid_request_is_reported_once(
+    service: SegmentationService, scene_file: str, has_photo: bool, classes: str, where: str
 ) -> None:
-    question = Question(scene_file if photo else None, classes, "")
-    ((message, found),) = answers.labels(question, CHOICES)
-    assert said in message
-    assert [answer.picture for answer in found] == [None, None]
+    request = SegmentRequest(scene_file if has_photo else None, classes, "")
+    ((message, results),) = service.segment(request, CHOICES)
+    assert f"<b>{where}:</b>" in message
+    assert [result.picture for result in results] == [None, None]
 
 
-def test_a_side_that_fails_leaves_the_other_alone(answers: Answers, scene_file: str) -> None:
-    *_, (message, found) = answers.labels(Question(scene_file, "pig", ""), [Choice("none", "clip"), CHOICES[1]])
+def test_an_error_on_one_side_does_not_affect_the_other(service: SegmentationService, scene_file: str) -> None:
+    choices = [Choice("none", "clip"), CHOICES[1]]
+    *_, (message, results) = service.segment(SegmentRequest(scene_file, "pig", ""), choices)
     assert message == ""
-    assert found[0].picture is None
-    assert 'role="alert"' in found[0].html
-    assert found[1].picture is not None
+    assert results[0].picture is None
+    assert 'role="alert"' in results[0].html
+    assert results[1].picture is not None
 
 
-def test_an_answer_is_worked_out_once(answers: Answers, scene_file: str) -> None:
-    question = Question(scene_file, "pig, lava", "")
-    (_, first), (_, again) = (list(answers.labels(question, CHOICES))[-1] for _ in range(2))
-    assert all(one is other for one, other in zip(first, again, strict=True))
+def test_a_photo_is_read_once(service: SegmentationService, scene_file: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(scene_file).read_bytes())
+    service.locate(str(copy), (0, 0))
+    copy.unlink()
+    assert service.locate(str(copy), (0, 0)) == Point(0, 0)
 
 
-def test_a_photograph_is_read_once(answers: Answers, scene_file: str) -> None:
-    own = Answers(answers.models, 10**6)
-    own.point_at(scene_file, (0, 0))
-    Path(scene_file).rename(scene_file + ".gone")
-    try:
-        assert own.point_at(scene_file, (0, 0)) == Point(0, 0)
-    finally:
-        Path(scene_file + ".gone").rename(scene_file)
+def test_pixels_become_percentages_of_an_existing_photo(service: SegmentationService, scene_file: str) -> None:
+    assert service.locate(scene_file, (111, 223)) == Point(50, 100)
+    with pytest.raises(InputError, match=r"^Photo: "):
+        service.locate(None, (0, 0))
+    view = service.explain(None, Point(0, 0), ["emoji"])
+    assert view.picture is None
+    assert 'role="alert"' in view.correlation
 
 
-def test_a_pixel_is_a_point_in_percent(answers: Answers, scene_file: str) -> None:
-    assert answers.point_at(scene_file, (111, 223)) == Point(50, 100)
-    with pytest.raises(InputError):
-        answers.point_at(None, (0, 0))
+def test_explanations_mark_the_patch_and_ignore_duplicate_models(service: SegmentationService, scene_file: str) -> None:
+    view = service.explain(scene_file, Point(100, 0), ["emoji", "emoji"])
+    assert view.picture is not None
+    assert (view.picture[14, 207] == 255).all()  # the frame of the top right patch
+    assert view.correlation.count("<section") == 1
+    assert view.correlation.count("<figure>") == 6  # attention and recovered correlation of three blocks
+    assert view.clustering.count("<figure>") == 4
 
 
-def test_an_explanation_marks_the_patch_under_the_point(answers: Answers, scene_file: str) -> None:
-    found = answers.explanation(scene_file, Point(100, 0), ["emoji"])
-    assert found.picture is not None
-    assert (found.picture[14, 207] == 255).all()  # the frame of the patch in the corner, top right
-    assert found.correlation.count("<figure>") == 6  # attention and recovered of three blocks
-    assert found.clustering.count("<figure>") == 4
-
-
-def test_models_that_are_the_same_are_explained_once(answers: Answers, scene_file: str) -> None:
-    found = answers.explanation(scene_file, Point(50, 50), ["emoji", "emoji"])
-    assert found.correlation.count("<section") == 1
-
-
-def test_what_cannot_be_explained_is_said(answers: Answers) -> None:
-    found = answers.explanation(None, Point(0, 0), ["emoji"])
-    assert found.picture is None
-    assert 'role="alert"' in found.correlation
-
-
-def test_examples_are_drawn_with_words_that_are_a_vocabulary(tmp_path: Path) -> None:
+def test_examples_have_photos_classes_and_points(tmp_path: Path) -> None:
     examples = draw_examples(tmp_path)
     assert len(examples) >= 6
     for example in examples:
         assert example.file.is_file()
-        assert len(read_words(example.classes, "").classes) >= 2
+        assert len(read_vocabulary(example.classes, "").classes) >= 2
         assert all(0 <= share <= 100 for share in example.point)

@@ -1,12 +1,12 @@
-"""Training a CLIP from scratch: image features that are read in ways which keep patches meaningful, and the loss.
+"""Image features and loss of a contrastive training that keeps patch features meaningful.
 
-Only pictures and captions come in. What is unusual is how a step may read a picture's feature:
+The training data are images with captions. Three options change how the feature of an image is computed:
 
-- the picture may be a window of fewer patches than the trained grid, and stands somewhere on it;
-- a share of the patches may be left out (https://arxiv.org/abs/2212.00794);
-- the last block may start from a patch of the picture in place of the class token, with the class token's own
-  query over the patches alone. What the class token gathered in earlier blocks is then lost, so the values of
-  the last block have to carry the meaning, and its MLP has to bear the company of any patch's residual.
+- The image may be a window with fewer patches than the trained grid, at any position in the grid.
+- Some patches may be dropped (https://arxiv.org/abs/2212.00794).
+- The residual stream of the last block may start from a patch instead of the class token. The class token's query then
+  attends to the patches only. Information that the class token gathered in earlier blocks is lost, so the values of the
+  last block must carry the meaning, and its MLP must work with the residual of any patch.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ def image_features(
     images: Tensor,
     *,
     offset: tuple[int, int] = (0, 0),
-    kept: Tensor | None = None,
+    patches: Tensor | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
-    """One feature per picture.
+    """Compute a feature for each image.
 
     Args:
         visual: the image tower.
         images: [B,3,H,W], normalised; H and W are multiples of the patch size, at most the trained size.
-        offset: (row, column) of the trained grid that the picture's first patch stands on.
-        kept: [B,K] int64, patches of each picture that are not left out; None for all.
-        start: [B] int64, the kept patch that the last block starts from; None for the class token, as in
-            `encode_image`.
+        offset: (row, column) of the first patch in the trained grid.
+        patches: [B,K] int64, indices of the patches to encode; None for all.
+        start: [B] int64, index in `patches` of the patch that replaces the class token in the last block; None for the
+            class token, as in `encode_image`.
     Returns:
         [B,D], not normalised.
     """
     size = clip.patch_size(visual)
     grid = (images.shape[-2] // size, images.shape[-1] // size)
     x = clip.embed(visual, images, _position_window(visual, grid, offset))  # [B,N+1,E]
-    if kept is not None:
-        index = kept.unsqueeze(-1).expand(-1, -1, x.shape[-1])  # [B,K,E]
+    if patches is not None:
+        index = patches.unsqueeze(-1).expand(-1, -1, x.shape[-1])  # [B,K,E]
         x = torch.cat([x[:, :1], x[:, 1:].gather(1, index)], dim=1)  # [B,K+1,E]
     *blocks, last = clip.blocks(visual)
     for block in blocks:
@@ -58,29 +58,29 @@ def image_features(
     return clip.to_joint_space(visual, clip.finish_block(last, residual, attended)).squeeze(1)
 
 
-def contrastive_loss(images: Tensor, texts: Tensor, caption_of: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric loss (https://arxiv.org/abs/2103.00020, Sec. 2.3), for pictures that may share a caption.
+def contrastive_loss(images: Tensor, texts: Tensor, caption_index: Tensor, scale: Tensor) -> Tensor:
+    """Compute CLIP's symmetric loss (https://arxiv.org/abs/2103.00020, Sec. 2.3) for images with shared captions.
 
-    A caption that several pictures of the batch have is one class, not several: with a small vocabulary these
-    are many, and would otherwise be taught to differ from themselves.
+    Images with equal captions form one class. With a small vocabulary they are frequent, and the original loss would
+    push them apart.
 
     Args:
         images: [B,D] image features.
-        texts: [U,D] features of the batch's different captions, every one of which some picture has.
-        caption_of: [B] int64, the row of ``texts`` that belongs to each picture.
+        texts: [U,D] features of the different captions. Each belongs to at least one image.
+        caption_index: [B] int64, the row of ``texts`` of each image.
         scale: the inverse temperature, a scalar.
     Returns:
         The mean of the two directions, a scalar.
     """
     logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T  # [B,U]
-    per_image = F.cross_entropy(logits, caption_of)
-    positive = F.one_hot(caption_of, len(texts)).to(logits.dtype)  # [B,U]
+    per_image = F.cross_entropy(logits, caption_index)
+    positive = F.one_hot(caption_index, len(texts)).to(logits.dtype)  # [B,U]
     log_shares = (logits.log_softmax(dim=0) * positive).sum(dim=0) / positive.sum(dim=0)  # [U]
     return (per_image - log_shares.mean()) / 2
 
 
 def _position_window(visual: VisionTransformer, grid: tuple[int, int], offset: tuple[int, int]) -> Tensor:
-    """[h·w+1,E], the class token's position and those of a window of the trained grid."""
+    """Return the position embedding of the class token and of a window of the trained grid, [h·w+1,E]."""
     embedding, (height, width) = clip.position_embedding(visual), clip.trained_grid(visual)
     (row, column), (rows, columns) = offset, grid
     patches = embedding[1:].view(height, width, -1)[row : row + rows, column : column + columns]  # [h,w,E]

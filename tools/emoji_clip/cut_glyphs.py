@@ -1,9 +1,9 @@
-"""Cut the things of the emoji scenes from the font Noto Color Emoji, and put them on one sheet.
+"""Cut the things of the emoji scenes from the font Noto Color Emoji, and write them to one image.
 
     python tools/emoji_clip/cut_glyphs.py /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf OUTPUT
 
-The sheet in the package is cut from version 2.042 of the font (Debian: fonts-noto-color-emoji); other versions have
-other pictures, and every scene would change with them. See GLYPHS_LICENSE.txt beside the sheet.
+The package contains the glyphs of version 2.042 of the font (Debian: fonts-noto-color-emoji). Other versions have other
+glyphs, which would change every scene. See GLYPHS_LICENSE.txt in the folder of the image.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ from cliptrase_d2.data.emoji_scenes.names import GLYPHS
 from cliptrase_d2.data.emoji_scenes.scene import GLYPH_SIDE, SHEET_COLUMNS
 from cliptrase_d2.utils.errors import InputError
 
-FONT_SIZE = 109  # the one size that the font has pictures of
-WIDTH, HEIGHT = 136, 128  # of those, in pixels
+FONT_SIZE = 109  # the only size of the font's bitmaps
+WIDTH, HEIGHT = 136, 128  # of the bitmaps, in pixels
+_FIX = "Pass NotoColorEmoji.ttf of the package fonts-noto-color-emoji."
 
 
 def cut_glyphs(font_file: Path) -> Image.Image:
-    """The sheet of glyphs: RGBA, in the order of `GLYPHS`.
+    """Draw the glyphs in one image: RGBA, in the order of `GLYPHS`.
 
     Raises:
         InputError: no such file, or another font.
     """
-    font = _read_font(font_file)
+    try:
+        font = ImageFont.truetype(font_file, FONT_SIZE)
+    except OSError as error:
+        raise InputError(font_file, f"not a readable bitmap font ({error})", _FIX) from error
+    if font.getname()[0] != "Noto Color Emoji":
+        raise InputError(font_file, f"the font {font.getname()[0]}", _FIX)
     rows = -(-len(GLYPHS) // SHEET_COLUMNS)
     sheet = Image.new("RGBA", (SHEET_COLUMNS * GLYPH_SIDE, rows * GLYPH_SIDE))
     margin = (WIDTH - GLYPH_SIDE) // 2
@@ -40,26 +46,11 @@ def cut_glyphs(font_file: Path) -> Image.Image:
     return sheet
 
 
-def _read_font(path: Path) -> ImageFont.FreeTypeFont:
-    allowed, fix = (
-        "NotoColorEmoji.ttf, with pictures of 136x128 pixels",
-        "Install fonts-noto-color-emoji.",
-    )
-    try:
-        font = ImageFont.truetype(path, FONT_SIZE)
-    except OSError as error:
-        raise InputError(path, f"unreadable as a font of pictures ({error})", fix, allowed=allowed) from error
-    family, _ = font.getname()
-    if family != "Noto Color Emoji":
-        raise InputError(path, f"the font {family}", fix, allowed=allowed)
-    return font
-
-
 def main() -> None:
-    """Write the sheet."""
+    """Write the image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("font", type=Path, help="NotoColorEmoji.ttf")
-    parser.add_argument("output", type=Path, help="PNG file; the package's is data/emoji_scenes/glyphs.png")
+    parser.add_argument("output", type=Path, help="PNG file; data/emoji_scenes/glyphs.png in the package")
     args = parser.parse_args()
     try:
         cut_glyphs(args.font).save(args.output, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""Pictures with captions, what Emoji CLIP learns from: windows of several sizes, cut from drawn canvases."""
+"""Training pairs of Emoji CLIP: windows of drawn canvases, and their captions."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from numpy.typing import NDArray
 
 from cliptrase_d2.data.emoji_scenes.names import CLASSES, STUFF
 from cliptrase_d2.data.emoji_scenes.scene import Scene, draw
-from cliptrase_d2.data.emoji_scenes.splits import CANVAS, canvas_layout
+from cliptrase_d2.data.emoji_scenes.splits import CANVAS, sample_canvas_layout
 
 PIXELS = 112  # side of the largest window
-_VISIBLE = 0.06  # share of the window from which on a photographer mentions something
-_MAIN = 0.8  # share of the window from which on nothing else is mentioned
+_VISIBLE = 0.06  # smaller shares of a window are not mentioned
+_MAIN = 0.8  # a class with a larger share is mentioned alone
 _ATTEMPTS = 8
 
 
 def draw_canvas(index: int, seed: int = 0) -> Scene:
-    """A canvas of training, half as wide again as the largest window."""
-    return draw(canvas_layout(index, seed), round(CANVAS * PIXELS))
+    """Draw a canvas of the training. Its side is 1.5 times that of the largest window."""
+    return draw(sample_canvas_layout(index, seed), round(CANVAS * PIXELS))
 
 
 def cut_window(
     image: NDArray[np.uint8], label: NDArray[np.uint8], side: int, rng: np.random.Generator, aimed: float = 0.7
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A square window of a canvas, mirrored or not.
+    """Cut a random square window from a canvas, mirrored at random.
 
     Args:
         image: [S,S,3].
         label: [S,S] indices into `CLASSES`.
         side: of the window in pixels, at most S.
-        rng: decides where.
-        aimed: how often the middle shall be on a thing, as photographers do, where a few attempts find one.
+        rng: source of randomness.
+        aimed: probability of aiming the middle of the window at a thing. This takes a few attempts and may fail.
     Returns:
         Image [side,side,3] and label [side,side], views.
     """
@@ -43,15 +43,15 @@ def cut_window(
     return image[window][:, ::step], label[window][:, ::step]
 
 
-def caption(label: NDArray[np.uint8], rng: np.random.Generator, brief: float, things_first: bool) -> str:
-    """What a picture shows, in words without a template.
+def make_caption(label: NDArray[np.uint8], rng: np.random.Generator, brief: float, things_first: bool) -> str:
+    """Describe a window, without a template.
 
     Args:
         label: [H,W] indices into `CLASSES`.
-        rng: decides how much is said.
-        brief: how often the caption names one thing or stuff alone. Else it names the things and then the stuff they
-            are on, the larger first, and passes over small shares.
-        things_first: a brief caption names stuff only where there is no thing.
+        rng: source of randomness.
+        brief: probability of a caption with one class. Other captions name the things and then the stuff, each in order
+            of size, without small shares.
+        things_first: whether a brief caption names stuff only if there are no things.
     """
     shares = np.bincount(label.ravel(), minlength=len(CLASSES)) / label.size
     order = np.argsort(-shares, kind="stable")

@@ -1,9 +1,8 @@
-"""The CLIP that is part of this package, so that a first run needs no download: its name, its tag, its two files."""
+"""Emoji CLIP, the model that this package contains. It runs without a download."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import open_clip
 
@@ -13,27 +12,22 @@ NAME = "emoji-clip"
 TAG = "emoji_scenes"
 CONFIG = Path(__file__).parent / f"{NAME}.json"
 WEIGHTS = Path(__file__).parent / f"{NAME}.safetensors"
-# Known of the training besides its numbers, as in open_clip's own tags.
-FACTS: dict[str, Any] = {"quick_gelu": False}
+FACTS = {"quick_gelu": False}  # of the training, as in open_clip's own tags
 
 
 def register() -> None:
-    """Make the model known to open_clip by its name; again is no harm."""
+    """Register the model with open_clip, unless it already is."""
     if NAME not in open_clip.list_models():
         open_clip.add_model_config(CONFIG)
 
 
-def weights() -> Path:
-    """The packaged weights.
+def get_weights_file() -> Path:
+    """Return the packaged weights.
 
     Raises:
-        InputError: the installation lacks them.
+        InputError: the installation is incomplete.
     """
     if not WEIGHTS.is_file():
-        raise InputError(
-            WEIGHTS,
-            f"no file, although the weights {TAG!r} of {NAME} are a part of this package",
-            "Install the package again.",
-            allowed="a complete installation",
-        )
+        got = f"missing file; the weights {TAG!r} of {NAME} are part of this package"
+        raise InputError(WEIGHTS, got, "Reinstall the package.")
     return WEIGHTS

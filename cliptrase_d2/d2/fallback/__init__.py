@@ -1,4 +1,5 @@
-"""The few Detectron2 interfaces that this project uses, on fvcore, iopath and torch, for machines without Detectron2.
+"""The Detectron2 interfaces that this project uses, on fvcore, iopath and torch, for machines without Detectron2.
 
-Same names, call signatures and file formats; no detection. Use them through `cliptrase_d2.d2`.
+Names, arguments and file formats are Detectron2's. Detection, and options that the project does not use, are left out.
+Import the names from `cliptrase_d2.d2`.
 """

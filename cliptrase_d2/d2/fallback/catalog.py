@@ -1,4 +1,4 @@
-"""Serves `detectron2.data.catalog`: what data sets there are, and what is known about each."""
+"""Catalogs of the data sets and of their metadata, as in `detectron2.data.catalog`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import builtins
 import types
 from collections import UserDict
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-Value = TypeVar("Value")
 Records = builtins.list[dict[str, Any]]
 
 
-class _Catalog(UserDict[str, Value]):
+class _Catalog(UserDict[str, Any]):
     def list(self) -> builtins.list[str]:
         return [*self]
 
@@ -20,64 +19,45 @@ class _Catalog(UserDict[str, Value]):
         self.pop(name)
 
 
-class _DatasetCatalog(_Catalog[Callable[[], Records]]):
-    """From a data set's name to the function that lists its records."""
+class _DatasetCatalog(_Catalog):
+    """The function of each data set that lists its records."""
 
     def register(self, name: str, func: Callable[[], Records]) -> None:
-        """Add a data set; `func` must give the same records on every call."""
-        if not callable(func):
-            raise AssertionError("You must register a function with `DatasetCatalog.register`!")
+        """Add a data set; `func` must return the same records on every call."""
         if name in self:
             raise AssertionError(f"Dataset '{name}' is already registered!")
         self[name] = func
 
     def get(self, name: str) -> Records:  # type: ignore[override]  # Detectron2's `get` calls the function
-        """The records of the data set."""
-        if name not in self:
-            raise KeyError(f"Dataset '{name}' is not registered! Available datasets are: {', '.join(self)}")
+        """Return the records of the data set."""
         return self[name]()
 
 
 class Metadata(types.SimpleNamespace):
     """Attributes of one data set; each may be set once, or again to an equal value."""
 
-    name: str = "N/A"
-
-    def __getattr__(self, key: str) -> Any:
-        raise AttributeError(
-            f"Attribute '{key}' does not exist in the metadata of dataset '{self.name}'. "
-            f"Available keys are: {', '.join(self.__dict__)}."
-        )
-
     def __setattr__(self, key: str, value: Any) -> None:
         old = self.__dict__.get(key, value)
         if old != value:
-            raise AssertionError(
-                f"Attribute '{key}' in the metadata of '{self.name}' cannot be set to a different value!\n"
-                f"{old} != {value}"
-            )
+            raise AssertionError(f"The metadata '{key}' of dataset '{self.name}' cannot change from {old} to {value}.")
         super().__setattr__(key, value)
 
-    def as_dict(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
     def set(self, **kwargs: Any) -> Metadata:
+        """Set several attributes."""
         for key, value in kwargs.items():
             setattr(self, key, value)
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
-        """An attribute, or `default` where there is none."""
+        """Return an attribute, or `default` if it is not set."""
         return getattr(self, key, default)
 
 
-class _MetadataCatalog(_Catalog[Metadata]):
-    """From a data set's name to its metadata, made empty at the first question."""
+class _MetadataCatalog(_Catalog):
+    """The metadata of each data set, created empty on first access."""
 
     def get(self, name: str) -> Metadata:  # type: ignore[override]  # Detectron2's `get` never misses
-        """The one `Metadata` of this name."""
-        if not name:
-            raise AssertionError("A dataset has a name.")
+        """Return the `Metadata` of this name."""
         return self.setdefault(name, Metadata(name=name))
 
 

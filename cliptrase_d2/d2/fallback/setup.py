@@ -1,12 +1,14 @@
-"""Serves `detectron2.engine.defaults`: command line, first steps of a job, data parallel model."""
+"""Command line, log and first steps of a job, as in `detectron2.engine.defaults` and `detectron2.utils.logger`."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,27 +17,30 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cliptrase_d2.d2.fallback import comm
-from cliptrase_d2.d2.fallback.logger import setup_logger
+from cliptrase_d2.utils.errors import WriteError
+
+_PLAIN = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
+_GREEN = "\033[32m[%(asctime)s %(name)s]:\033[0m %(message)s"
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """A parser of the arguments that all training scripts share."""
+    """Build a parser with the arguments that all training scripts share."""
     parser = argparse.ArgumentParser(epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default="", metavar="FILE", help="path to config file")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in the output folder")
     parser.add_argument("--eval-only", action="store_true", help="perform evaluation only")
     parser.add_argument("--num-gpus", type=int, default=1, help="number of GPUs (or CPU processes) per machine")
     parser.add_argument("--num-machines", type=int, default=1, help="total number of machines")
     parser.add_argument("--machine-rank", type=int, default=0, help="the number of this machine, from 0")
     user = os.getuid() if sys.platform != "win32" else 1
-    port = 2**15 + 2**14 + user % 2**14  # fixed per user, so that processes left behind show by the taken port
+    port = 2**15 + 2**14 + user % 2**14  # fixed per user: an occupied port reveals processes left behind
     parser.add_argument("--dist-url", default=f"tcp://127.0.0.1:{port}", help="where the processes meet")
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=None, help="KEY VALUE pairs that change the config")
     return parser
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Set up the log, log what runs, save the config as OUTPUT_DIR/config.yaml, and seed the random numbers."""
+    """Set up and begin the log, save the config as OUTPUT_DIR/config.yaml, and seed the random number generators."""
     rank = comm.get_rank()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="fvcore")
     logger = setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
@@ -44,28 +49,63 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     logger.info("Python %s, PyTorch %s, %s", platform.python_version(), torch.__version__, gpu)
     logger.info("Command line arguments: %s", args)
     if comm.is_main_process():
-        path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(cfg.dump())
-        logger.info("The full config is in %s", path)
-    if cfg.SEED >= 0:
-        seed_all_rng(cfg.SEED + rank)  # each process its own numbers, the same in each run
-    if not getattr(args, "eval_only", False):
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        path = Path(cfg.OUTPUT_DIR, "config.yaml")
+        path.write_text(cfg.dump(), encoding="utf-8")
+        logger.info("Full config saved to %s", path)
+    if cfg.SEED >= 0:  # each process draws its own numbers, the same in each run
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(cfg.SEED + rank)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     if cfg.FLOAT32_PRECISION and torch.cuda.is_available():
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
         torch.backends.cudnn.allow_tf32 = cfg.FLOAT32_PRECISION != "highest"
 
 
-def seed_all_rng(seed: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's random numbers."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+def setup_logger(output: str | None = None, distributed_rank: int = 0, *, name: str = "cliptrase_d2") -> logging.Logger:
+    """Log to the standard output (main process) and to a file (each process); a repeated call changes nothing.
+
+    Args:
+        output: a .txt or .log file, or the folder of `log.txt`; ranks other than 0 append ".rank<n>".
+        name: of the root logger; Detectron2's default is "detectron2".
+    """
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    handlers = {handler.get_name() for handler in logger.handlers}
+    if distributed_rank == 0 and "stdout" not in handlers:
+        line_format = _GREEN if sys.stdout.isatty() else _PLAIN  # no colour codes in redirected output
+        _add_handler(logger, "stdout", logging.StreamHandler(sys.stdout), line_format)
+    if output is not None:
+        path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
+        path = os.path.abspath(path + (f".rank{distributed_rank}" if distributed_rank > 0 else ""))
+        if path not in handlers:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _add_handler(logger, path, _LogFile(path, encoding="utf-8"), _PLAIN)
+    return logger
+
+
+class _LogFile(logging.FileHandler):
+    """Warns once that the disk is full; logging itself would print a traceback for every line."""
+
+    _is_full = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._is_full:
+            self._is_full = True
+            print(f"warning: {WriteError.of(self.baseFilename, error)}", file=sys.stderr)
+
+
+def _add_handler(logger: logging.Logger, name: str, handler: logging.Handler, line_format: str) -> None:
+    handler.set_name(name)
+    handler.setFormatter(logging.Formatter(line_format, datefmt="%m/%d %H:%M:%S"))
+    logger.addHandler(handler)
 
 
 def create_ddp_model(model: nn.Module, **kwargs: object) -> nn.Module:
-    """The model, data parallel if there are several processes."""
+    """Wrap the model for data parallelism if there are several processes."""
     if comm.get_world_size() == 1:
         return model
     if torch.cuda.is_available():

@@ -1,23 +1,12 @@
-"""Serves `ImageList`, `Instances` and `Boxes` of `detectron2.structures`, and `detectron2.layers.ShapeSpec`."""
+"""Padded images, boxes and instances, as in `detectron2.structures`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-
-
-@dataclass
-class ShapeSpec:
-    """What a module's neighbour must know of a tensor's shape."""
-
-    channels: int | None = None
-    height: int | None = None
-    width: int | None = None
-    stride: int | None = None
 
 
 class ImageList:
@@ -32,29 +21,12 @@ class ImageList:
         self.tensor = tensor
         self.image_sizes = image_sizes
 
-    def __len__(self) -> int:
-        return len(self.image_sizes)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """The image without its padding, [...,h,w]."""
-        height, width = self.image_sizes[index]
-        return self.tensor[index, ..., :height, :width]
-
-    def to(self, *args: Any, **kwargs: Any) -> ImageList:
-        """The list on another device or in another type, as `Tensor.to`."""
-        return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
-
-    @property
-    def device(self) -> torch.device:
-        """The tensor's device."""
-        return self.tensor.device
-
     @staticmethod
     def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
-        """Pad images [...,h,w] below and to the right to the largest height and width.
+        """Pad images [...,h,w] at the bottom and on the right to the largest height and width.
 
         Args:
-            size_divisibility: above 1, both are rounded up to a multiple of it.
+            size_divisibility: above 1, height and width are rounded up to multiples of it.
         """
         if len({image.shape[:-2] for image in tensors}) != 1:
             raise AssertionError(f"images differ in more than size: {[tuple(image.shape) for image in tensors]}")
@@ -84,16 +56,16 @@ class Boxes:
         return Boxes(self.tensor[index])
 
     def to(self, device: torch.device | str) -> Boxes:
-        """The boxes on another device."""
+        """Return the boxes on another device."""
         return Boxes(self.tensor.to(device))
 
 
 class Instances:
-    """What was found in an image: fields of any names, each with one entry for every instance, as attributes.
+    """Instances of an image: fields of any names as attributes, each with one entry per instance.
 
     Args:
         image_size: (H, W).
-        fields: tensors and the like, all of one length.
+        fields: tensors or the like, all of one length.
     """
 
     def __init__(self, image_size: tuple[int, int], **fields: Any):
@@ -102,13 +74,10 @@ class Instances:
         for name, value in fields.items():
             self.set(name, value)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        self.set(name, value)
-
     def __getattr__(self, name: str) -> Any:
-        fields = self.__dict__.get("_fields", {})  # a copy in the making has none yet
+        fields = self.__dict__.get("_fields", {})  # not set yet while being copied
         if name not in fields:
-            raise AttributeError(f"These instances have no field {name!r}, but {', '.join(fields) or 'none'}.")
+            raise AttributeError(f"These instances have no field {name!r}, only: {', '.join(fields) or 'none'}.")
         return fields[name]
 
     def set(self, name: str, value: Any) -> None:
@@ -117,28 +86,26 @@ class Instances:
             raise AssertionError(f"The field {name!r} has {len(value)} entries, for {len(self)} instances.")
         self._fields[name] = value
 
+    __setattr__ = set
+
     def has(self, name: str) -> bool:
-        """Whether there is a field of this name."""
+        """Return whether a field of this name exists."""
         return name in self._fields
 
-    def get(self, name: str) -> Any:
-        """The field of this name."""
-        return self._fields[name]
-
     def get_fields(self) -> dict[str, Any]:
-        """All fields by name; changes of it are changes of the instances."""
+        """Return all fields by name; changing the dictionary changes the instances."""
         return self._fields
 
     def __len__(self) -> int:
         for value in self._fields.values():
             return len(value)
-        raise NotImplementedError("Instances without a field have no number.")
+        raise NotImplementedError("The number of instances without fields is undefined.")
 
     def __getitem__(self, index: slice | Tensor) -> Instances:
-        """Those that a slice, a mask or indices choose."""
+        """Select instances by a slice, a mask or indices."""
         return Instances(self.image_size, **{name: value[index] for name, value in self._fields.items()})
 
     def to(self, device: torch.device | str) -> Instances:
-        """The instances on another device."""
+        """Return the instances on another device."""
         moved = {name: value.to(device) if hasattr(value, "to") else value for name, value in self._fields.items()}
         return Instances(self.image_size, **moved)

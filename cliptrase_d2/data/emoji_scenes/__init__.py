@@ -1,6 +1,5 @@
-"""Emoji scenes: drawn pictures of things on textures, with the class of every pixel and with captions.
+"""Emoji scenes: drawn images of emoji on textures, with pixel labels.
 
-Reading order: names.py says which classes there are, splits.py which scenes; textures.py and scene.py draw them.
-Then files.py makes a data set to evaluate on; pairs.py and batches.py the pictures with captions that Emoji CLIP learns
-from.
+Reading order: names.py lists the classes, splits.py generates layouts, textures.py and scene.py draw them, and files.py
+writes data sets. The captioned images that Emoji CLIP was trained on are in tools/emoji_clip.
 """

@@ -1,8 +1,8 @@
-"""The words of the emoji scenes: things, stuff, and which of them training never sees, alone or together."""
+"""Classes of the emoji scenes: things, stuff, and those that training never shows, alone or together."""
 
 from __future__ import annotations
 
-# Every thing and its character in Noto Color Emoji; the order is that of the sheet of glyphs.
+# Things and their characters in Noto Color Emoji, in the order of the glyph sheet.
 GLYPHS = {
     "elephant": "🐘", "lion": "🦁", "panda": "🐼", "frog": "🐸", "pig": "🐷", "monkey": "🐵", "chicken": "🐔",
     "penguin": "🐧", "owl": "🦉", "butterfly": "🦋", "turtle": "🐢", "octopus": "🐙", "dolphin": "🐬", "crab": "🦀",
@@ -16,7 +16,7 @@ GLYPHS = {
     "green book": "📗", "green circle": "🟢", "purple circle": "🟣",
 }  # fmt: skip
 THINGS = tuple(GLYPHS)
-# No picture of training shows these and no caption names them, but their colours and shapes occur in others.
+# In no training image and no caption, but their colours and shapes occur in other things.
 HELD_OUT = ("blue heart", "orange heart", "green book", "green circle", "purple circle")
 SEEN_THINGS = tuple(name for name in THINGS if name not in HELD_OUT)
 STUFF = (
@@ -27,5 +27,5 @@ CLASSES = STUFF + THINGS
 
 
 def is_unseen_combination(thing: str, stuff: str) -> bool:
-    """Whether training never shows this thing in a picture with this stuff; true of every fifth pair."""
+    """Return whether training never shows a thing together with a stuff: every fifth pair."""
     return (THINGS.index(thing) + 3 * STUFF.index(stuff)) % 5 == 0

@@ -1,7 +1,7 @@
-"""Stuff: procedural textures as functions of the place, so that any part can be drawn at any size and zoom.
+"""Procedural textures of the stuff classes.
 
-Places are in units; a picture is `UNITS` wide when it is not zoomed. A texture's grain is a few units, so that
-a single patch of a coarse grid can tell what it belongs to.
+A texture is a function of the position, so any part can be drawn at any size and zoom. Positions are in units; an image
+without zoom is `UNITS` wide. The grain of a texture is a few units, so a single patch is enough to recognise it.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from cliptrase_d2.data.emoji_scenes.names import STUFF
+
 RGB = tuple[int, int, int]
 Texture = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 UNITS = 112.0
 _PERIOD = 256
-# One row and column more, so that the lattice repeats without a seam.
+# Padded by one row and column, so that the lattice repeats without a seam.
 _LATTICE = np.pad(np.random.default_rng(0).random((_PERIOD, _PERIOD), dtype=np.float32), ((0, 1), (0, 1)), mode="wrap")
 
 
 def draw_texture(name: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The colours of a texture at given places.
+    """Return the colours of a texture at some positions.
 
     Args:
         name: one of `STUFF`.
         x: [H,W], in units, to the right.
         y: [H,W], in units, down.
-        rng: decides everything that varies between two patches of grass; as many numbers are taken at every size.
+        rng: varies textures of the same name. The number of values drawn does not depend on the size.
     Returns:
         [H,W,3] float32, RGB in 0 to 255.
     """
@@ -35,17 +37,17 @@ def draw_texture(name: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generat
 
 
 def noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smooth noise [H,W] in 0 to 1 with a grain of one unit; repeats every 256 units."""
+    """Return smooth noise [H,W], 0 to 1, with a grain of one unit. It repeats every 256 units."""
     return cv2.remap(_LATTICE, np.mod(x, _PERIOD), np.mod(y, _PERIOD), cv2.INTER_LINEAR)
 
 
 def _colour(rgb: RGB) -> np.ndarray:
-    """One colour, [3]; single precision, or every texture would become double."""
+    """Return a colour [3] in single precision. Python numbers would make every texture double."""
     return np.array(rgb, np.float32)
 
 
 def _mix(weight: np.ndarray, low: RGB, high: RGB) -> np.ndarray:
-    """Colours [H,W,3] from ``low`` at weight 0 to ``high`` at weight 1."""
+    """Return colours [H,W,3] from ``low`` at weight 0 to ``high`` at weight 1."""
     start, end = _colour(low), _colour(high)
     return start + weight.clip(0, 1)[..., None] * (end - start)
 
@@ -134,20 +136,8 @@ def _night_sky(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.nda
     return _colour((12, 14, 48)) + glow + stars[..., None] * _colour((225, 225, 170))
 
 
-_TEXTURES: dict[str, Texture] = {
-    "grass": _grass,
-    "sand": _sand,
-    "water": _water,
-    "sky": _sky,
-    "brick wall": _bricks,
-    "snow": _snow,
-    "wood": _wood,
-    "lava": _lava,
-    "gravel": _gravel,
-    "autumn leaves": _leaves,
-    "tiles": _tiles,
-    "checkerboard": _checkerboard,
-    "stripes": _stripes,
-    "polka dots": _polka_dots,
-    "night sky": _night_sky,
-}
+_FUNCTIONS = (
+    _grass, _sand, _water, _sky, _bricks, _snow, _wood, _lava, _gravel, _leaves, _tiles, _checkerboard, _stripes,
+    _polka_dots, _night_sky,
+)  # fmt: skip
+_TEXTURES: dict[str, Texture] = dict(zip(STUFF, _FUNCTIONS, strict=True))

@@ -1,1 +1,1 @@
-"""What the scripts in ``datasets/`` share: from the official archives to the folders that the benchmarks read."""
+"""Shared code of the scripts in ``datasets/``: from official archives to the folders that the benchmarks read."""

@@ -1,4 +1,4 @@
-"""Turns many files into others, in parallel."""
+"""Parallel conversion of label files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cliptrase_d2.data.images import read_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.utils.atomic_files import atomic_write
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.parallel import in_parallel
+from cliptrase_d2.utils.parallel import map_parallel
 
 
 class Job(NamedTuple):
-    """One call of the converting function.
+    """One call of a converting function.
 
     Attributes:
-        targets: files that it writes; it is not called where all of them are there.
-        arguments: what it is called with.
+        targets: files that it writes. If all of them exist, it is not called.
+        arguments: of the call.
     """
 
     targets: tuple[Path, ...]
@@ -32,83 +32,79 @@ class Job(NamedTuple):
 
 
 def convert_all(jobs: Sequence[Job], convert: Callable[..., None], workers: int, title: str) -> int:
-    """Call a function for every job that is not done.
+    """Call a function for every job whose files do not exist yet.
 
     Args:
         jobs: independent of each other.
-        convert: at the top of a module; writes its targets whole, as `write_label` does.
-        workers: processes.
+        convert: module-level function that writes its files atomically, as `write_label` does.
+        workers: number of processes.
         title: of the progress bar.
     Returns:
-        The number of jobs that were not done before.
+        The number of calls.
     Raises:
-        InputError: of the first file that cannot be used; what is done stays.
+        InputError: a file cannot be used. Finished files remain.
     """
-    left = [job for job in jobs if not all(target.is_file() for target in job.targets)]
-    call, done = partial(_call, convert), len(jobs) - len(left)
-    for _ in in_parallel(call, left, workers, title=title, unit="file", done=done):
+    remaining = [job for job in jobs if not all(target.is_file() for target in job.targets)]
+    call, done = partial(_call, convert), len(jobs) - len(remaining)
+    for _ in map_parallel(call, remaining, workers, title=title, unit="file", done=done):
         pass
-    return len(left)
+    return len(remaining)
 
 
 def relabel_all(files: Iterable[tuple[Path, Path]], rule: LabelRule, workers: int) -> None:
-    """Write label files of class indices; those that are there stay.
+    """Convert label files to class indices. Existing files are not converted again.
 
     Args:
-        files: label file with raw values, and the file to write, as `write_label` takes it.
-        rule: what the raw values mean.
-        workers: processes.
+        files: label file with raw values, and the file to write, named as for `write_label`.
+        rule: meaning of the raw values.
+        workers: number of processes.
     Raises:
-        InputError: a file that cannot be read, or that has a value which the rule does not know.
+        InputError: a file cannot be read, or a value has no meaning.
     """
-    jobs = [Job((target,), (source, target, rule)) for source, target in files]
-    convert_all(jobs, _relabel, workers, "labels")
+    convert_all([Job((target,), (source, target, rule)) for source, target in files], _relabel, workers, "labels")
 
 
 def write_label(path: Path, labels: np.ndarray) -> None:
-    """Write a label file that is whole or not there: PNG of 8 bits, or TIFF of 16 where the name says so.
+    """Write a label file atomically.
 
     Args:
-        path: ending in .png or .tif.
-        labels: [H,W] integers that fit.
+        path: ending in .png for 8 bits or in .tif for 16 bits.
+        labels: [H,W] integers in this range.
     """
-    depth = np.uint16 if path.suffix == ".tif" else np.uint8
+    is_tiff = path.suffix == ".tif"
     assert labels.min() >= 0
-    assert labels.max() <= np.iinfo(depth).max
-    image = Image.fromarray(labels.astype(depth))
-    kind = "TIFF" if depth is np.uint16 else "PNG"
-    options = {"compression": "tiff_deflate"} if depth is np.uint16 else {}
-    atomic_write(path, lambda file: image.save(file, format=kind, **options))
+    assert labels.max() < (65536 if is_tiff else 256)
+    image = Image.fromarray(labels.astype(np.uint16 if is_tiff else np.uint8))
+    options = {"format": "TIFF", "compression": "tiff_deflate"} if is_tiff else {"format": "PNG"}
+    atomic_write(path, lambda file: image.save(file, **options))
 
 
-def same_file(source: Path, target: Path) -> None:
-    """Let a file be found under a second name too: without taking room again where the disk allows it."""
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second path: by a hard link, or by a copy if the disk has no hard links."""
     if target.is_file():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
-    except OSError:  # another disk, or one without such links
-        with source.open("rb") as opened:
-            atomic_write(target, lambda file: shutil.copyfileobj(opened, file))
+    except OSError:  # another disk, or no hard links
+        with source.open("rb") as content:
+            atomic_write(target, lambda file: shutil.copyfileobj(content, file))
 
 
-def class_indices(rule: LabelRule, raw: np.ndarray, where: object) -> np.ndarray:
-    """[H,W] class indices of [H,W] raw values.
+def map_official_labels(rule: LabelRule, raw: np.ndarray, where: object) -> np.ndarray:
+    """Convert [H,W] raw values of an official label file to class indices.
 
     Raises:
-        InputError: a value that the rule does not know, which no official file has.
+        InputError: a value has no meaning, which happens in no official file.
     """
     try:
         return rule.apply(raw, where)
     except InputError as error:
-        raise InputError(
-            where, error.got, "Check that it is one.", allowed="the values of the official files"
-        ) from error
+        raise InputError(where, error.got, "Check that this is the official file.") from error
 
 
 def _relabel(source: Path, target: Path, rule: LabelRule) -> None:
-    write_label(target, class_indices(rule, read_label(source), source))
+    write_label(target, map_official_labels(rule, read_label(source), source))
 
 
 def _call(convert: Callable[..., None], job: Job) -> None:

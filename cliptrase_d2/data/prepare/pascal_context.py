@@ -1,4 +1,4 @@
-"""What the two forms of Pascal Context have in common: the images, and which of them are for validation."""
+"""Preparation of Pascal Context: images, validation set and label files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pycocotools import mask
 
-from cliptrase_d2.data.prepare.archives import Archive, below
+from cliptrase_d2.data.prepare.archives import Archive, pick_below
 from cliptrase_d2.data.prepare.command import Options
-from cliptrase_d2.data.prepare.convert import Job, convert_all, same_file, write_label
+from cliptrase_d2.data.prepare.convert import Job, convert_all, link_file, write_label
 from cliptrase_d2.utils.errors import InputError
 
 IMAGES = Archive(
@@ -31,7 +32,7 @@ class AnnotatedImage(NamedTuple):
     Attributes:
         stem: of its file.
         size: height and width.
-        regions: number in the list of 459 classes, and compressed run lengths, in the order of the file.
+        regions: number in the list of 459 classes and compressed run lengths, in the order of the file.
     """
 
     stem: str
@@ -40,39 +41,36 @@ class AnnotatedImage(NamedTuple):
 
 
 def prepare_labels(
-    options: Options, folder: str, suffix: str, labels_of: Callable[[AnnotatedImage], np.ndarray], unlabelled: int
+    options: Options, folder: str, suffix: str, make_labels: Callable[[AnnotatedImage], np.ndarray], unlabelled: int
 ) -> None:
-    """Take the images out of their archive, and put those of the validation set beside their labels.
+    """Extract the images, and write label files for those of the validation set.
 
     Args:
         options: of the command line.
-        folder: of the result, in the root.
+        folder: of the result, relative to the root.
         suffix: of the label files.
-        labels_of: [H,W] class indices of an image.
-        unlabelled: index of what is no class; an image that has nothing else is left out.
+        make_labels: image -> [H,W] class indices.
+        unlabelled: index of unlabelled pixels. An image without other pixels is left out.
     """
-    options.unpack(IMAGES, below(IMAGE_FOLDER, IMAGE_FOLDER, ".jpg"))
+    options.unpack(IMAGES, pick_below(IMAGE_FOLDER, IMAGE_FOLDER, ".jpg"))
+    result = options.root / folder / "val"
     jobs = []
-    for image in validation_images(ANNOTATIONS.find(options.archives)):
+    for image in read_validation_images(ANNOTATIONS.find(options.archives)):
         photograph = options.root / IMAGE_FOLDER / f"{image.stem}.jpg"
-        targets = (
-            options.root / folder / "val/image" / photograph.name,
-            options.root / folder / "val/label" / f"{image.stem}{suffix}",
-        )
-        jobs.append(Job(targets, (image, labels_of, unlabelled, photograph, *targets)))
+        targets = (result / "image" / photograph.name, result / "label" / f"{image.stem}{suffix}")
+        jobs.append(Job(targets, (image, make_labels, unlabelled, photograph, *targets)))
     convert_all(jobs, _convert, options.workers, "labels")
-    made = sum(job.targets[1].is_file() for job in jobs)
-    options.require(made, COUNT, options.root / folder / "val/label")
+    options.check_count(sum(job.targets[1].is_file() for job in jobs), COUNT, result / "label")
 
 
-def validation_images(path: Path) -> list[AnnotatedImage]:
-    """Read the validation set from the annotations of the Detail challenge, but for images with nothing labelled.
+def read_validation_images(path: Path) -> list[AnnotatedImage]:
+    """Read the annotations of the validation set from the file of the Detail challenge. Skip images without any.
 
     Args:
         path: trainval_merged.json: ``images`` with ``image_id``, ``file_name``, ``phase``, ``height`` and ``width``,
             ``annos_segmentation`` with ``image_id``, ``category_id`` and ``segmentation``.
     Raises:
-        InputError: another file.
+        InputError: the file has other content.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -86,45 +84,37 @@ def validation_images(path: Path) -> list[AnnotatedImage]:
             if image["phase"] == "val" and regions[image["image_id"]]
         ]
     except (ValueError, KeyError, TypeError) as error:
-        got = f"not the annotations ({type(error).__name__}: {error})"
-        raise InputError(
-            path, got, "Download it again.", allowed=f"{ANNOTATIONS.file} from {ANNOTATIONS.source}"
-        ) from error
+        got = f"not the expected annotations ({type(error).__name__}: {error})"
+        raise InputError(path, got, f"Download it again from {ANNOTATIONS.source}.") from error
 
 
-def painted(image: AnnotatedImage) -> np.ndarray:
-    """[H,W] int64 numbers of the 459 classes, 0 where nothing is; a later region covers those before it.
+def draw_regions(image: AnnotatedImage) -> np.ndarray:
+    """Draw the regions of an image. Later regions are on top.
 
+    Returns:
+        [H,W] int64, numbers of the 459 classes; 0 for unlabelled pixels.
     Raises:
-        InputError: pycocotools is not installed, or a region of another size than its image.
+        InputError: a region and its image differ in size.
     """
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise InputError(
-            "pycocotools", "not installed", "Run pip install 'cliptrase_d2[prepare]'.", allowed="pycocotools"
-        ) from error
     labels = np.zeros(image.size, dtype=np.int64)
     for number, region in image.regions:
         decoded = mask.decode(region).astype(bool)  # [H,W]
         if decoded.shape != labels.shape:
-            raise InputError(
-                image.stem, f"a region of {decoded.shape}", "Download the file again.", allowed=f"{labels.shape}"
-            )
+            got = f"a region of {decoded.shape} pixels in an image of {labels.shape}"
+            raise InputError(image.stem, got, f"Download {ANNOTATIONS.file} again.")
         labels[decoded] = number
     return labels
 
 
 def _convert(
     image: AnnotatedImage,
-    labels_of: Callable[[AnnotatedImage], np.ndarray],
+    make_labels: Callable[[AnnotatedImage], np.ndarray],
     unlabelled: int,
     photograph: Path,
     image_target: Path,
     label_target: Path,
 ) -> None:
-    labels = labels_of(image)
-    if (labels == unlabelled).all():
-        return
-    same_file(photograph, image_target)
-    write_label(label_target, labels)
+    labels = make_labels(image)
+    if (labels != unlabelled).any():
+        link_file(photograph, image_target)
+        write_label(label_target, labels)

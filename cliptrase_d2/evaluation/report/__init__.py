@@ -1,4 +1,4 @@
-"""A page for every run, which opens from disk and loads nothing: numbers, classes, confusions and pictures.
+"""Report page of a run: one HTML file with scores, classes, confusions and pictures that loads nothing.
 
-It is made only of files that an evaluation leaves behind, so it can be made again at any time.
+It is made only of files that an evaluation leaves on disk, so it can be made again at any time.
 """

@@ -1,7 +1,7 @@
-"""What an evaluation leaves for its page beside metrics.json: the confusion matrix and pictures of some images.
+"""Files of an evaluation that the report page reads: confusion matrix and gallery, beside metrics.json.
 
-``confusion.npz`` holds the matrix; ``gallery/<image stem>_<part>.webp`` the pictures, ``gallery/<image stem>.json`` the
-classes that they show. The last is written when all of its pictures are there.
+``confusion.npz`` holds the matrix, ``gallery/<image stem>_<part>.webp`` the pictures, and ``gallery/<image stem>.json``
+the classes that they show. The JSON file is written last, when all pictures of the image exist.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cliptrase_d2.utils.atomic_files import atomic_write
+from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
 from cliptrase_d2.visualization.picture import class_shares
@@ -27,8 +27,8 @@ from cliptrase_d2.visualization.stages import cluster_picture
 PARTS = ("image", "truth", "prediction", "masks")
 _LONG_SIDE = 480  # pixels of a picture on the page
 _QUALITY = 80
-_OPACITY = 0.7  # the image stands beside it, so the colours may be those of the legend
-_BLACK = (0, 0, 0)  # not scored; a colour that no class has
+_OPACITY = 0.7  # high, so that colours match the legend; the plain image is shown too
+_BLACK = (0, 0, 0)  # pixels that are not scored; no class has this colour
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class GalleryEntry:
 
     Attributes:
         stem: of the image's file.
-        pictures: file by part, of those of ``PARTS`` that there are.
+        pictures: file by part; some of ``PARTS``.
         size: (width, height) of each picture in pixels.
-        classes: index and share of the pixels, 0 to 1, by part, "truth" or "prediction", the largest first; in the
-            truth those that are not scored have the index C.
+        classes: class index and share of the pixels, 0 to 1, by part ("truth" or "prediction"), the largest first.
+            Pixels of the truth that are not scored have the index C.
     """
 
     stem: str
@@ -50,90 +50,81 @@ class GalleryEntry:
 
 
 def write_confusion(folder: Path, confusion: Tensor) -> None:
-    """Write the matrix [C,C], rows truth, columns prediction, of an evaluation's folder."""
+    """Write the confusion matrix [C,C], rows truth, columns prediction, to the folder of an evaluation."""
     counts = confusion.cpu().numpy()
-    atomic_write(_confusion_file(folder), lambda file: np.savez_compressed(file, confusion=counts))
+    atomic_write(folder / "confusion.npz", lambda file: np.savez_compressed(file, confusion=counts))
 
 
 def read_confusion(folder: Path) -> np.ndarray | None:
-    """The matrix [C,C] of an evaluation's folder; None where an earlier version of this project wrote none.
+    """Read the confusion matrix [C,C] of an evaluation; None if it was evaluated by a version that wrote none.
 
     Raises:
-        InputError: the file is broken.
+        InputError: the file is damaged.
     """
-    path = _confusion_file(folder)
+    path = folder / "confusion.npz"
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays["confusion"]
-    except Exception as error:  # NumPy, zipfile and zlib each fail on damage in many ways, which all mean the same
-        raise _broken(path, error) from error
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """The content of an evaluation's metrics.json.
-
-    Raises:
-        InputError: the file is broken.
-    """
-    return _read_json(folder / "metrics.json")
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds of error for a damaged file
+        raise _damaged(path, error) from error
 
 
 def write_gallery_entry(
-    folder: Path, given: Mapping[str, Any], output: Mapping[str, Tensor], count: int, ignore_label: int
+    folder: Path, image: Mapping[str, Any], output: Mapping[str, Tensor], num_classes: int, ignore_label: int
 ) -> None:
-    """Draw what the model saw, the ground truth and the prediction over it, and the masks where there are any.
+    """Draw the model's input, the ground truth and the prediction over it, and the masks if the model has any.
 
     Args:
         folder: of the evaluation.
-        given: ``file_name``, ``image`` [3,h,w] in 0 to 255 and, with labels, ``sem_seg`` [H,W].
+        image: ``file_name``, ``image`` [3,h,w] in 0 to 255 and, with labels, ``sem_seg`` [H,W].
         output: ``label_map`` [H,W] and, of a model with masks, ``pred_masks`` [Q,H,W].
-        count: C.
-        ignore_label: in ``sem_seg``, of pixels that are not scored; they are black.
+        num_classes: C.
+        ignore_label: of pixels in ``sem_seg`` that are not scored; they are drawn black.
     """
-    image = _at_gallery_size(given["image"].permute(1, 2, 0).to(torch.uint8).cpu().numpy())
+    pixels = _resize(image["image"].permute(1, 2, 0).to(torch.uint8).cpu().numpy())  # [h,w,3]
     labels = {"prediction": output["label_map"].cpu().numpy()}
-    if "sem_seg" in given:
-        truth = given["sem_seg"].cpu().numpy()
-        labels["truth"] = np.where(truth == ignore_label, count, truth)
-    colours = np.vstack([palette(count), _BLACK]).astype(np.uint8)
-    pictures = {
-        part: overlay(image, labels_at_size(of, image.shape[:2]), colours, _OPACITY) for part, of in labels.items()
-    }
+    if "sem_seg" in image:
+        truth = image["sem_seg"].cpu().numpy()
+        labels["truth"] = np.where(truth == ignore_label, num_classes, truth)
+    colours = np.vstack([palette(num_classes), _BLACK]).astype(np.uint8)  # [C+1,3]
+    size = pixels.shape[:2]
+    pictures = {"image": pixels}
+    pictures |= {part: overlay(pixels, labels_at_size(m, size), colours, _OPACITY) for part, m in labels.items()}
     masks = output.get("pred_masks")
     if masks is not None and len(masks):
-        pictures["masks"] = cluster_picture(image, masks.argmax(0).cpu().numpy())
-    stem = Path(given["file_name"]).stem
-    for part, pixels in {"image": image, **pictures}.items():
-        _write_picture(_picture_file(folder, stem, part), pixels)
+        pictures["masks"] = cluster_picture(pixels, masks.argmax(0).cpu().numpy())
+    stem = Path(image["file_name"]).stem
+    for part, picture in pictures.items():
+        _write_picture(_picture_file(folder, stem, part), picture)
     entry = {
-        "parts": ["image", *pictures],
-        "size": image.shape[1::-1],
-        "classes": {part: class_shares(of, count + 1) for part, of in labels.items()},
+        "parts": list(pictures),
+        "size": size[::-1],
+        "classes": {part: class_shares(label_map, num_classes + 1) for part, label_map in labels.items()},
     }
-    atomic_write(_entry_file(folder, stem), lambda file: file.write(json.dumps(entry).encode()))
+    atomic_write_text(folder / "gallery" / f"{stem}.json", json.dumps(entry))
 
 
 def read_gallery(folder: Path, stems: Sequence[str]) -> list[GalleryEntry]:
-    """The pictures of an evaluation's folder, in the order of ``stems``; those that are not there are left out.
+    """Read the gallery of an evaluation in the order of ``stems``; images without pictures are left out.
 
     Raises:
-        InputError: a broken file.
+        InputError: a damaged file.
     """
     entries = []
     for stem in stems:
-        if not _entry_file(folder, stem).is_file():
-            continue
-        values = _read_json(_entry_file(folder, stem))
-        pictures = {part: _picture_file(folder, stem, part) for part in PARTS if part in values["parts"]}
-        classes = {part: [(index, share) for index, share in of] for part, of in values["classes"].items()}
-        entries.append(GalleryEntry(stem, pictures, tuple(values["size"]), classes))
+        path = folder / "gallery" / f"{stem}.json"
+        if path.is_file():
+            values = read_json(path)
+            pictures = {part: _picture_file(folder, stem, part) for part in PARTS if part in values["parts"]}
+            classes = {part: [(index, share) for index, share in shares] for part, shares in values["classes"].items()}
+            entries.append(GalleryEntry(stem, pictures, tuple(values["size"]), classes))
     return entries
 
 
-def _at_gallery_size(image: np.ndarray) -> np.ndarray:
-    """Small images enlarged by a whole number, large ones shrunk."""
+def _resize(image: np.ndarray) -> np.ndarray:
+    """Enlarge a small image [h,w,3] by a whole number, or shrink a large one."""
     long_side = max(image.shape[:2])
     factor = _LONG_SIDE // long_side if long_side <= _LONG_SIDE else _LONG_SIDE / long_side
     size = tuple(max(1, round(side * factor)) for side in image.shape[1::-1])
@@ -145,24 +136,21 @@ def _write_picture(path: Path, pixels: np.ndarray) -> None:
     atomic_write(path, lambda file: picture.save(file, format="WEBP", quality=_QUALITY))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> InputError:
-    return InputError(path, f"a broken file ({error})", "Evaluate anew.", allowed="what an evaluation wrote")
-
-
-def _confusion_file(folder: Path) -> Path:
-    return folder / "confusion.npz"
-
-
 def _picture_file(folder: Path, stem: str, part: str) -> Path:
     return folder / "gallery" / f"{stem}_{part}.webp"
 
 
-def _entry_file(folder: Path, stem: str) -> Path:
-    return folder / "gallery" / f"{stem}.json"
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of an evaluation.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(path, f"a damaged file ({error})", "Evaluate anew.")

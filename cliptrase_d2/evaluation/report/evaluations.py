@@ -1,4 +1,4 @@
-"""What a page shows of each evaluation, read from the files that it left."""
+"""Content of the report page for one evaluation, read from the files that it left."""
 
 from __future__ import annotations
 
@@ -7,73 +7,69 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliptrase_d2.data.benchmarks import Benchmark, benchmark_of
+import numpy as np
+
+from cliptrase_d2.data.benchmarks import Benchmark, find_benchmark
 from cliptrase_d2.evaluation.published import published_numbers
-from cliptrase_d2.evaluation.report.artefacts import GalleryEntry, read_confusion, read_gallery, read_report
-from cliptrase_d2.evaluation.report.confusions import Confusion, worst_confusions
+from cliptrase_d2.evaluation.report.artefacts import GalleryEntry, read_confusion, read_gallery, read_json
 
 
 @dataclass(frozen=True)
-class Source:
-    """One evaluation of a run, as the page is told of it.
+class EvaluationSource:
+    """One evaluation of a run.
 
     Attributes:
         folder: with metrics.json, confusion.npz and gallery/.
-        system: what the tables call it.
-        description: of the system, a few words.
-        link: where it is described; "" for nowhere.
-        published_as: its name among the paper's systems; "" if it is none of them.
+        method: name in the tables, also in those of the paper.
+        description: of the method, in a few words.
+        link: to the method's paper; "" for none.
     """
 
     folder: Path
-    system: str
+    method: str
     description: str
     link: str = ""
-    published_as: str = ""
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """IoU and accuracy in percent, None for a class that is absent from the truth, and the pixels that it has there."""
+class Confusion:
+    """Confusions of one class.
 
-    name: str
-    iou: float | None
-    accuracy: float | None
-    pixels: int
+    Attributes:
+        index: of the class.
+        iou: in percent.
+        correct: percent of its pixels that are predicted as this class.
+        taken_for: the classes that most of its other pixels are predicted as, with the percentage of its pixels.
+        wrongly_named: percent of the pixels predicted as this class that belong to others; 0 if none is predicted.
+        mostly: the class that most of those pixels belong to; None if there are none.
+    """
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """A number beside the paper's, in percent; ``ours`` is None where nothing was scored."""
-
-    metric: str
-    ours: float | None
-    published: float
-
-    @property
-    def difference(self) -> float | None:
-        """Ours less the paper's, in points."""
-        return None if self.ours is None else self.ours - self.published
+    index: int
+    iou: float
+    correct: float
+    taken_for: list[tuple[int, float]]
+    wrongly_named: float
+    mostly: int | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One system on one data set.
+    """One method on one data set.
 
     Attributes:
-        source: where this was read.
+        source: where it was read from.
         report: content of metrics.json.
-        rows: classes, the highest IoU first, those that are absent last.
-        confusions: of the worst classes; None where the matrix was not kept.
-        comparisons: with the paper's numbers; empty where it has none.
+        rows: name and metrics of each class as in metrics.json, the highest IoU first, absent classes last.
+        confusions: of the worst classes; None if there is no confusion matrix.
+        comparisons: metric, our value and the paper's in percent; empty if the paper has none.
         gallery: pictures.
     """
 
-    source: Source
+    source: EvaluationSource
     report: dict[str, Any]
-    rows: list[ClassRow]
+    rows: list[tuple[str, dict[str, Any]]]
     confusions: list[Confusion] | None
-    comparisons: list[Comparison]
+    comparisons: list[tuple[str, float | None, float]]
     gallery: list[GalleryEntry]
 
     @property
@@ -83,44 +79,67 @@ class Evaluation:
 
     @property
     def benchmark(self) -> Benchmark | None:
-        """None for a data set that is none of the known ones."""
-        return benchmark_of(self.report["dataset"])
+        """The benchmark that the data set is; None for other data sets."""
+        return find_benchmark(self.report["dataset"])
 
 
-def read_evaluation(source: Source) -> Evaluation:
-    """Everything about one evaluation.
+def read_evaluation(source: EvaluationSource) -> Evaluation:
+    """Read everything about one evaluation.
 
     Raises:
-        InputError: a broken file.
+        InputError: a damaged file.
     """
-    report = read_report(source.folder)
+    report = read_json(source.folder / "metrics.json")
     confusion = read_confusion(source.folder)
     skipped = {Path(entry["file"]).stem for entry in report["skipped"]}  # an earlier run may have drawn them
     return Evaluation(
         source,
         report,
-        class_rows(report["per_class"]),
-        None if confusion is None else worst_confusions(confusion),
-        comparisons(report, source.published_as),
+        sorted(report["per_class"].items(), key=lambda item: (item[1]["IoU"] is None, -(item[1]["IoU"] or 0))),
+        None if confusion is None else find_worst_classes(confusion),
+        compare_with_paper(report, source.method),
         read_gallery(source.folder, [stem for stem in report.get("gallery", []) if stem not in skipped]),
     )
 
 
-def class_rows(per_class: Mapping[str, Mapping[str, Any]]) -> list[ClassRow]:
-    """Rows of metrics.json, the highest IoU first; classes that are absent stand last, in their own order."""
-    rows = [ClassRow(name, of["IoU"], of["accuracy"], of["pixels"]) for name, of in per_class.items()]
-    return sorted(rows, key=lambda row: (row.iou is None, -(row.iou or 0)))
+def find_worst_classes(confusion: np.ndarray, count: int = 12, others: int = 4) -> list[Confusion]:
+    """Return the confusions of the classes with the lowest IoU among those present in the truth, the worst first.
+
+    Args:
+        confusion: [C,C] counts, rows truth, columns prediction.
+        count: largest number of classes.
+        others: largest number of confusions of each; only those of at least one pixel.
+    """
+    correct, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)  # [C] each
+    iou = 100 * correct / np.maximum(true + predicted - correct, 1)
+    wrong = confusion - np.diag(correct)  # [C,C]
+    present = np.flatnonzero(true)
+    return [
+        Confusion(
+            index=int(index),
+            iou=float(iou[index]),
+            correct=100 * float(correct[index] / true[index]),
+            taken_for=[
+                (int(other), 100 * float(wrong[index, other] / true[index]))
+                for other in np.argsort(-wrong[index], kind="stable")[:others]
+                if wrong[index, other]
+            ],
+            wrongly_named=100 * float(wrong[:, index].sum() / max(predicted[index], 1)),
+            mostly=int(wrong[:, index].argmax()) if wrong[:, index].any() else None,
+        )
+        for index in present[np.argsort(iou[present], kind="stable")][:count]
+    ]
 
 
-def comparisons(report: Mapping[str, Any], published_as: str) -> list[Comparison]:
-    """Our numbers by the paper's formulas beside those that it reports; empty where it reports none.
+def compare_with_paper(report: Mapping[str, Any], method: str) -> list[tuple[str, float | None, float]]:
+    """Return metric, our value by the paper's formulas and the paper's value, in percent; empty if it has none.
 
     Args:
         report: content of metrics.json.
-        published_as: the system's name in the paper's tables.
+        method: its name.
     """
-    benchmark, protocol = benchmark_of(report["dataset"]), report["protocol"]
+    benchmark, protocol = find_benchmark(report["dataset"]), report["protocol"]
     if not benchmark:
         return []
-    numbers = published_numbers(benchmark.published, protocol["name"], protocol["short_side"]).get(published_as, {})
-    return [Comparison(metric, report["paper"][metric], percent) for metric, percent in numbers.items()]
+    numbers = published_numbers(benchmark.key, protocol["name"], protocol["short_side"]).get(method, {})
+    return [(metric, report["paper"][metric], percent) for metric, percent in numbers.items()]

@@ -1,4 +1,4 @@
-from __future__ import annotations
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,48 +13,44 @@ from cliptrase_d2.data.emoji_scenes.scene import (
     draw,
     read_glyph_sheet,
 )
-from cliptrase_d2.data.emoji_scenes.splits import scene_layout
+from cliptrase_d2.data.emoji_scenes.splits import sample_layout
 
 
-def one_thing(name: str, *, centre: tuple[float, float] = (0.5, 0.5), size: float = 0.8, **changes: float) -> Layout:
-    """A thing on grass; upright, if not asked otherwise."""
-    thing = Thing(name, centre, size, changes.get("angle", 0.0), bool(changes.get("mirrored", False)))
-    return Layout(("grass",), (thing,), zoom=1.0, seed=3)
+def one_thing(name: str, **changes: Any) -> Layout:
+    """Return a layout with an upright thing on grass."""
+    thing = {"centre": (0.5, 0.5), "size": 0.8, "angle": 0.0, "mirrored": False, **changes}
+    return Layout(("grass",), (Thing(name, **thing),), zoom=1.0, seed=3)
 
 
-def of(name: str) -> int:
+def index(name: str) -> int:
     return CLASSES.index(name)
 
 
 def test_same_layout_gives_the_same_scene() -> None:
-    first, second = (draw(scene_layout(5, "seen"), 64) for _ in range(2))
+    layout = sample_layout(5, "seen")
+    first, second = (draw(layout, 50) for _ in range(2))
     assert np.array_equal(first.image, second.image)
     assert np.array_equal(first.label, second.label)
-
-
-def test_shapes_and_types() -> None:
-    scene = draw(scene_layout(0, "seen"), 50)
-    assert (scene.image.shape, scene.image.dtype) == ((50, 50, 3), np.uint8)
-    assert (scene.label.shape, scene.label.dtype) == ((50, 50), np.uint8)
-    assert scene.layout == scene_layout(0, "seen")
+    assert (first.image.shape, first.image.dtype) == ((50, 50, 3), np.uint8)
+    assert (first.label.shape, first.label.dtype) == ((50, 50), np.uint8)
+    assert first.layout == layout
 
 
 @pytest.mark.parametrize("split", ["seen", "held_out"])
-def test_one_layout_looks_the_same_at_two_sizes(split: str) -> None:
-    for index in range(4):
-        small, large = (draw(scene_layout(index, split), size) for size in (112, 224))
-        # A pixel of the small picture is four of the large one; only pixels on a border may differ.
+def test_layout_looks_the_same_at_two_sizes(split: str) -> None:
+    for number in range(4):
+        small, large = (draw(sample_layout(number, split), size) for size in (112, 224))
+        # A pixel of the small image covers four of the large one; only pixels on a border may differ.
         label = large.label[::2, ::2]
         assert np.mean(label != small.label) < 0.06
-        shrunk = cv2.resize(large.image, (112, 112), interpolation=cv2.INTER_AREA).astype(float)
-        same = label == small.label
-        assert np.abs(shrunk - small.image)[same].mean() < 12
+        reduced = cv2.resize(large.image, (112, 112), interpolation=cv2.INTER_AREA).astype(float)
+        assert np.abs(reduced - small.image)[label == small.label].mean() < 12
 
 
-def test_label_says_what_is_drawn() -> None:
+def test_label_matches_the_image() -> None:
     scene = draw(one_thing("red circle"), 112)
-    assert scene.label[56, 56] == of("red circle")
-    assert scene.label[2, 2] == of("grass")
+    assert scene.label[56, 56] == index("red circle")
+    assert scene.label[2, 2] == index("grass")
     red, green, blue = scene.image[50:62, 50:62].mean((0, 1))
     assert red > 180 > 120 > max(green, blue)
     red, green, blue = scene.image[:10, :10].mean((0, 1))
@@ -64,68 +60,59 @@ def test_label_says_what_is_drawn() -> None:
 def test_label_covers_the_area_of_the_thing() -> None:
     # The disc is 120 of its 128 pixels wide, so at 0.8 of a side of 200 its radius is 75 pixels.
     scene = draw(one_thing("red circle"), 200)
-    assert np.sum(scene.label == of("red circle")) == pytest.approx(np.pi * 75**2, rel=0.03)
+    assert np.sum(scene.label == index("red circle")) == pytest.approx(np.pi * 75**2, rel=0.03)
 
 
 @pytest.mark.parametrize("name", THINGS)
-def test_every_thing_shows_where_it_stands(name: str) -> None:
+def test_every_thing_is_drawn_at_its_centre(name: str) -> None:
     scene = draw(one_thing(name, centre=(0.3, 0.6), size=0.5), 96)
-    y, x = np.nonzero(scene.label == of(name))
+    y, x = np.nonzero(scene.label == index(name))
     assert len(x) > 200
     assert np.hypot(x.mean() / 96 - 0.3, y.mean() / 96 - 0.6) < 0.1
-    assert set(np.unique(scene.label)) == {of(name), of("grass")}
+    assert set(np.unique(scene.label)) == {index(name), index("grass")}
 
 
 @pytest.mark.parametrize("name", STUFF)
-def test_stuff_alone(name: str) -> None:
-    scene = draw(Layout((name,), (), zoom=1.0, seed=1), 32)
-    assert (scene.label == of(name)).all()
+def test_stuff_without_things(name: str) -> None:
+    assert (draw(Layout((name,), (), zoom=1.0, seed=1), 32).label == index(name)).all()
 
 
-def test_nearest_thing_is_on_top() -> None:
-    far, near = (one_thing(name).things[0] for name in ("red circle", "blue circle"))
-    scene = draw(Layout(("snow",), (far, near), zoom=1.0, seed=3), 64)
-    assert of("red circle") not in scene.label
-    assert scene.label[32, 32] == of("blue circle")
+def test_last_thing_is_on_top() -> None:
+    things = tuple(one_thing(name).things[0] for name in ("red circle", "blue circle"))
+    scene = draw(Layout(("snow",), things, zoom=1.0, seed=3), 64)
+    assert index("red circle") not in scene.label
+    assert scene.label[32, 32] == index("blue circle")
 
 
-def test_mirrored_thing_is_the_thing_mirrored() -> None:
-    plain, mirrored = (draw(one_thing("dolphin", mirrored=value), 96).label for value in (False, True))
-    assert np.mean(plain != mirrored) > 0.02
-    assert np.mean(plain[:, ::-1] != mirrored) < 0.005
+def test_mirrored_and_rotated_things() -> None:
+    upright, mirrored, rotated = (
+        draw(one_thing("dolphin", **changes), 96).label for changes in ({}, {"mirrored": True}, {"angle": 90})
+    )
+    assert np.mean(upright != mirrored) > 0.02
+    assert np.mean(upright[:, ::-1] != mirrored) < 0.005
+    assert np.mean(np.rot90(upright) != rotated) < 0.005  # counter-clockwise, as in numpy
 
 
-def test_angle_is_counter_clockwise() -> None:
-    # A quarter turn brings the right side to the top; numpy's rot90 is counter-clockwise too.
-    plain, turned = (draw(one_thing("dolphin", angle=angle), 96).label for angle in (0, 90))
-    assert np.mean(np.rot90(plain) != turned) < 0.005
+def test_things_outside_the_image() -> None:
+    partly = draw(one_thing("red circle", centre=(0.0, 0.0)), 100)
+    assert partly.label[0, 0] == index("red circle")
+    assert partly.label[60, 60] == index("grass")
+    outside = draw(one_thing("red circle", centre=(3.0, 3.0)), 64)
+    assert (outside.label == index("grass")).all()
+    # It uses as many random numbers as a thing that is drawn, so what follows does not change.
+    tiny = draw(one_thing("red circle", size=1e-3), 64)
+    assert np.any(outside.image != tiny.image, axis=-1).sum() <= 4
 
 
-def test_thing_partly_outside() -> None:
-    scene = draw(one_thing("red circle", centre=(0.0, 0.0)), 100)
-    assert scene.label[0, 0] == of("red circle")
-    assert scene.label[60, 60] == of("grass")
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_region_is_drawn(count: int) -> None:
+    labels = [draw(Layout(STUFF[:count], (), 1.0, seed), 48).label for seed in range(6)]
+    shares = np.bincount(np.ravel(labels), minlength=count) / np.size(labels)
+    assert len(shares) == count
+    assert (shares > 0.1).all()
 
 
-def test_thing_wholly_outside_is_not_seen_and_changes_nothing_else() -> None:
-    gone = one_thing("red circle", centre=(3.0, 3.0))
-    scene = draw(gone, 64)
-    assert (scene.label == of("grass")).all()
-    # It takes its random numbers all the same: what comes after it stays as it is.
-    hidden = draw(one_thing("red circle", size=1e-3), 64)
-    differing = np.any(scene.image != hidden.image, axis=-1)
-    assert differing.sum() <= 4
-
-
-def test_regions_of_all_three_counts() -> None:
-    for count in (1, 2, 3):
-        stuff = STUFF[:count]
-        shares = [np.bincount(draw(Layout(stuff, (), 1.0, seed), 48).label.ravel(), minlength=3) for seed in range(6)]
-        assert (np.array(shares)[:, :count].sum(1) == 48 * 48).all()
-        assert (np.sum(shares, axis=0)[:count] > 0.1 * 6 * 48 * 48).all()
-
-
-def test_sheet_holds_one_glyph_per_thing() -> None:
+def test_sheet_has_one_glyph_per_thing() -> None:
     sheet = read_glyph_sheet()
     rows = -(-len(THINGS) // SHEET_COLUMNS)
     assert sheet.shape == (rows * GLYPH_SIDE, SHEET_COLUMNS * GLYPH_SIDE, 4)

@@ -1,7 +1,6 @@
-from __future__ import annotations
-
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,32 +13,26 @@ from tools.emoji_clip import cut_glyphs
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
 
-def test_sheet_of_the_package_is_cut_from_the_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_glyphs_of_the_package_are_those_of_the_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not FONT.is_file() or b"Version 2.042" not in FONT.read_bytes().replace(b"\0", b""):
-        pytest.skip(f"{FONT} of version 2.042 is not on this machine")
+        pytest.skip(f"{FONT} of version 2.042 is not installed")
     monkeypatch.setattr(sys, "argv", ["cut_glyphs.py", str(FONT), str(tmp_path / "sheet.png")])
     cut_glyphs.main()
     assert np.array_equal(read_glyph_sheet(tmp_path / "sheet.png"), read_glyph_sheet())
 
 
-def test_no_such_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_font_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["cut_glyphs.py", str(tmp_path / "none.ttf"), str(tmp_path / "sheet.png")])
-    with pytest.raises(SystemExit, match=r"error: .*none\.ttf: unreadable as a font of pictures"):
+    with pytest.raises(SystemExit, match=r"error: .*none\.ttf"):
         cut_glyphs.main()
     assert not (tmp_path / "sheet.png").exists()
 
 
-def test_file_that_is_no_font(tmp_path: Path) -> None:
+def test_other_files_and_fonts_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (2, 2)).save(tmp_path / "picture.png")
-    with pytest.raises(InputError, match="unreadable"):
+    with pytest.raises(InputError, match=r"picture\.png"):
         cut_glyphs.cut_glyphs(tmp_path / "picture.png")
-
-
-def test_font_of_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Letters:
-        def getname(self) -> tuple[str, str]:
-            return "DejaVu Sans", "Book"
-
-    monkeypatch.setattr(ImageFont, "truetype", lambda path, size: Letters())
-    with pytest.raises(InputError, match="the font DejaVu Sans"):
+    letters = SimpleNamespace(getname=lambda: ("DejaVu Sans", "Book"))
+    monkeypatch.setattr(ImageFont, "truetype", lambda path, size: letters)
+    with pytest.raises(InputError, match="DejaVu Sans"):
         cut_glyphs.cut_glyphs(tmp_path / "letters.ttf")

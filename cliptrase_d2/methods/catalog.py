@@ -1,0 +1,60 @@
+"""Methods that TEST.METHODS compares: a dense-feature method, with or without CLIPtrase's clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cliptrase_d2.methods.base import DENSE_METHODS
+
+
+@dataclass(frozen=True)
+class ComparedMethod:
+    """A named set of settings. All other settings are the same for all methods of a comparison.
+
+    Attributes:
+        title: a short description.
+        source: where it is described.
+        settings: fields of `CLIPtraseSettings` with their values. A method that does not set ``clustering`` needs
+            clusters and takes the configured ones.
+    """
+
+    title: str
+    source: str
+    settings: Mapping[str, str]
+
+    @property
+    def needs_clusters(self) -> bool:
+        """Whether it labels masks instead of pixels."""
+        return "clustering" not in self.settings
+
+
+def _per_pixel(name: str, title: str = "") -> ComparedMethod:
+    method = DENSE_METHODS[name]
+    return ComparedMethod(title or method.title, method.source, {"method": name, "clustering": "none"})
+
+
+def _with_clusters(method: ComparedMethod) -> ComparedMethod:
+    settings = {key: value for key, value in method.settings.items() if key != "clustering"}
+    return ComparedMethod(f"{method.title}; its pixels vote in CLIPtrase's clusters", method.source, settings)
+
+
+_PAPER = DENSE_METHODS["cliptrase"].source
+_BASE = {
+    **{name: _per_pixel(name) for name in ("clip", "maskclip", "sclip", "clearclip", "naclip", "gem")},
+    **{name: _per_pixel(name) for name in ("own_patch", "cosine", "cosine_oracle")},
+    "cliptrase_scr": _per_pixel("cliptrase", "CLIPtrase's semantic correlation recovery, without clusters"),
+    "cliptrase_inner_product": ComparedMethod(
+        "Table 1: CLIPtrase, clusters of inner products",
+        _PAPER,
+        {"method": "cliptrase", "correlation": "inner_product"},
+    ),
+    "cliptrase": ComparedMethod("CLIPtrase, with clusters", _PAPER, {"method": "cliptrase"}),
+}
+
+# A per-pixel method with clusters lets its pixels vote in CLIPtrase's masks. cliptrase_scr with clusters is cliptrase.
+METHODS = _BASE | {
+    f"{name}+clusters": _with_clusters(method)
+    for name, method in _BASE.items()
+    if not method.needs_clusters and name != "cliptrase_scr"
+}

@@ -1,0 +1,259 @@
+"""Fuzz targets: valid files of every kind that users provide, each with its reader."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from cliptrase_d2.clip import text_cache
+from cliptrase_d2.clip.checkpoint import read_checkpoint
+from cliptrase_d2.clip.weights_source import HUB_CONFIG, find_weights
+from cliptrase_d2.config import load_config
+from cliptrase_d2.d2 import merge_config_options, safe_checkpoint
+from cliptrase_d2.data.custom import read_dataset_file
+from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.prepare.archives import unpack
+from cliptrase_d2.vocabulary import Vocabulary, read_class_file
+from experiments.fuzzing.mutate import Mutator, mutate_bytes, mutate_png, mutate_text, mutate_zip
+
+_MAX_PIXELS = 2**20
+_RULE = LabelRule(6)
+_PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+_LABELS = np.random.default_rng(1).integers(0, 6, (12, 17), dtype=np.uint8)
+_WEIGHTS = {"visual.proj": torch.ones(2, 3), "ln_final.weight": torch.arange(4.0), "logit_scale": torch.tensor(4.6)}
+_ROWS = 3
+_KEY = text_cache.cache_key("fuzz")
+
+
+class WrongResultError(Exception):
+    """A reader returned an impossible result."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file and its reader.
+
+    Attributes:
+        name: of the kind.
+        suffix: of its files.
+        corpus: valid files.
+        read: reads a file. It rejects a file with an ``InputError`` or by returning None.
+        mutators: applied to the valid files.
+        has_checksums: whether ``read`` must detect all changed values, except with corrected checksums.
+        file: fixed name of the file, if its reader requires one.
+    """
+
+    name: str
+    suffix: str
+    corpus: Sequence[bytes]
+    read: Callable[[Path], Any]
+    mutators: Sequence[Mutator] = (mutate_bytes,)
+    has_checksums: bool = False
+    file: str = ""
+
+
+def build_targets(folder: Path) -> list[Target]:
+    """Build all targets.
+
+    Args:
+        folder: empty; receives the files that the targets refer to.
+    """
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+        for stem in "ab":
+            (folder / name / f"{stem}.png").write_bytes(_encode(Image.fromarray(_LABELS), "PNG"))
+    (folder / "words.txt").write_text("sky\ntree\n")
+    (folder / "list.txt").write_text("a\nb\n")
+    (folder / "base.yaml").write_text("SEED: 3\n")
+    (folder / "weights.bin").touch()
+    text_cache.write_features(folder, _KEY, torch.linspace(-1, 1, 4 * _ROWS).view(_ROWS, 4))
+    cache = text_cache.cache_file(folder, _KEY)
+    text, png, packed = (mutate_text,), (mutate_bytes, mutate_png), (mutate_bytes, mutate_zip)
+    state, archive = _save(_WEIGHTS), _build_torchscript(folder)
+    nested = _save({"epoch": 3, "state_dict": _WEIGHTS, "model": _WEIGHTS})
+    return [
+        Target("image", ".png", _build_images(), _read_image, png),
+        Target("label PNG", ".png", _build_label_pngs(), _read_label, png, has_checksums=True),
+        Target("label TIFF", ".tif", _build_label_tiffs(), _read_label),
+        Target("data set", ".yaml", _DATA_SETS, _read_data_set, text),
+        Target("config", ".yaml", _CONFIGS, _read_config, text),
+        Target("options", ".txt", _OPTIONS, _read_options, text),
+        Target("class list", ".txt", _CLASS_LISTS, _read_classes, text),
+        Target("weights .pt", ".pt", [state, nested], _read_weights, packed, has_checksums=True),
+        Target("weights .pt, old", ".pt", [_save(_WEIGHTS, zipped=False)], _read_weights),
+        Target("weights .safetensors", ".safetensors", [to_safetensors(_WEIGHTS)], _read_weights),
+        Target("TorchScript archive", ".pt", [archive], _read_clip_weights, packed, has_checksums=True),
+        Target("configuration of weights", ".json", [_HUB_JSON], _read_hub_config, text, file=HUB_CONFIG),
+        Target("text cache", "", [cache.read_bytes()], _read_cache, has_checksums=True, file=cache.name),
+        Target("archive .zip", ".zip", [_build_zip()], _unpack, packed),
+        Target("archive .tar.gz", ".gz", [_build_tar()], _unpack),
+    ]
+
+
+_DATA_SETS = [
+    b"name: my_set\nimages: images\nlabels: labels\nclasses: [sky, 'tree;bush', road]\nignore_label: 255\n"
+    b"label_map: {0: 255, 1: 0, 2: 1}\nbackground: [wall]\ngroups: {stuff: [sky, road]}\n",
+    b"name: other\nimages: images/*\nclasses: words.txt\nimage_list: list.txt\nimage_suffix: ''\nlabel_suffix: ''\n",
+]
+_CONFIGS = [
+    b"_BASE_: base.yaml\nMODEL:\n  CLIP: {NAME: ViT-L-14, PRETRAINED: ''}\n  CLIPTRASE: {EPS: 0.5, MIN_SAMPLES: 4}\n"
+    b"TEST:\n  METHODS: ['clip']\n  EXPECTED_RESULTS: [['sem_seg', 'mIoU', 25.0, 1.0]]\nSOLVER: {STEPS: [1, 2]}\n",
+]
+_OPTIONS = [
+    b"SEED\n3\nMODEL.CLIPTRASE.EPS\n0.5\nDATASETS.TEST\n('a', 'b')\nMODEL.CLIP.NAME\nViT-L-14\nTEST.METHODS\n['clip']"
+]
+_CLASS_LISTS = ["sky\ntree;bush\nsoccer ball\nStraße\n".encode(), b"\xef\xbb\xbfa\nb\n"]
+_HUB_JSON = b'{"model_cfg": {"quick_gelu": true}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [1, 1, 1]}}'
+
+
+def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _build_images() -> list[bytes]:
+    colour, grey = Image.fromarray(_PIXELS), Image.fromarray(_PIXELS[..., 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90°
+    palette = colour.convert("P", palette=Image.Palette.ADAPTIVE)
+    return [
+        *(_encode(image, "PNG", exif=exif) for image in (colour, grey, palette, colour.convert("RGBA"))),
+        _encode(palette, "PNG", transparency=b"\0\xff"),
+        _encode(Image.fromarray(_PIXELS[..., 0].astype(np.uint16) * 257), "PNG"),
+        *(_encode(colour, "JPEG", exif=exif, progressive=progressive) for progressive in (False, True)),
+        _encode(colour.convert("CMYK"), "JPEG"),
+        *(_encode(colour, "WEBP", lossless=lossless, exif=exif) for lossless in (False, True)),
+        *(_encode(colour, "TIFF", compression=name) for name in (None, "tiff_lzw", "jpeg", "tiff_adobe_deflate")),
+        *(_encode(colour, kind) for kind in ("BMP", "GIF", "PPM")),
+    ]
+
+
+def _build_label_pngs() -> list[bytes]:
+    grey = Image.fromarray(_LABELS)
+    palette = Image.fromarray(_LABELS, mode="L").convert("P")
+    return [_encode(image, "PNG") for image in (grey, palette, Image.fromarray(_LABELS.astype(np.uint16)))]
+
+
+def _build_label_tiffs() -> list[bytes]:
+    images = [Image.fromarray(_LABELS.astype(kind)) for kind in (np.uint8, np.uint16, np.int32)]
+    compressions = (None, "tiff_lzw", "tiff_adobe_deflate", "packbits")
+    return [_encode(image, "TIFF", compression=name) for image in images for name in compressions]
+
+
+def _read_image(path: Path) -> np.ndarray:
+    pixels = read_image(path, _MAX_PIXELS)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not 0 < pixels.size <= 3 * _MAX_PIXELS:
+        raise WrongResultError(f"{pixels.dtype} {pixels.shape}")
+    return pixels
+
+
+def _read_label(path: Path) -> np.ndarray:
+    labels = _RULE.apply(read_label(path, _MAX_PIXELS), path)
+    if labels.dtype != np.int64 or labels.ndim != 2 or not np.isin(labels, [*range(6), 255]).all():
+        raise WrongResultError(f"{labels.dtype} {labels.shape} {np.unique(labels)}")
+    return labels
+
+
+def _read_data_set(path: Path) -> object:
+    spec = read_dataset_file(path)
+    for record in spec.find_files().records:
+        if any(not Path(file).is_file() for file in record.values()):
+            raise WrongResultError(str(record))
+    return spec
+
+
+def _read_config(path: Path) -> str:
+    return load_config(path).dump()
+
+
+def _read_options(path: Path) -> str:
+    cfg = load_config()
+    merge_config_options(cfg, path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"))
+    return cfg.dump()
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    vocabulary = Vocabulary.parse(read_class_file(path), where=path)
+    if not all(word and word == word.strip() for word in vocabulary.prompts):
+        raise WrongResultError(str(vocabulary))
+    return vocabulary.prompts
+
+
+def _read_clip_weights(path: Path) -> dict[str, Tensor]:
+    return _check_tensors(read_checkpoint(path).tensors)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    _check_tensors(safe_checkpoint.read_checkpoint(str(path))["model"])
+    return _read_clip_weights(path)
+
+
+def _check_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, value in tensors.items():
+        if not isinstance(name, str) or value.numel() > 10**6 or not torch.isfinite(value.float()).all():
+            raise WrongResultError(f"{name} {value}")
+    return tensors
+
+
+def _read_hub_config(path: Path) -> object:
+    return find_weights("ViT-B-16", str(path.parent / "weights.bin")).facts
+
+
+def _read_cache(path: Path) -> Tensor | None:
+    return text_cache.read_features(path.parent, _KEY, _ROWS)
+
+
+def _unpack(path: Path) -> list[bytes]:
+    with tempfile.TemporaryDirectory() as parent, redirect_stderr(io.StringIO()):  # hides the progress bar
+        root = Path(parent) / "root"
+        files = unpack(path, root, lambda name: name)
+        if [other for other in Path(parent).iterdir() if other != root] or any(file.is_symlink() for file in files):
+            raise WrongResultError(str(files))
+        return [file.read_bytes() for file in files]
+
+
+def _save(content: object, *, zipped: bool = True) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+    return stream.getvalue()
+
+
+def _build_torchscript(folder: Path) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.script(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))), str(folder / "archive.pt"))
+    return (folder / "archive.pt").read_bytes()
+
+
+def _build_zip() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("set/a.jpg", "set/deep/b.jpg"):
+            archive.writestr(name, name.encode() * 20)
+    return stream.getvalue()
+
+
+def _build_tar() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=0) as archive:
+        for name in ("set/a.jpg", "set/deep/b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 20
+            archive.addfile(info, io.BytesIO(bytes(20)))
+    return stream.getvalue()

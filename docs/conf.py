@@ -1,4 +1,4 @@
-"""How the guides are built: `make docs` writes them to docs/_build/html, and every warning is an error."""
+"""Sphinx configuration of the guides. `make docs` builds them into docs/_build/html; a warning is an error."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ exclude_patterns = ["_build"]
 default_role = "code"
 nitpicky = True
 nitpick_ignore_regex = [
-    # Types of other libraries, whose pages an offline build cannot ask.
+    # Types of other libraries, which an offline build cannot look up.
     ("py:.*", r"(torch|numpy|np|PIL|Image|Tensor|nn|collections|os|pathlib|yacs|fvcore|open_clip)\b.*"),
-    # Parts of models, which only `from_config` puts together.
-    ("py:.*", r"cliptrase_d2\.(clip\.(visual|text|split_tower)|losses|side_adapter)\..*"),
+    # Parts of models, which only `from_config` combines.
+    ("py:.*", r"cliptrase_d2\.(clip\.(visual|text)|san)\..*"),
     ("py:.*", r".*\._\w+"),
-    # Detectron2's, whose place the fallback takes.
+    # Classes of the fallback, which stand for Detectron2's.
     ("py:.*", r"cliptrase_d2\.d2\.fallback\..*"),
 ]
-smartquotes_action = "D"  # dashes, and quotes as they are
+smartquotes_action = "D"  # dashes only; quotes stay unchanged
 
 myst_enable_extensions = ["alert", "dollarmath"]
 myst_heading_anchors = 4

@@ -1,6 +1,6 @@
-"""Draw the pictures of the guides, but for the diagram, into docs/pictures: `make picture`.
+"""Draw the pictures of the guides, except the diagram, into docs/pictures: `make picture`.
 
-The model is the embedded one. What is shown enlarged was segmented enlarged.
+The model is the embedded one. Enlarged pictures show results of enlarged images.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ WORDS = ["bee", "blue circle;blue ball", "night sky", "gravel", "grass"]
 GRID, GRID_SIDE = (2, 6), 150
 
 
-def enlarged(side: int) -> np.ndarray:
-    """The scene at another size, [H,W,3] uint8 RGB."""
+def enlarge(side: int) -> np.ndarray:
+    """Return the scene at another size, [H,W,3] uint8 RGB."""
     scene = Image.fromarray(read_image(SCENES / "images" / f"{SCENE}.webp"))
     return np.array(scene.resize((side, side), Image.Resampling.BICUBIC))
 
 
-def background(segmenter: Segmenter) -> np.ndarray:
-    """Two classes without, and with, a word for the rest."""
-    scene, things, rest = enlarged(320), WORDS[:2], WORDS[2:]
-    results = {"two classes": segmenter(scene, things), "and a background": segmenter(scene, things, rest)}
+def draw_background(segmenter: Segmenter) -> np.ndarray:
+    """Draw a result with two classes, without and with a background."""
+    scene, things, rest = enlarge(320), WORDS[:2], WORDS[2:]
+    results = {"two classes": segmenter(scene, things), "with a background": segmenter(scene, things, rest)}
     return side_by_side([with_caption(result.overlay(), caption) for caption, result in results.items()])
 
 
-def truth_and_prediction(segmenter: Segmenter) -> np.ndarray:
-    """A scene as an evaluation draws it."""
+def draw_truth_and_prediction(segmenter: Segmenter) -> np.ndarray:
+    """Draw a scene as an evaluation does."""
     truth = read_label(SCENES / "annotations" / f"{SCENE}.png")
     result = segmenter(SCENES / "images" / f"{SCENE}.webp", CLASSES)
     return evaluation_picture(result.image, result.label_map, truth, CLASSES, ignore_label=255)
 
 
-def explanations(segmenter: Segmenter) -> dict[str, np.ndarray]:
-    """What ``cliptrase explain`` draws of a patch on the body of a bee."""
-    found = explain(segmenter, SCENES / "images" / f"{SCENE}.webp", POINT)
+def draw_explanations(segmenter: Segmenter) -> dict[str, np.ndarray]:
+    """Draw the explanation of a patch on the body of a bee, as ``cliptrase explain`` does."""
+    result = explain(segmenter, SCENES / "images" / f"{SCENE}.webp", POINT)
     correlation = correlation_picture(
-        found.image, found.patch, found.attention, found.recovered, found.global_patches, clustered=found.block
+        result.image, result.patch, result.attention, result.recovered, result.global_patches, clustered=result.block
     )
-    before, after = Grouping(found.clusters_before, found.masks_before), Grouping(found.clusters, found.masks)
-    clusters = clustering_picture(found.image, found.global_patches[found.block], before, after)
+    before, after = Grouping(result.clusters_before, result.masks_before), Grouping(result.clusters, result.masks)
+    clusters = clustering_picture(result.image, result.global_patches[result.block], before, after)
     return {"correlation.jpg": correlation, "clusters.jpg": clusters}
 
 
-def scenes() -> np.ndarray:
-    """Some of them, in rows."""
+def draw_scenes() -> np.ndarray:
+    """Draw some scenes in rows."""
     files = sorted((SCENES / "images").glob("*.webp"))
     rows, columns = GRID
     chosen = files[:: len(files) // (rows * columns)][: rows * columns]
@@ -70,14 +70,14 @@ def scenes() -> np.ndarray:
 
 
 def main() -> None:
-    """Draw and write all of them."""
+    """Draw and write all pictures."""
     segmenter = Segmenter.from_config(ROOT / "configs" / "emoji_scenes.yaml")
     pictures = {
-        "five_classes.jpg": segmenter(enlarged(448), WORDS).overlay(),
-        "background.jpg": background(segmenter),
-        "truth_and_prediction.jpg": truth_and_prediction(segmenter),
-        "emoji_scenes.jpg": scenes(),
-        **explanations(segmenter),
+        "five_classes.jpg": segmenter(enlarge(448), WORDS).overlay(),
+        "background.jpg": draw_background(segmenter),
+        "truth_and_prediction.jpg": draw_truth_and_prediction(segmenter),
+        "emoji_scenes.jpg": draw_scenes(),
+        **draw_explanations(segmenter),
     }
     for name, picture in pictures.items():
         Image.fromarray(picture).save(PICTURES / name, quality=88)

@@ -1,7 +1,7 @@
-"""The reference of all configuration keys, from the comments of `cliptrase_d2/config.py`, and links to it.
+"""The reference of all configuration keys, generated from the comments in `cliptrase_d2/config.py`, and links to it.
 
-The directive ``configuration-keys`` lists the keys of one function of that file. Wherever a page says ``SOME.KEY`` in
-fixed width, the word becomes a link to its entry.
+The directive ``configuration-keys`` lists the keys that one function of that file defines. On every page, ``SOME.KEY``
+in fixed width becomes a link to its entry.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from cliptrase_d2 import config
 
 
 class KeyGroup(NamedTuple):
-    """Keys that one comment describes.
+    """Keys that share a comment.
 
     Attributes:
-        names: in full, MODEL.CLIP.NAME.
-        comment: what they mean.
+        names: full names, such as MODEL.CLIP.NAME.
+        comment: description of the keys.
     """
 
     names: tuple[str, ...]
@@ -35,7 +35,7 @@ class KeyGroup(NamedTuple):
 
 
 def read_keys(function: str) -> Iterator[KeyGroup]:
-    """The keys that a function of `config.py` defines, in its order, with the comments that stand above them."""
+    """Yield the keys that a function of `config.py` defines, in order, with the comments above them."""
     lines = inspect.getsource(config).splitlines()
     tree = ast.parse("\n".join(lines))
     body = next(node.body for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
@@ -49,28 +49,28 @@ def read_keys(function: str) -> Iterator[KeyGroup]:
         if isinstance(statement.value, ast.Call):  # san = cfg.MODEL.SAN = CfgNode()
             sections |= {ast.unparse(alias): ast.unparse(key).removeprefix("cfg.") + "." for alias in aliases}
             continue
-        said = _comment_above(lines, statement.lineno)
-        if said and names:
+        new_comment = _read_comment_above(lines, statement.lineno)
+        if new_comment and names:
             yield KeyGroup(tuple(names), comment)
             names = []
-        comment = said or comment
+        comment = new_comment or comment
         owner, name = ast.unparse(key).split(".", 1)
         names.append(sections[owner] + name)
     yield KeyGroup(tuple(names), comment)
 
 
-def _comment_above(lines: Sequence[str], number: int) -> str:
-    """The comment that ends right above a line, whose number counts from 1; "" where there is none."""
-    said: list[str] = []
+def _read_comment_above(lines: Sequence[str], number: int) -> str:
+    """Return the comment directly above a line, whose number counts from 1; "" if there is none."""
+    comment: list[str] = []
     for line in reversed(lines[: number - 1]):
         if not line.strip().startswith("#"):
             break
-        said.insert(0, line.strip().removeprefix("#").strip())
-    return " ".join(said)
+        comment.insert(0, line.strip().removeprefix("#").strip())
+    return " ".join(comment)
 
 
-def defining_functions() -> list[str]:
-    """Names of the functions of `config.py` that define keys."""
+def list_functions() -> list[str]:
+    """Return the names of the functions of `config.py` that define keys."""
     return [name for name in vars(config) if name.startswith("_add_")]
 
 
@@ -80,45 +80,45 @@ class ConfigurationKeys(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """An entry for every key; keys that share a comment share an entry."""
+        """Return an entry for every key. Keys that share a comment share an entry."""
         defaults = config.load_config()
         text: list[str] = []
         for group in read_keys(self.arguments[0]):
-            values = [_value(defaults, name) for name in group.names]
+            values = [_get_value(defaults, name) for name in group.names]
             shown = ", ".join(f"``{value!r}``" for value in values)
             text += [f".. confval:: {group.names[0]}", *(f"              {name}" for name in group.names[1:])]
             text += [
                 f"   :type: ``{type(values[0]).__name__}``",
                 f"   :default: {shown}",
                 "",
-                f"   {_escaped(group.comment)}",
+                f"   {_escape(group.comment)}",
                 "",
             ]
         return self.parse_text_to_nodes(StringList(text, self.env.docname), allow_section_headings=False)
 
 
-def _escaped(text: str) -> str:
-    """Text whose signs mean nothing to reStructuredText."""
+def _escape(text: str) -> str:
+    """Escape the special characters of reStructuredText."""
     return re.sub(r"([\\*`|_])", r"\\\1", text)
 
 
-def _value(defaults: object, name: str) -> object:
+def _get_value(defaults: object, name: str) -> object:
     for part in name.split("."):
         defaults = getattr(defaults, part)
     return defaults
 
 
 class LinkKeys(SphinxTransform):
-    """Makes every key that stands in fixed width a link to its entry."""
+    """Links every key in fixed width to its entry."""
 
     default_priority = 5
 
     def apply(self) -> None:
-        """Of one page."""
-        known = {name for function in defining_functions() for group in read_keys(function) for name in group.names}
+        """Transform one page."""
+        keys = {name for function in list_functions() for group in read_keys(function) for name in group.names}
         for literal in list(self.document.findall(nodes.literal)):
             name = literal.astext().split(" ")[0]
-            if name in known and not isinstance(literal.parent, nodes.reference | addnodes.pending_xref):
+            if name in keys and not isinstance(literal.parent, nodes.reference | addnodes.pending_xref):
                 link = addnodes.pending_xref(
                     "", refdomain="std", reftype="confval", reftarget=name, refdoc=self.env.docname, refwarn=True
                 )
@@ -127,7 +127,7 @@ class LinkKeys(SphinxTransform):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Sphinx asks for this."""
+    """Register the extension."""
     app.add_directive("configuration-keys", ConfigurationKeys)
     app.add_transform(LinkKeys)
     return {"parallel_read_safe": True}

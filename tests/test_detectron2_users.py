@@ -1,4 +1,4 @@
-"""What those who have Detectron2 do with it: its loader, its evaluator and its predictor on our model."""
+"""Detectron2's own loader, evaluator and predictor with our model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.drawn_scenes import CLASSES, draw_scene, write_scenes
 from tests.pipeline.tiny_segmenter import tiny_config
 
 if BACKEND != "detectron2":
-    pytest.skip("these tests are for Detectron2, and the fallback runs", allow_module_level=True)
+    pytest.skip("needs Detectron2; the fallback is in use", allow_module_level=True)
 
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultPredictor
@@ -29,7 +29,7 @@ from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 SEM_SEG = ("MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "True")
 
 
-def mapper_of(cfg: CfgNode, name: str) -> EvaluationMapper:
+def build_mapper(cfg: CfgNode, name: str) -> EvaluationMapper:
     return EvaluationMapper.for_dataset(
         name,
         protocol=cfg.TEST.PROTOCOL,
@@ -48,17 +48,17 @@ def assert_same_numbers(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["whole", "slide", "tiles"])
-def test_its_evaluator_agrees_with_ours(tmp_path: Path, protocol: str) -> None:
+def test_detectron2s_evaluator_agrees_with_ours(tmp_path: Path, protocol: str) -> None:
     write_scenes(tmp_path, 4)
     name = register_dataset(f"d2_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")
     cfg = tiny_config(tmp_path, *SEM_SEG, "DATASETS.TEST", f"('{name}',)", "TEST.PROTOCOL", protocol)
     model = build_segmenter(cfg)
-    loader = build_detection_test_loader(cfg, name, mapper=mapper_of(cfg, name))
+    loader = build_detection_test_loader(cfg, name, mapper=build_mapper(cfg, name))
     theirs = inference_on_dataset(model, loader, SemSegEvaluator(name, output_dir=str(tmp_path / "theirs")))
     assert_same_numbers(theirs, evaluate_dataset(cfg, model, name))
 
 
-def test_its_evaluator_reads_mapped_labels_through_our_rule(tmp_path: Path) -> None:
+def test_detectron2s_evaluator_reads_mapped_labels_with_our_rule(tmp_path: Path) -> None:
     write_scenes(tmp_path, 4)
     merged = {index: min(index, 2) if index != 1 else 255 for index in range(len(CLASSES))}
     name = register_dataset(
@@ -69,17 +69,17 @@ def test_its_evaluator_reads_mapped_labels_through_our_rule(tmp_path: Path) -> N
     model = build_segmenter(cfg)
     _, rule = get_dataset_labels(name)
     evaluator = SemSegEvaluator(name, sem_seg_loading_fn=lambda file, dtype: rule.apply(read_label(file), file))
-    loader = build_detection_test_loader(cfg, name, mapper=mapper_of(cfg, name))
+    loader = build_detection_test_loader(cfg, name, mapper=build_mapper(cfg, name))
     assert_same_numbers(inference_on_dataset(model, loader, evaluator), evaluate_dataset(cfg, model, name))
 
 
-def test_its_predictor_segments_a_bgr_image(tmp_path: Path) -> None:
+def test_detectron2s_predictor_segments_a_bgr_image(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, "MODEL.CLIPTRASE.VOCABULARY", str(list(CLASSES)), *SEM_SEG)
     rgb = draw_scene(0)[0]
     output = DefaultPredictor(cfg)(np.ascontiguousarray(rgb[:, :, ::-1]))
-    # Its predictor resizes the short side to 64, bilinearly: 240x320 becomes 64x85, not whole patches.
-    seen = torch.from_numpy(np.array(Image.fromarray(rgb).resize((85, 64), Image.Resampling.BILINEAR)))
-    (expected,) = build_segmenter(cfg)([{"image": seen.permute(2, 0, 1), "height": 240, "width": 320}])
+    # The predictor resizes the short side to 64, bilinearly: 240x320 becomes 64x85, not whole patches.
+    resized = torch.from_numpy(np.array(Image.fromarray(rgb).resize((85, 64), Image.Resampling.BILINEAR)))
+    (expected,) = build_segmenter(cfg)([{"image": resized.permute(2, 0, 1), "height": 240, "width": 320}])
     assert output["label_map"].shape == (240, 320)
     assert torch.equal(output["label_map"], expected["label_map"])
     assert torch.equal(output["sem_seg"].argmax(0), output["label_map"])

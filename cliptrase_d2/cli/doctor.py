@@ -1,4 +1,4 @@
-"""Show what is installed, which weights are cached and which benchmarks are complete, and how to fix the rest.
+"""Show installed packages, cached weights and complete benchmarks, and how to fix the rest.
 
 --deep, or --dataset for your own data, opens every file and checks pairs, sizes and label values.
 """

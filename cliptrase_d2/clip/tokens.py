@@ -168,13 +168,13 @@ class ImageTokens:
         return clip.project_qkv(self.blocks[block % self.depth], x)
 
     def normalize_input(self, block: int = -1) -> Tensor:
-        """Return a block's input after its first norm, [B,T,E]: what q, k and v are projected from."""
+        """Return a block's input after its first norm, [B,T,E], from which q, k and v are projected."""
         return clip.first_norm(self.blocks[block % self.depth], self.hidden_state(block))
 
     def finish_block(
         self, attended: Tensor, *, x: Tensor | None = None, block: int = -1, residual: bool = True, mlp: bool = True
     ) -> Tensor:
-        """Apply what follows attention in a block: output projection, residual connection and MLP.
+        """Apply the rest of a block after its attention: output projection, residual connection and MLP.
 
         Args:
             attended: [B,A,T',d].

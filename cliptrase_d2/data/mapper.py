@@ -79,7 +79,7 @@ class EvaluationMapper:
         return mapped
 
     def _map_labels(self, raw: np.ndarray, file: str) -> np.ndarray:
-        """Return class indices [height,width]. All of ``raw`` is checked, also what is cropped away."""
+        """Return class indices [height,width]. All of ``raw`` is checked, including the cropped margins."""
         labels = self._crop(self.label_rule.apply(raw, file), file)
         unscored = self.label_rule.unscored_if_only
         if unscored is not None and (self._crop(raw, file) == unscored).all():

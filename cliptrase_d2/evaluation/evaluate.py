@@ -122,7 +122,7 @@ def evaluate_dataset(
 
 
 def find_results(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] | None:
-    """Return what ``evaluate_dataset`` returned in an earlier run.
+    """Return the result of ``evaluate_dataset`` in an earlier run.
 
     Return None if that run did not finish or had another configuration, other classes or another label map.
     """

@@ -36,7 +36,7 @@ class SamSource(MaskSource):
 
     Args:
         sam: with its weights.
-        prompt: what represents a cluster, one of `PROMPTS`.
+        prompt: the prompt that represents a cluster, one of `PROMPTS`.
     Raises:
         InputError: an unknown prompt.
     """

@@ -61,7 +61,7 @@ class LastBlockAttention(DenseMethod):
 
     @abstractmethod
     def attend(self, x: ImageTokens) -> Tensor:
-        """Return what replaces the output of the attention, [B,A,T,d]."""
+        """Return the output that replaces that of the attention, [B,A,T,d]."""
 
     def __call__(self, x: ImageTokens) -> DenseFeatures:
         """Run the last block with the method's attention."""

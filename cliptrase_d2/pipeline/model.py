@@ -86,7 +86,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         window, stride: side and step of windows in pixels, multiples of the patch size; None for whole images.
         in_tiles: whether windows are images of their own instead of parts of one correlation.
         vocabulary: classes of inputs without a vocabulary; None if every input must have one.
-        precision: arithmetic of the image tower, a key of `precision.PRECISIONS`.
+        precision: arithmetic of the image tower, a key of `tensors.PRECISIONS`.
         output_sem_seg: whether to return per-class scores at output size.
         output_mask_features: whether to return the assignment of pixels to masks, and the feature of each mask.
     Attributes:

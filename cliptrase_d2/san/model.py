@@ -47,7 +47,7 @@ class SAN(OpenVocabularySegmenter):
         size_divisibility: images of a batch are padded to multiples of this many pixels.
         query_init: computes each image's query offsets; None for plain SAN.
         vocabulary: default classes; None if each input must bring its own.
-        precision: arithmetic in evaluation, a key of ``precision.PRECISIONS``; the trainer sets its own.
+        precision: arithmetic in evaluation, a key of ``tensors.PRECISIONS``; the trainer sets its own.
         output_sem_seg: whether to return per-class scores at output size.
     """
 

@@ -24,7 +24,7 @@ from cliptrase_d2.utils.tensors import autocast
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What CLIP relates one patch of an image to, and the clusters and masks of the method (supplement, A.1 and D).
+    """The attention and correlation of one patch, and the clusters and masks of the method (supplement, A.1 and D).
 
     L is the number of blocks of the image tower; index 0 is the first block.
 

@@ -22,7 +22,7 @@ _CORRELATION_NOTES = (
 _CLUSTERING_NOTES = (
     "Clusters: patches that resemble the same other patches. Dark: noise, in no cluster.",
     "Masks: every pixel, noise included, belongs to the most similar cluster.",
-    "Denoising subtracts the class token's row from the row of every patch, and with it what all patches share.",
+    "Denoising subtracts the class token's row from all rows. This removes the similarity that all patches share.",
     "Magenta: global patches.",
 )
 

@@ -33,7 +33,7 @@ try:
     from cliptrase_d2.evaluation.expected import read_expectations, verify
     from cliptrase_d2.evaluation.run_page import write_run_page
     from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
-    from cliptrase_d2.evaluation.summary import Results, Run, group_table, headline_table, place_of_results
+    from cliptrase_d2.evaluation.summary import Results, Run, get_common_folder, group_table, headline_table
     from cliptrase_d2.san.trainer import NonFiniteLossError
     from cliptrase_d2.san.training import train
     from cliptrase_d2.segmenter.build import prepare_segmenter, resolve_device
@@ -90,10 +90,10 @@ def main(args: argparse.Namespace) -> None:
     """Run the evaluation or the training that the arguments select."""
     cfg = setup(args)
     with wrap_os_errors(Path(cfg.OUTPUT_DIR)):  # other packages write there as well
-        work(cfg, args)
+        train_and_evaluate(cfg, args)
 
 
-def work(cfg: CfgNode, args: argparse.Namespace) -> None:
+def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train unless only evaluating; evaluate every method on every data set and check the expected results."""
     model = None
     if not args.eval_only:
@@ -120,7 +120,7 @@ def report(cfg: CfgNode, runs: dict[Run, CfgNode], results: Results) -> None:
         logger.info("Groups of classes, in percent:\n%s", groups)
     kinds = {"Reports": True, "predictions": cfg.TEST.SAVE_PREDICTIONS, "overlays": cfg.TEST.SAVE_OVERLAYS}
     written = ", ".join(kind for kind, is_written in kinds.items() if is_written)
-    logger.info("%s: %s/", written, place_of_results(cfg.OUTPUT_DIR, results))
+    logger.info("%s: %s/", written, get_common_folder(cfg.OUTPUT_DIR, results))
     logger.info("Report of the run: %s", write_run_page(cfg, runs))
 
 

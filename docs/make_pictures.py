@@ -14,10 +14,10 @@ from cliptrase_d2.data.emoji_scenes.names import CLASSES
 from cliptrase_d2.data.images import read_image, read_label
 from cliptrase_d2.segmenter.explanation import explain
 from cliptrase_d2.segmenter.segmenter import Segmenter
-from cliptrase_d2.visualization.explanation import Grouping, clustering_picture, correlation_picture
-from cliptrase_d2.visualization.legend import with_caption
-from cliptrase_d2.visualization.picture import evaluation_picture
-from cliptrase_d2.visualization.stages import side_by_side
+from cliptrase_d2.visualization.explanation import Grouping, draw_clustering, draw_correlation
+from cliptrase_d2.visualization.legend import add_caption
+from cliptrase_d2.visualization.panels import place_side_by_side
+from cliptrase_d2.visualization.picture import draw_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = ROOT / "datasets" / "emoji_scenes"
@@ -37,24 +37,24 @@ def draw_background(segmenter: Segmenter) -> np.ndarray:
     """Draw a result with two classes, without and with a background."""
     scene, things, rest = enlarge(320), WORDS[:2], WORDS[2:]
     results = {"two classes": segmenter(scene, things), "with a background": segmenter(scene, things, rest)}
-    return side_by_side([with_caption(result.overlay(), caption) for caption, result in results.items()])
+    return place_side_by_side([add_caption(result.overlay(), caption) for caption, result in results.items()])
 
 
 def draw_truth_and_prediction(segmenter: Segmenter) -> np.ndarray:
     """Draw a scene as an evaluation does."""
     truth = read_label(SCENES / "annotations" / f"{SCENE}.png")
     result = segmenter(SCENES / "images" / f"{SCENE}.webp", CLASSES)
-    return evaluation_picture(result.image, result.label_map, truth, CLASSES, ignore_label=255)
+    return draw_evaluation(result.image, result.label_map, truth, CLASSES, ignore_label=255)
 
 
 def draw_explanations(segmenter: Segmenter) -> dict[str, np.ndarray]:
     """Draw the explanation of a patch on the body of a bee, as ``cliptrase explain`` does."""
     result = explain(segmenter, SCENES / "images" / f"{SCENE}.webp", POINT)
-    correlation = correlation_picture(
+    correlation = draw_correlation(
         result.image, result.patch, result.attention, result.recovered, result.global_patches, clustered=result.block
     )
     before, after = Grouping(result.clusters_before, result.masks_before), Grouping(result.clusters, result.masks)
-    clusters = clustering_picture(result.image, result.global_patches[result.block], before, after)
+    clusters = draw_clustering(result.image, result.global_patches[result.block], before, after)
     return {"correlation.jpg": correlation, "clusters.jpg": clusters}
 
 
@@ -65,7 +65,7 @@ def draw_scenes() -> np.ndarray:
     chosen = files[:: len(files) // (rows * columns)][: rows * columns]
     small = [np.array(Image.open(file).convert("RGB").resize((GRID_SIDE, GRID_SIDE))) for file in chosen]
     gap = np.full((12, columns * (GRID_SIDE + 12) - 12, 3), 255, np.uint8)
-    bands = [side_by_side(small[first : first + columns]) for first in range(0, len(small), columns)]
+    bands = [place_side_by_side(small[first : first + columns]) for first in range(0, len(small), columns)]
     return np.concatenate([part for band in bands for part in (gap, band)][1:])
 
 

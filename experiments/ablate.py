@@ -23,7 +23,7 @@ from tabulate import tabulate
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.benchmarks import BENCHMARKS, get_benchmark_root
 from cliptrase_d2.data.inspection import get_benchmark_state
-from cliptrase_d2.evaluation.evaluator import results_folder
+from cliptrase_d2.evaluation.evaluator import get_results_folder
 from cliptrase_d2.evaluation.published import ablation_source, published_ablation
 from cliptrase_d2.utils.atomic_files import atomic_write_text
 from cliptrase_d2.utils.errors import InputError
@@ -69,7 +69,7 @@ def evaluate(args: argparse.Namespace, key: str) -> dict[str, float]:
     cfg = load_config(config, options)
     command = [sys.executable, str(ROOT / "train_net.py"), "--eval-only", "--resume", "--config-file", str(config)]
     subprocess.run([*command, *options], check=True)
-    folders = {name: results_folder(Path(cfg.OUTPUT_DIR) / name, cfg.DATASETS.TEST[0]) for name in cfg.TEST.METHODS}
+    folders = {name: get_results_folder(Path(cfg.OUTPUT_DIR) / name, cfg.DATASETS.TEST[0]) for name in cfg.TEST.METHODS}
     reports = {name: json.loads((folder / "metrics.json").read_text()) for name, folder in folders.items()}
     return {name: report["paper"]["mIoU"] for name, report in reports.items()}
 

@@ -22,7 +22,7 @@ from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.data.benchmarks import BENCHMARKS, Benchmark, find_benchmark, get_benchmark_root
 from cliptrase_d2.data.inspection import get_benchmark_state
-from cliptrase_d2.evaluation.evaluator import results_folder
+from cliptrase_d2.evaluation.evaluator import get_results_folder
 from cliptrase_d2.evaluation.published import (
     PUBLISHED_PROTOCOL,
     published_benchmarks,
@@ -118,7 +118,7 @@ def read_entries(args: argparse.Namespace, plan: Plan, status: str) -> Iterator[
     for method in args.methods:
         results: dict[str, float | None] = {}
         if status.startswith(EVALUATED):
-            file = results_folder(Path(cfg.OUTPUT_DIR) / method, benchmark.name) / "metrics.json"
+            file = get_results_folder(Path(cfg.OUTPUT_DIR) / method, benchmark.name) / "metrics.json"
             results = json.loads(file.read_text(encoding="utf-8"))["paper"]
         yield Entry(benchmark.title, benchmark.name, method, status, results, published.get(method, {}))
 

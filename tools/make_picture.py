@@ -20,10 +20,10 @@ from cliptrase_d2.data.emoji_scenes.names import CLASSES
 from cliptrase_d2.segmenter.explanation import explain
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.legend import with_caption
+from cliptrase_d2.visualization.legend import add_caption
 from cliptrase_d2.visualization.overlay import labels_at_size
-from cliptrase_d2.visualization.picture import labelled_picture
-from cliptrase_d2.visualization.stages import cluster_picture, heat_map, mark_patch, side_by_side
+from cliptrase_d2.visualization.panels import draw_clusters, draw_heat_map, mark_patch, place_side_by_side
+from cliptrase_d2.visualization.picture import draw_labels
 
 SCENE, POINT = "datasets/emoji_scenes/images/seen_010.webp", (60, 60)
 
@@ -59,17 +59,17 @@ def draw(segmenter: Segmenter, image: str, classes: Sequence[str], point: tuple[
     clusters, patch = explanation.clusters, explanation.patch
     width = round(height * result.image.shape[1] / result.image.shape[0])
     picture = cv2.resize(result.image, (width, height), interpolation=cv2.INTER_CUBIC)
-    correlation = heat_map(picture, explanation.recovered[explanation.block])
+    correlation = draw_heat_map(picture, explanation.recovered[explanation.block])
     # Renumber the classes: the palette's first colours differ most.
     present, labels = np.unique(labels_at_size(result.label_map, (height, width)), return_inverse=True)
     names = [result.classes[index] for index in present]
     panels = {
         "image with a marked patch": mark_patch(picture, clusters.shape, patch),
         "correlation of the patch": mark_patch(correlation, clusters.shape, patch),
-        f"{int(clusters.max()) + 1} clusters of patches": cluster_picture(picture, clusters),
-        "segmentation": labelled_picture(picture, labels.reshape(height, width), names),
+        f"{int(clusters.max()) + 1} clusters of patches": draw_clusters(picture, clusters),
+        "segmentation": draw_labels(picture, labels.reshape(height, width), names),
     }
-    return side_by_side([with_caption(panel, caption) for caption, panel in panels.items()])
+    return place_side_by_side([add_caption(panel, caption) for caption, panel in panels.items()])
 
 
 def _parse_point(text: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from cliptrase_d2.clip.embedded import NAME, WEIGHTS
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS
-from cliptrase_d2.evaluation.evaluator import results_folder
+from cliptrase_d2.evaluation.evaluator import get_results_folder
 from cliptrase_d2.evaluation.runs import plan_runs
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.methods.catalog import METHODS
@@ -150,7 +150,7 @@ def evaluate(name: str) -> dict[Run, dict[str, Any]]:
     table = table._replace(options=(*table.options, *NOT_EXPECTED, "OUTPUT_DIR", f"output/results/{name}"))
     subprocess.run([sys.executable, *build_command(table)[1:]], cwd=ROOT, check=True)
     runs = plan_runs(load_config(ROOT / table.config, table.options))
-    files = {run: ROOT / results_folder(cfg.OUTPUT_DIR, run.dataset) / "metrics.json" for run, cfg in runs.items()}
+    files = {run: ROOT / get_results_folder(cfg.OUTPUT_DIR, run.dataset) / "metrics.json" for run, cfg in runs.items()}
     return {run: json.loads(file.read_text(encoding="utf-8")) for run, file in files.items()}
 
 

@@ -73,10 +73,10 @@ def _installation() -> Iterator[tuple[str, str]]:
 def _weights() -> Iterator[tuple[str, str]]:
     from cliptrase_d2.clip import embedded
     from cliptrase_d2.config import load_config
-    from cliptrase_d2.segmenter.pretrained import cached_weights, download_size
+    from cliptrase_d2.segmenter.pretrained import download_size, find_cached_weights
 
     yield embedded.NAME, f"included in this package ({embedded.WEIGHTS.stat().st_size / 1e6:.1f} MB)"
-    path, size = cached_weights(*_CACHED_MODEL), download_size(_CACHED_MODEL[0])
+    path, size = find_cached_weights(*_CACHED_MODEL), download_size(_CACHED_MODEL[0])
     missing = f"not cached; downloaded on first use (about {size:.0f} MB), or set MODEL.CLIP.PRETRAINED to a file"
     yield " ".join(_CACHED_MODEL), str(path) if path else missing
     folder = Path(load_config().MODEL.CLIP.TEXT_CACHE).expanduser()

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cliptrase_d2.segmenter.explanation import explain
     from cliptrase_d2.segmenter.result import write_picture
     from cliptrase_d2.utils.atomic_files import require_writable
-    from cliptrase_d2.visualization.explanation import Grouping, clustering_picture, correlation_picture
+    from cliptrase_d2.visualization.explanation import Grouping, draw_clustering, draw_correlation
 
     numbers = parse_layers(arguments.layers) if arguments.layers is not None else None
     point = parse_pair(arguments.point, ",", "--point") if arguments.point is not None else None
@@ -49,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"No --point given: using the image centre, {point[0]},{point[1]}.")
     result = explain(build_segmenter_from(arguments), pixels, point)
     layers, title = select_layers(numbers, len(result.attention)), model_title(arguments)
-    correlation = correlation_picture(
+    correlation = draw_correlation(
         result.image, result.patch, result.attention, result.recovered, result.global_patches,
         layers=layers, clustered=result.block, note=title,
     )  # fmt: skip
     before, after = Grouping(result.clusters_before, result.masks_before), Grouping(result.clusters, result.masks)
-    clusters = clustering_picture(result.image, result.global_patches[result.block], before, after, note=title)
+    clusters = draw_clustering(result.image, result.global_patches[result.block], before, after, note=title)
     row, column = result.patch
     for name, picture, content in (
         ("correlation", correlation, f"patch in row {row + 1}, column {column + 1}, {len(layers)} layers"),

@@ -28,8 +28,8 @@ from cliptrase_d2.evaluation.confusion import Counts
 from cliptrase_d2.evaluation.evaluator import (
     SegmentationEvaluator,
     extract_means,
+    get_results_folder,
     require_distinct_stems,
-    results_folder,
 )
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
 from cliptrase_d2.evaluation.provenance import digest, result_hashes, versions
@@ -126,7 +126,7 @@ def find_results(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] | None:
 
     Return None if that run did not finish or had another configuration, other classes or another label map.
     """
-    path = results_folder(cfg.OUTPUT_DIR, name) / "metrics.json"
+    path = get_results_folder(cfg.OUTPUT_DIR, name) / "metrics.json"
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # not written yet, or edited by hand

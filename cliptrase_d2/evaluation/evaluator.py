@@ -22,12 +22,12 @@ from cliptrase_d2.evaluation.report.artefacts import write_confusion, write_gall
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.tensors import stack_to_device
-from cliptrase_d2.visualization.picture import evaluation_picture
+from cliptrase_d2.visualization.picture import draw_evaluation
 
 logger = logging.getLogger(__name__)
 
 
-def results_folder(output_dir: str | Path, dataset_name: str) -> Path:
+def get_results_folder(output_dir: str | Path, dataset_name: str) -> Path:
     """Return the folder of a data set's metrics.json and predictions."""
     return Path(output_dir) / "inference" / dataset_name
 
@@ -78,7 +78,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.classes = vocabulary.classes
         self.groups = get_dataset_groups(dataset_name)
         self.ignore_label = label_rule.ignore_label
-        self.folder = results_folder(output_dir, dataset_name)
+        self.folder = get_results_folder(output_dir, dataset_name)
         self.save_predictions = save_predictions
         self.overlays = dict.fromkeys(overlays)  # ordered, with fast look-up
         self.context = dict(context or {})
@@ -181,7 +181,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         pixels = image["image"].permute(1, 2, 0).to(torch.uint8).cpu().numpy()  # [h,w,3]
         truth = image["sem_seg"].cpu().numpy() if "sem_seg" in image else None
         prediction = output["label_map"].cpu().numpy()
-        picture = Image.fromarray(evaluation_picture(pixels, prediction, truth, self.classes, self.ignore_label))
+        picture = Image.fromarray(draw_evaluation(pixels, prediction, truth, self.classes, self.ignore_label))
         # Thin letters and borders need full colour resolution.
         atomic_write(path, lambda file: picture.save(file, format="JPEG", quality=90, subsampling=0))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cliptrase_d2.d2 import CfgNode
-from cliptrase_d2.evaluation.evaluator import results_folder
+from cliptrase_d2.evaluation.evaluator import get_results_folder
 from cliptrase_d2.evaluation.report.evaluations import EvaluationSource
 from cliptrase_d2.evaluation.report.page import write_page
 from cliptrase_d2.evaluation.summary import Run
@@ -40,7 +40,7 @@ def write_run_page(cfg: CfgNode, runs: Mapping[Run, CfgNode]) -> Path:
 
 
 def _make_source(run: Run, cfg: CfgNode) -> EvaluationSource:
-    folder = results_folder(cfg.OUTPUT_DIR, run.dataset)
+    folder = get_results_folder(cfg.OUTPUT_DIR, run.dataset)
     keys = cfg.MODEL.CLIPTRASE
     settings = f"method {keys.METHOD}, clustering {keys.CLUSTERING}"
     name = run.method or _find_method(keys)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from cliptrase_d2.evaluation.evaluator import results_folder
+from cliptrase_d2.evaluation.evaluator import get_results_folder
 from cliptrase_d2.evaluation.metrics import HEADLINE, MEANS
 
 Results = Mapping["Run", Mapping[str, float]]
@@ -42,11 +42,11 @@ def group_table(results: Results) -> str | None:
     return _format_table(grouped, list(columns)) if grouped else None
 
 
-def place_of_results(output_dir: str | Path, runs: Iterable[Run]) -> Path:
+def get_common_folder(output_dir: str | Path, runs: Iterable[Run]) -> Path:
     """Return the folder of all evaluations, with a placeholder for the method or data set if there are several."""
     methods, datasets = (set(names) for names in zip(*runs, strict=True))
     method = methods.pop() if len(methods) == 1 else "<method>"
-    return results_folder(Path(output_dir) / method, datasets.pop() if len(datasets) == 1 else "<data set>")
+    return get_results_folder(Path(output_dir) / method, datasets.pop() if len(datasets) == 1 else "<data set>")
 
 
 def _format_table(results: Results, columns: Sequence[str]) -> str:

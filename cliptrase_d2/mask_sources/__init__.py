@@ -7,7 +7,7 @@ from cliptrase_d2.mask_sources.base import (
     MaskSettings,
     MaskSource,
     build_mask_source,
-    no_masks,
+    make_empty_proposals,
     register_mask_source,
 )
 from cliptrase_d2.mask_sources.clusters import CorrelationClusters
@@ -24,6 +24,6 @@ __all__ = [
     "SamSource",
     "VitBackbone",
     "build_mask_source",
-    "no_masks",
+    "make_empty_proposals",
     "register_mask_source",
 ]

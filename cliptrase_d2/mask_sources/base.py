@@ -92,7 +92,7 @@ class MaskSource(nn.Module, ABC):
             InputError: the source proposed for another number of images, or an assignment of another size.
         """
         if inputs.settings.clustering == "none":
-            return [no_masks(inputs.grid, size, inputs.device) for size in inputs.sizes]
+            return [make_empty_proposals(inputs.grid, size, inputs.device) for size in inputs.sizes]
         proposals = self.propose(inputs)
         shapes = [tuple(masks.assignment.shape) for masks in proposals]
         if shapes != [tuple(size) for size in inputs.sizes]:
@@ -127,6 +127,6 @@ def build_mask_source(name: str, settings: MaskSettings | None = None) -> MaskSo
     return MASK_SOURCES[name].from_settings(settings or MaskSettings()).eval()
 
 
-def no_masks(grid: tuple[int, int], size: tuple[int, int], device: torch.device) -> MaskProposals:
+def make_empty_proposals(grid: tuple[int, int], size: tuple[int, int], device: torch.device) -> MaskProposals:
     """Return proposals without a mask, for an image of `size` (H, W)."""
     return MaskProposals(torch.zeros(0, *grid, device=device), torch.zeros(size, dtype=torch.int64, device=device))

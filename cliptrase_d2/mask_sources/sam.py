@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import masks_to_boxes, nms
 
-from cliptrase_d2.mask_sources.base import MaskInputs, MaskSettings, MaskSource, no_masks, register_mask_source
+from cliptrase_d2.mask_sources.base import (
+    MaskInputs,
+    MaskSettings,
+    MaskSource,
+    make_empty_proposals,
+    register_mask_source,
+)
 from cliptrase_d2.mask_sources.clusters import propose_clusters
 from cliptrase_d2.mask_sources.hard_masks import (
     compute_boxes,
@@ -135,7 +141,7 @@ class SamAutomaticSource(MaskSource):
             if len(clusters) or (assignment >= 0).any():
                 proposals.append(make_proposals(*fill_gaps(assignment, clusters), coarse))
             else:
-                proposals.append(no_masks(inputs.grid, size, inputs.device))
+                proposals.append(make_empty_proposals(inputs.grid, size, inputs.device))
         return proposals
 
     def _draw_masks(self, image: Tensor, output: tuple[int, int]) -> Tensor:

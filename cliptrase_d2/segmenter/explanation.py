@@ -71,7 +71,7 @@ def explain(segmenter: Segmenter, image: ImageLike, point: tuple[int, int]) -> E
         InputError: the image or the model cannot be used, or the point is outside the model's input.
     """
     model = _check_model(segmenter)
-    part, size = segmenter.shown(image)
+    part, size = segmenter.get_described_part(image)
     x, y = segmenter.protocol.map_point(point, size)
     images = model.preprocess([segmenter.protocol.prepare_input(part)])  # [1,3,H',W']
     grid = model.tower.grid(images)

@@ -42,7 +42,7 @@ def model_options(name: str, pretrained: str | None = None) -> list[str]:
     return ["MODEL.CLIP.NAME", name, "MODEL.CLIP.PRETRAINED", pretrained or default_tag(name)]
 
 
-def cached_weights(name: str, tag: str) -> Path | None:
+def find_cached_weights(name: str, tag: str) -> Path | None:
     """Return the local file of the weights, from Hugging Face's or OpenAI's cache; None if not downloaded yet."""
     from huggingface_hub import try_to_load_from_cache
     from open_clip.pretrained import get_pretrained_cfg
@@ -75,6 +75,6 @@ def describe_download(name: str, tag: str) -> str:
     """Return a notice about the download that loading these weights will start; "" if it starts none."""
     from open_clip.pretrained import is_pretrained_cfg
 
-    if name == embedded.NAME or not is_pretrained_cfg(name.replace("/", "-"), tag) or cached_weights(name, tag):
+    if name == embedded.NAME or not is_pretrained_cfg(name.replace("/", "-"), tag) or find_cached_weights(name, tag):
         return ""
     return f"Downloading the weights {tag!r} of {name} (about {download_size(name):.0f} MB). This happens only once."

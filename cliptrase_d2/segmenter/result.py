@@ -15,7 +15,7 @@ from cliptrase_d2.segmenter.conversions import CocoSegment, coco_segments, make_
 from cliptrase_d2.utils.atomic_files import atomic_write
 from cliptrase_d2.utils.errors import InputError, WriteError
 from cliptrase_d2.visualization.overlay import overlay, palette
-from cliptrase_d2.visualization.picture import class_shares, labelled_picture
+from cliptrase_d2.visualization.picture import class_shares, draw_labels
 
 _MAX_LISTED = 5  # classes in the repr
 _MAX_8_BIT_CLASSES = 255  # label files usually reserve 255 for ignored pixels
@@ -79,7 +79,7 @@ class SegmentationResult:
             [H,W',3] uint8 RGB; W' is W without a legend.
         """
         if legend:
-            return labelled_picture(self.image, self.label_map, self.classes)
+            return draw_labels(self.image, self.label_map, self.classes)
         return overlay(self.image, self.label_map, palette(len(self.classes)))
 
     def to_pil(self) -> Image.Image:

@@ -166,7 +166,7 @@ class Segmenter:
         check_several(images)
         return self._stream(images, vocabulary, batch_size)
 
-    def shown(self, image: ImageLike, where: str = "image") -> tuple[Image.Image, tuple[int, int]]:
+    def get_described_part(self, image: ImageLike, where: str = "image") -> tuple[Image.Image, tuple[int, int]]:
         """Return the part of an image that its result describes, and the (height, width) of the full image.
 
         Both are upright. The part is the full image, except with the protocol ``center_crop``.
@@ -193,7 +193,7 @@ class Segmenter:
         return self._prepare(image, f"images[{index}]")
 
     def _prepare(self, image: ImageLike, where: str) -> _View:
-        part, _ = self.shown(image, where)
+        part, _ = self.get_described_part(image, where)
         name = os.fspath(image) if isinstance(image, str | os.PathLike) else where
         return _View(np.array(part), {**self.protocol.prepare_input(part), "file_name": name})
 

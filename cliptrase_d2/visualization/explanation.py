@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from cliptrase_d2.visualization import stages
-from cliptrase_d2.visualization.legend import paragraphs, with_caption
+from cliptrase_d2.visualization import panels
+from cliptrase_d2.visualization.legend import add_caption, paragraphs
 
 _COLUMNS = 6  # layers per row
 _MIN_NOTES_WIDTH = 200  # pixels
@@ -39,7 +39,7 @@ class Grouping(NamedTuple):
     masks: np.ndarray
 
 
-def correlation_picture(
+def draw_correlation(
     image: np.ndarray,
     patch: tuple[int, int],
     attention: np.ndarray,
@@ -66,19 +66,19 @@ def correlation_picture(
     Returns:
         [H',W',3] uint8 RGB.
     """
-    panel = stages.fit_long_side(image, side)
+    panel = panels.fit_long_side(image, side)
     above, below = [], []
     for layer in range(len(attention)) if layers is None else layers:
         upper, lower = layer_panels(panel, patch, attention[layer], recovered[layer], global_patches[layer])
-        above.append(with_caption(upper, f"layer {layer + 1}: attention, {global_patches[layer].sum()} global"))
+        above.append(add_caption(upper, f"layer {layer + 1}: attention, {global_patches[layer].sum()} global"))
         suffix = ", clustered" if layer == clustered else ""
-        below.append(with_caption(lower, f"layer {layer + 1}: recovered{suffix}"))
-    first = with_caption(stages.mark_patch(panel, attention.shape[1:], patch), "image, with one patch")
+        below.append(add_caption(lower, f"layer {layer + 1}: recovered{suffix}"))
+    first = add_caption(panels.mark_patch(panel, attention.shape[1:], patch), "image, with one patch")
     rows = [row[start : start + _COLUMNS] for start in range(0, len(above), _COLUMNS) for row in (above, below)]
     return _add_first_column(first, (note, *_CORRELATION_NOTES), panel, rows)
 
 
-def clustering_picture(
+def draw_clustering(
     image: np.ndarray, global_patches: np.ndarray, before: Grouping, after: Grouping, *, note: str = "", side: int = 320
 ) -> np.ndarray:
     """Draw clusters and masks before denoising and, below, after it (supplement, Figure 3).
@@ -95,14 +95,14 @@ def clustering_picture(
     Returns:
         [H',W',3] uint8 RGB.
     """
-    panel = stages.fit_long_side(image, side)
+    panel = panels.fit_long_side(image, side)
     rows = []
     for time, (clusters, masks), left, right in denoising_panels(panel, global_patches, before, after):
         count, noise = _plural(count_labels(clusters), "cluster"), f"{100 * (clusters < 0).mean():.0f} % noise"
         captions = f"{time} denoising: {count}, {noise}", f"{time} denoising: {_plural(count_labels(masks), 'mask')}"
-        rows.append([with_caption(left, captions[0]), with_caption(right, captions[1])])
+        rows.append([add_caption(left, captions[0]), add_caption(right, captions[1])])
     caption = f"image, {_plural(int(global_patches.sum()), 'global patch', 'es')}"
-    first = with_caption(stages.outline_patches(panel, global_patches), caption)
+    first = add_caption(panels.outline_patches(panel, global_patches), caption)
     return _add_first_column(first, (note, *_CLUSTERING_NOTES), panel, rows)
 
 
@@ -119,9 +119,9 @@ def layer_panels(
     Returns:
         Two pictures [H,W,3] uint8 RGB.
     """
-    attended = stages.outline_patches(stages.heat_map(image, attention), global_patches)
-    correlated = stages.heat_map(image, recovered)
-    return stages.mark_patch(attended, attention.shape, patch), stages.mark_patch(correlated, attention.shape, patch)
+    attended = panels.outline_patches(panels.draw_heat_map(image, attention), global_patches)
+    correlated = panels.draw_heat_map(image, recovered)
+    return panels.mark_patch(attended, attention.shape, patch), panels.mark_patch(correlated, attention.shape, patch)
 
 
 def denoising_panels(
@@ -130,13 +130,13 @@ def denoising_panels(
     """Yield "before" and "after" denoising, each with its grouping and two pictures: of its clusters and of its masks.
 
     Args:
-        image, global_patches, before, after: as for `clustering_picture`.
+        image, global_patches, before, after: as for `draw_clustering`.
     """
-    grey = stages.to_grey(image)
+    grey = panels.to_grey(image)
     none = np.zeros_like(global_patches)
     for time, grouping, outlined in (("before", renumber(before, after), global_patches), ("after", after, none)):
-        patches = stages.outline_patches(stages.cluster_picture(grey, grouping.clusters), outlined)
-        yield time, grouping, patches, stages.cluster_picture(grey, grouping.masks)
+        patches = panels.outline_patches(panels.draw_clusters(grey, grouping.clusters), outlined)
+        yield time, grouping, patches, panels.draw_clusters(grey, grouping.masks)
 
 
 def renumber(grouping: Grouping, target: Grouping) -> Grouping:
@@ -168,7 +168,7 @@ def _add_first_column(
     """Put a picture, with notes below it in a font size that suits the panel, to the left of two or more rows."""
     text = paragraphs([note for note in notes if note], (panel.shape[0], max(_MIN_NOTES_WIDTH, panel.shape[1])))
     column = [first, text, *[text[:0, :0]] * (len(rows) - 2)]
-    return stages.in_rows([[cell, *row] for cell, row in zip(column, rows, strict=True)])
+    return panels.arrange_rows([[cell, *row] for cell, row in zip(column, rows, strict=True)])
 
 
 def _plural(number: int, noun: str, ending: str = "s") -> str:

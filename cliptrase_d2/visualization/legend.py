@@ -40,7 +40,7 @@ class LegendEntry(NamedTuple):
     colour: np.ndarray
 
 
-def with_legend(picture: np.ndarray, entries: Sequence[LegendEntry]) -> np.ndarray:
+def add_legend(picture: np.ndarray, entries: Sequence[LegendEntry]) -> np.ndarray:
     """Add a legend on the right of a picture.
 
     Args:
@@ -86,7 +86,7 @@ def legend(entries: Sequence[LegendEntry], height: int) -> np.ndarray:
     return np.array(canvas)
 
 
-def with_caption(picture: np.ndarray, text: str) -> np.ndarray:
+def add_caption(picture: np.ndarray, text: str) -> np.ndarray:
     """Add a line of text above a picture.
 
     Args:

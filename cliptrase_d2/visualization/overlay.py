@@ -44,11 +44,11 @@ def overlay(image: np.ndarray, label_map: np.ndarray, colours: np.ndarray, opaci
     if label_map.size and not 0 <= label_map.min() <= label_map.max() < len(colours):
         raise ValueError(f"Labels {label_map.min()} to {label_map.max()} exceed the range of {len(colours)} colours.")
     blended = cv2.addWeighted(image, 1 - opacity, colours[label_map], opacity, 0)
-    blended[boundaries(label_map)] = 255
+    blended[find_boundaries(label_map)] = 255
     return blended
 
 
-def boundaries(label_map: np.ndarray) -> np.ndarray:
+def find_boundaries(label_map: np.ndarray) -> np.ndarray:
     """Return the pixels at class boundaries. Lines become wider with the size of the map.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from cliptrase_d2.visualization.legend import LegendEntry, with_caption, with_legend
+from cliptrase_d2.visualization.legend import LegendEntry, add_caption, add_legend
 from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
 
 _NOT_SCORED, _BLACK = "(not scored)", (0, 0, 0)  # no class is black
@@ -26,7 +26,7 @@ def class_shares(label_map: np.ndarray, count: int) -> list[tuple[int, float]]:
     return [(int(index), float(pixels[index] / pixels.sum())) for index in order if pixels[index]]
 
 
-def labelled_picture(
+def draw_labels(
     image: np.ndarray, label_map: np.ndarray, classes: Sequence[str], colours: np.ndarray | None = None
 ) -> np.ndarray:
     """Draw an image under the colours of its classes, with class names and shares on the right.
@@ -42,10 +42,10 @@ def labelled_picture(
     colours = palette(len(classes)) if colours is None else colours
     shares = class_shares(label_map, len(classes))
     entries = [LegendEntry(classes[index], share, colours[index]) for index, share in shares]
-    return with_legend(overlay(image, label_map, colours), entries)
+    return add_legend(overlay(image, label_map, colours), entries)
 
 
-def evaluation_picture(
+def draw_evaluation(
     image: np.ndarray, prediction: np.ndarray, truth: np.ndarray | None, classes: Sequence[str], ignore_label: int
 ) -> np.ndarray:
     """Draw the prediction over the image and, if available, the ground truth on its left, each with a caption.
@@ -63,11 +63,11 @@ def evaluation_picture(
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     prediction = labels_at_size(prediction, image.shape[:2])
     if truth is None:
-        return labelled_picture(image, prediction, classes)
+        return draw_labels(image, prediction, classes)
     truth = labels_at_size(truth, image.shape[:2])
     truth = np.where(truth == ignore_label, len(classes), truth)
     names, colours = [*classes, _NOT_SCORED], np.vstack([palette(len(classes)), _BLACK]).astype(np.uint8)
     pictures = (("ground truth", truth), ("prediction", prediction))
     return np.concatenate(
-        [with_caption(labelled_picture(image, labels, names, colours), caption) for caption, labels in pictures], axis=1
+        [add_caption(draw_labels(image, labels, names, colours), caption) for caption, labels in pictures], axis=1
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from cliptrase_d2.methods.catalog import METHODS
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.overlay import labels_at_size, palette
-from cliptrase_d2.visualization.picture import class_shares, labelled_picture
+from cliptrase_d2.visualization.picture import class_shares, draw_labels
 from cliptrase_d2.web.labelling import Labelling
 from cliptrase_d2.web.uploads import Photo
 
@@ -35,10 +35,10 @@ def legend(labelling: Labelling, photo: Photo, method: str) -> str:
         for index, share in class_shares(labelling.label_map, len(labelling.classes))
     ]
     labels = labels_at_size(labelling.label_map, photo.size).astype(np.uint8)
-    picture = labelled_picture(photo.pixels, labelling.label_map, labelling.classes)
+    picture = draw_labels(photo.pixels, labelling.label_map, labelling.classes)
     files = (
-        ("Label map", f"{photo.name}_labels.png", picture_uri(labels, "png")),
-        ("Overlay", f"{photo.name}_overlay.jpg", picture_uri(picture, "jpeg")),
+        ("Label map", f"{photo.name}_labels.png", encode_picture_uri(labels, "png")),
+        ("Overlay", f"{photo.name}_overlay.jpg", encode_picture_uri(picture, "jpeg")),
     )
     template = TEMPLATES.get_template("legend.html")
     return template.render(rows=rows, files=files, name=method, method=METHODS[method], notes=labelling.notes)
@@ -49,7 +49,7 @@ def alert(error: InputError) -> str:
     return TEMPLATES.get_template("alert.html").render(error=error)
 
 
-def picture_uri(pixels: np.ndarray, kind: str = "webp") -> str:
+def encode_picture_uri(pixels: np.ndarray, kind: str = "webp") -> str:
     """Encode a picture as a data URI.
 
     Args:

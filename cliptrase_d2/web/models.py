@@ -94,7 +94,7 @@ class Models:
         self._lock = threading.Lock()
 
     @contextmanager
-    def lent(self, name: str, method: str) -> Iterator[Model]:
+    def lend(self, name: str, method: str) -> Iterator[Model]:
         """Lend a model, set to a method, to one caller at a time.
 
         Args:

@@ -11,8 +11,8 @@ import numpy as np
 from cliptrase_d2.segmenter.explanation import Explanation, explain
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.overlay import overlay, palette
-from cliptrase_d2.visualization.stages import mark_patch
-from cliptrase_d2.web.figures import clustering_figure, correlation_figure
+from cliptrase_d2.visualization.panels import mark_patch
+from cliptrase_d2.web.figures import render_clustering, render_correlation
 from cliptrase_d2.web.html import alert, legend
 from cliptrase_d2.web.labelling import label
 from cliptrase_d2.web.models import Models
@@ -119,13 +119,13 @@ class SegmentationService:
         first, _ = results[models[0]]
         return ExplanationView(
             mark_patch(first.image, first.clusters.shape, first.patch),
-            "".join(correlation_figure(result, name, notes) for name, (result, notes) in results.items()),
-            "".join(clustering_figure(result, name, notes) for name, (result, notes) in results.items()),
+            "".join(render_correlation(result, name, notes) for name, (result, notes) in results.items()),
+            "".join(render_clustering(result, name, notes) for name, (result, notes) in results.items()),
         )
 
     def _compute_segmentation(self, request: SegmentRequest, choice: Choice) -> SideResult:
         photo = self._read_photo(request.photo)
-        with self.models.lent(*choice) as model:
+        with self.models.lend(*choice) as model:
             labelling = label(model, photo.pixels, read_vocabulary(request.classes, request.background))
         picture = overlay(photo.pixels, labelling.label_map, palette(len(labelling.classes)))
         return SideResult(picture, legend(labelling, photo, choice.method))
@@ -134,5 +134,5 @@ class SegmentationService:
         pixels = self._read_photo(path).pixels
         height, width = pixels.shape[:2]
         x, y = (min(side - 1, int(share / 100 * side)) for share, side in zip(point, (width, height), strict=True))
-        with self.models.lent(name, _EXPLAINED_METHOD) as model:
+        with self.models.lend(name, _EXPLAINED_METHOD) as model:
             return explain(model.segmenter, pixels, (x, y)), model.notes

@@ -10,7 +10,7 @@ import numpy as np
 from cliptrase_d2.cli.class_arguments import split_names
 from cliptrase_d2.data.images import read_image
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.stages import fit_long_side
+from cliptrase_d2.visualization.panels import fit_long_side
 from cliptrase_d2.vocabulary import Vocabulary
 
 MAX_SIDE = 1024  # pixels; larger photos are segmented and shown at this size

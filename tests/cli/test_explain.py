@@ -33,14 +33,14 @@ def image(tmp_path: Path) -> str:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The arguments of ``correlation_picture``, which is replaced."""
+    """The arguments of ``draw_correlation``, which is replaced."""
     calls: list[dict[str, Any]] = []
 
     def draw(picture: np.ndarray, patch: tuple[int, int], *_: np.ndarray, **options: Any) -> np.ndarray:
         calls.append({"shape": picture.shape, "patch": patch, **options})
         return np.zeros((1, 1, 3), np.uint8)
 
-    monkeypatch.setattr("cliptrase_d2.visualization.explanation.correlation_picture", draw)
+    monkeypatch.setattr("cliptrase_d2.visualization.explanation.draw_correlation", draw)
     return calls
 
 

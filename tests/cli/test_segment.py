@@ -200,7 +200,7 @@ def test_a_failed_download_suggests_the_embedded_model(
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr("cliptrase_d2.clip.weights_source.open_clip.download_pretrained", offline)
-    monkeypatch.setattr(pretrained, "cached_weights", lambda *_: None)
+    monkeypatch.setattr(pretrained, "find_cached_weights", lambda *_: None)
     message = fail("segment", SCENE, "--classes", "sky", "--output", str(tmp_path))
     assert "Network is unreachable" in message
     assert "--model emoji" in message

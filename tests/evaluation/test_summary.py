@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cliptrase_d2.evaluation.metrics import HEADLINE, MEANS
-from cliptrase_d2.evaluation.summary import Run, group_table, headline_table, place_of_results
+from cliptrase_d2.evaluation.summary import Run, get_common_folder, group_table, headline_table
 
 
 def numbers(first: float, **more: float) -> dict[str, float]:
@@ -69,4 +69,4 @@ def test_groups_have_their_own_table() -> None:
     ],
 )
 def test_place_of_results_has_placeholders_for_parts_that_differ(runs: list[Run], place: str) -> None:
-    assert place_of_results("out", runs) == Path(place)
+    assert get_common_folder("out", runs) == Path(place)

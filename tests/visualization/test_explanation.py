@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cliptrase_d2.visualization import explanation
-from cliptrase_d2.visualization.explanation import Grouping, clustering_picture, correlation_picture, renumber
-from cliptrase_d2.visualization.legend import paragraphs, with_caption
+from cliptrase_d2.visualization.explanation import Grouping, draw_clustering, draw_correlation, renumber
+from cliptrase_d2.visualization.legend import add_caption, paragraphs
 from cliptrase_d2.visualization.overlay import overlay, palette
 
 GREY = np.full((40, 80, 3), 90, np.uint8)  # 2x4 patches of 20 pixels
@@ -17,9 +17,9 @@ MAGENTA = (255, 0, 255)
 NONE = np.zeros((2, 4), bool)
 
 
-def draw_correlation(count: int = 2, **options: object) -> np.ndarray:
+def draw_example(count: int = 2, **options: object) -> np.ndarray:
     maps, is_global = np.stack([np.arange(8.0).reshape(2, 4)] * count), np.stack([NONE] * count)
-    return correlation_picture(GREY, (0, 0), maps, maps, is_global, side=80, **options)  # type: ignore[arg-type]
+    return draw_correlation(GREY, (0, 0), maps, maps, is_global, side=80, **options)  # type: ignore[arg-type]
 
 
 def make_grouping(clusters: Sequence[Sequence[int]]) -> Grouping:
@@ -42,7 +42,7 @@ def captions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         texts.append(text)
         return picture
 
-    monkeypatch.setattr(explanation, "with_caption", record)
+    monkeypatch.setattr(explanation, "add_caption", record)
     return texts
 
 
@@ -50,7 +50,7 @@ def test_attention_is_above_the_recovered_correlation(captions: list[str]) -> No
     is_global = np.stack([NONE, NONE])
     is_global[1, 1, 2:] = True
     maps = np.stack([np.eye(2, 4)] * 2)
-    picture = correlation_picture(GREY, (0, 3), maps, maps, is_global, clustered=0, side=80)
+    picture = draw_correlation(GREY, (0, 3), maps, maps, is_global, clustered=0, side=80)
     assert sorted(captions) == [
         "image, with one patch", "layer 1: attention, 0 global", "layer 1: recovered, clustered",
         "layer 2: attention, 2 global", "layer 2: recovered",
@@ -62,21 +62,21 @@ def test_attention_is_above_the_recovered_correlation(captions: list[str]) -> No
 
 
 def test_only_the_selected_layers_are_drawn(captions: list[str]) -> None:
-    draw_correlation(3, layers=[2, 0])
+    draw_example(3, layers=[2, 0])
     assert [text for text in captions if "attention" in text] == [
         "layer 3: attention, 0 global", "layer 1: attention, 0 global",
     ]  # fmt: skip
 
 
 def test_the_seventh_layer_starts_new_rows() -> None:
-    six, seven = draw_correlation(6), draw_correlation(7)
+    six, seven = draw_example(6), draw_example(7)
     assert seven.shape[1] == six.shape[1]
     assert len(seven) > len(six) + 2 * 40
 
 
 def test_the_note_is_the_first_line_below_the_image() -> None:
-    picture = draw_correlation(note="random weights")
-    top = with_caption(GREY, "image, with one patch").shape[0] + 12
+    picture = draw_example(note="random weights")
+    top = add_caption(GREY, "image, with one patch").shape[0] + 12
     line = paragraphs(["random weights"], (1, 200))
     np.testing.assert_array_equal(picture[top : top + len(line), :200], line)
 
@@ -84,9 +84,9 @@ def test_the_note_is_the_first_line_below_the_image() -> None:
 @pytest.mark.parametrize("size", [(20, 900), (900, 20), (1200, 800)], ids=str)
 def test_thin_and_large_images(size: tuple[int, int]) -> None:
     image, maps = np.full((*size, 3), 90, np.uint8), np.ones((1, 2, 4))
-    assert max(correlation_picture(image, (1, 3), maps, maps, np.ones((1, 2, 4), bool)).shape) < 1000
+    assert max(draw_correlation(image, (1, 3), maps, maps, np.ones((1, 2, 4), bool)).shape) < 1000
     grouping = Grouping(np.zeros((2, 4), np.int64), np.zeros(size, np.int64))
-    assert max(clustering_picture(image, NONE, grouping, grouping).shape) < 1400
+    assert max(draw_clustering(image, NONE, grouping, grouping).shape) < 1400
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_captions_count_clusters_noise_and_masks(
 ) -> None:
     is_global = NONE.copy()
     is_global[0, 0] = True
-    picture = clustering_picture(GREY, is_global, before, after, side=80)
+    picture = draw_clustering(GREY, is_global, before, after, side=80)
     assert [text.split(": ")[1] for text in captions[:4]] == expected
     assert captions[4] == "image, 1 global patch"
     if before is NOISE:
@@ -112,7 +112,7 @@ def test_captions_count_clusters_noise_and_masks(
 
 def test_clusters_that_share_patches_have_the_same_colour(captions: list[str]) -> None:
     # Before denoising, cluster 1 has the patches of cluster 0 after it, cluster 0 those of 1, and cluster 2 those of 2.
-    picture = clustering_picture(GREY, NONE, BEFORE, AFTER, side=80)
+    picture = draw_clustering(GREY, NONE, BEFORE, AFTER, side=80)
     before, after = picture[:40, -80:], picture[52:92, -80:]  # with a gap of 12 pixels
     for place, number in (((5, 30), 0), ((30, 5), 1), ((30, 30), 2)):
         colour = overlay(GREY, np.zeros((40, 80), int), palette(3)[number][None])[0, 0]
@@ -130,7 +130,7 @@ def test_clusters_without_a_counterpart_get_new_numbers() -> None:
 
 
 def test_global_patches_are_outlined_only_before_denoising() -> None:
-    picture = clustering_picture(GREY, ~NONE, BEFORE, AFTER, side=80)
+    picture = draw_clustering(GREY, ~NONE, BEFORE, AFTER, side=80)
     rows = np.argwhere((picture == MAGENTA).all(2))[:, 0]
     assert rows.size
     assert rows.max() < len(picture) - 40

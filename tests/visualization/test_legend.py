@@ -9,7 +9,7 @@ import pytest
 from PIL import ImageFont
 
 from cliptrase_d2.visualization import legend as module
-from cliptrase_d2.visualization.legend import LegendEntry, legend, paragraphs, with_caption, with_legend
+from cliptrase_d2.visualization.legend import LegendEntry, add_caption, add_legend, legend, paragraphs
 
 RED, BLUE = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
 
@@ -28,13 +28,13 @@ def test_legend_has_the_given_height_and_order_and_fits_its_names() -> None:
 
 def test_with_legend_keeps_the_picture() -> None:
     picture = np.full((90, 50, 3), 7, np.uint8)
-    joined = with_legend(picture, [LegendEntry("sky", 1.0, RED)])
+    joined = add_legend(picture, [LegendEntry("sky", 1.0, RED)])
     np.testing.assert_array_equal(joined[:, :50], picture)
     assert joined.shape[1] > 50
 
 
 def test_a_caption_is_above_the_picture_and_never_cut_off() -> None:
-    narrow, wide = (with_caption(np.zeros((90, width, 3), np.uint8), "ground truth") for width in (20, 300))
+    narrow, wide = (add_caption(np.zeros((90, width, 3), np.uint8), "ground truth") for width in (20, 300))
     top = len(narrow) - 90
     assert (narrow[top:, :20] == 0).all()
     assert (narrow[top:, 20:] == 255).all()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cliptrase_d2.visualization.overlay import boundaries, labels_at_size, overlay, palette
+from cliptrase_d2.visualization.overlay import find_boundaries, labels_at_size, overlay, palette
 
 
 def distances(colours: np.ndarray, gap: int) -> np.ndarray:
@@ -43,15 +43,15 @@ def test_overlay_blends_image_and_colour() -> None:
 
 def test_boundaries_are_one_pixel_wide_in_small_maps_and_white_in_overlays() -> None:
     labels = np.repeat([[0, 0, 300, 300]], 4, axis=0)  # more classes than a byte can hold
-    np.testing.assert_array_equal(boundaries(labels), np.repeat([[False, False, True, False]], 4, axis=0))
+    np.testing.assert_array_equal(find_boundaries(labels), np.repeat([[False, False, True, False]], 4, axis=0))
     picture = overlay(np.zeros((4, 4, 3), np.uint8), labels, palette(301))
-    np.testing.assert_array_equal((picture == 255).all(2), boundaries(labels))
+    np.testing.assert_array_equal((picture == 255).all(2), find_boundaries(labels))
 
 
 def test_boundaries_are_wider_in_large_maps() -> None:
     labels = np.repeat([[0] * 500 + [1] * 500], 1000, axis=0)
-    assert boundaries(labels)[0].sum() == 2
-    assert boundaries(labels)[:, :499].sum() == 0
+    assert find_boundaries(labels)[0].sum() == 2
+    assert find_boundaries(labels)[:, :499].sum() == 0
 
 
 def test_different_sizes_are_rejected() -> None:

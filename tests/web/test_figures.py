@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cliptrase_d2.segmenter.explanation import Explanation
-from cliptrase_d2.web.figures import clustering_figure, correlation_figure
+from cliptrase_d2.web.figures import render_clustering, render_correlation
 
 # Two blocks of 2x2 patches. One patch is global in the second block, which is clustered.
 CLUSTERS = np.array([[0, 0], [1, 1]])
@@ -38,25 +38,25 @@ def decode_pictures(html: str) -> list[np.ndarray]:
 
 
 def test_every_block_has_attention_and_recovered_correlation() -> None:
-    html = correlation_figure(EXPLANATION, "emoji")
+    html = render_correlation(EXPLANATION, "emoji")
     assert find_captions(html) == ["Attention, 0 global", "Recovered", "Attention, 1 global", "Recovered, clustered"]
     assert len(decode_pictures(html)) == 4
 
 
 def test_clusters_and_masks_are_counted_before_and_after() -> None:
-    assert find_captions(clustering_figure(EXPLANATION, "emoji")) == [
+    assert find_captions(render_clustering(EXPLANATION, "emoji")) == [
         "2 clusters, 25 % of the patches are noise", "2 masks", "2 clusters, 0 % of the patches are noise", "2 masks",
     ]  # fmt: skip
 
 
 def test_clusters_of_the_same_patches_have_the_same_colour() -> None:
-    _, before, _, after = decode_pictures(clustering_figure(EXPLANATION, "emoji"))
+    _, before, _, after = decode_pictures(render_clustering(EXPLANATION, "emoji"))
     for row in (120, 360):  # of the two halves, whose cluster numbers differ before
         assert abs(before[row, 100] - after[row, 100]).max() < 10  # lossy WebP
 
 
 def test_notes_and_names_are_escaped() -> None:
-    for figure in (correlation_figure, clustering_figure):
+    for figure in (render_correlation, render_clustering):
         html = figure(EXPLANATION, "<b>", ("RANDOM <WEIGHTS>",))
         assert "RANDOM &lt;WEIGHTS&gt;" in html
         assert "<b>" not in html

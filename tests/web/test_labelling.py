@@ -15,7 +15,7 @@ WORDS = read_vocabulary("pig, hamburger;bus", "lava")
 @pytest.mark.parametrize("method", ["cliptrase", "clip", "gem+clusters"])
 def test_labels_are_those_of_the_segmenter(models: Models, scene_file: str, method: str) -> None:
     photo = read_photo(scene_file, 10**6)
-    with models.lent("emoji", method) as model:
+    with models.lend("emoji", method) as model:
         found = label(model, photo.pixels, WORDS)
         expected = model.segmenter(photo.pixels, ["pig", "hamburger;bus"], ["lava"])
     np.testing.assert_array_equal(found.label_map, expected.label_map)
@@ -25,7 +25,7 @@ def test_labels_are_those_of_the_segmenter(models: Models, scene_file: str, meth
 
 def test_confidence_is_that_of_the_classes_that_occur(models: Models, scene_file: str) -> None:
     photo = read_photo(scene_file, 10**6)
-    with models.lent("emoji", "cliptrase") as model:
+    with models.lend("emoji", "cliptrase") as model:
         found = label(model, photo.pixels, read_vocabulary("pig, hamburger, lava, giraffe", ""))
     occurs = np.bincount(found.label_map.ravel(), minlength=4) > 0
     assert occurs.tolist() == [True, True, True, False]

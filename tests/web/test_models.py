@@ -28,16 +28,16 @@ def test_no_oracle_is_offered() -> None:
 
 
 def test_a_method_has_the_settings_of_the_evaluation(models: Models) -> None:
-    with models.lent("emoji", "clip") as model:
+    with models.lend("emoji", "clip") as model:
         assert (model.core.settings.method, model.core.settings.clustering) == ("clip", "none")
-    with models.lent("emoji", "cliptrase") as model:
+    with models.lend("emoji", "cliptrase") as model:
         assert model.core.settings == model.settings
         assert model.core.text_encoder.cache_dir is None  # visitors could fill the disk with words
 
 
 def test_unknown_models_and_methods_are_refused(models: Models) -> None:
     for choice in (("../emoji.yaml", "clip"), ("emoji", "cosine_oracle")):
-        with pytest.raises(InputError, match=rf"{choice[0]}|{choice[1]}"), models.lent(*choice):
+        with pytest.raises(InputError, match=rf"{choice[0]}|{choice[1]}"), models.lend(*choice):
             pass
 
 
@@ -48,20 +48,20 @@ def test_the_latest_models_stay_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path
     build = module.Segmenter.from_config
     monkeypatch.setattr(module.Segmenter, "from_config", lambda *args: loads.append(args[0]) or build(*args))
     for index in (0, 1, 0, 2, 0, 1):  # the third replaces the second
-        with offered.lent(names[index], "clip"):
+        with offered.lend(names[index], "clip"):
             pass
     assert loads == [files[index] for index in (0, 1, 2, 1)]
 
 
 def test_random_weights_are_noted_on_the_page_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Models([configuration(tmp_path, "random.yaml")]).lent("random", "clip") as model:
+    with Models([configuration(tmp_path, "random.yaml")]).lend("random", "clip") as model:
         assert model.notes == ("RANDOM WEIGHTS: the output of this model is meaningless.",)
     assert "RANDOM WEIGHTS" in caplog.text
 
 
 def test_untrained_words_are_noted_on_the_page_and_not_logged(models: Models, caplog: pytest.LogCaptureFixture) -> None:
     words = Vocabulary.parse(["grass", "saxophone"])
-    with models.lent("emoji", "clip") as model:
+    with models.lend("emoji", "clip") as model:
         first, again = model.read(words), model.read(words)
     assert "'saxophone'" in first.notes[0]
     assert again is first
@@ -72,7 +72,7 @@ def test_a_download_is_announced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     messages: list[str] = []
     file = configuration(tmp_path, "a.yaml")
     monkeypatch.setattr(module, "describe_download", lambda name, tag: f"{name} {tag!r}")
-    with Models([file], notify=messages.append).lent("a", "clip"):
+    with Models([file], notify=messages.append).lend("a", "clip"):
         assert messages == ["tiny-vit ''"]
 
 
@@ -110,10 +110,10 @@ def test_one_caller_at_a_time_has_a_model(models: Models) -> None:
     order: list[str] = []
 
     def other() -> None:
-        with models.lent("emoji", "cliptrase"):
+        with models.lend("emoji", "cliptrase"):
             order.append("other")
 
-    with models.lent("emoji", "clip") as model:
+    with models.lend("emoji", "clip") as model:
         thread = threading.Thread(target=other)
         thread.start()
         thread.join(0.2)

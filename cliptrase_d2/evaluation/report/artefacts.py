@@ -21,8 +21,8 @@ from torch import Tensor
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
+from cliptrase_d2.visualization.panels import draw_clusters
 from cliptrase_d2.visualization.picture import class_shares
-from cliptrase_d2.visualization.stages import cluster_picture
 
 PARTS = ("image", "truth", "prediction", "masks")
 _LONG_SIDE = 480  # pixels of a picture on the page
@@ -94,7 +94,7 @@ def write_gallery_entry(
     pictures |= {part: overlay(pixels, labels_at_size(m, size), colours, _OPACITY) for part, m in labels.items()}
     masks = output.get("pred_masks")
     if masks is not None and len(masks):
-        pictures["masks"] = cluster_picture(pixels, masks.argmax(0).cpu().numpy())
+        pictures["masks"] = draw_clusters(pixels, masks.argmax(0).cpu().numpy())
     stem = Path(image["file_name"]).stem
     for part, picture in pictures.items():
         _write_picture(_picture_file(folder, stem, part), picture)

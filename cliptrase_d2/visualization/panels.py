@@ -14,7 +14,7 @@ _OUTLINE = (255, 0, 255)  # magenta does not occur in the heat map
 _HEAT_OPACITY = 0.6
 
 
-def heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+def draw_heat_map(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Draw one value per patch over a grey image, from blue (smallest) through green and yellow to red (largest).
 
     Args:
@@ -35,7 +35,7 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
-def cluster_picture(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+def draw_clusters(image: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Draw each cluster of patches in its own colour over an image. Noise is darkened.
 
     Args:
@@ -90,7 +90,7 @@ def outline_patches(image: np.ndarray, patches: np.ndarray) -> np.ndarray:
     return marked
 
 
-def side_by_side(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
+def place_side_by_side(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
     """Arrange pictures in a row, on white.
 
     Args:
@@ -99,10 +99,10 @@ def side_by_side(pictures: Sequence[np.ndarray], gap: int = 12) -> np.ndarray:
     Returns:
         [H,W',3] uint8 RGB.
     """
-    return in_rows([pictures], gap)
+    return arrange_rows([pictures], gap)
 
 
-def in_rows(rows: Sequence[Sequence[np.ndarray]], gap: int = 12) -> np.ndarray:
+def arrange_rows(rows: Sequence[Sequence[np.ndarray]], gap: int = 12) -> np.ndarray:
     """Arrange pictures in rows and columns, on white, each at the top left of its cell.
 
     Args:

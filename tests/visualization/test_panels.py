@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from cliptrase_d2.visualization.overlay import overlay, palette
-from cliptrase_d2.visualization.stages import (
-    cluster_picture,
+from cliptrase_d2.visualization.panels import (
+    arrange_rows,
+    draw_clusters,
+    draw_heat_map,
     fit_long_side,
-    heat_map,
-    in_rows,
     mark_patch,
     outline_patches,
-    side_by_side,
+    place_side_by_side,
 )
 
 GREY = np.full((40, 40, 3), 90, np.uint8)
@@ -22,28 +22,30 @@ WHITE, BLACK, MAGENTA = [255, 255, 255], [0, 0, 0], [255, 0, 255]
 
 def test_heat_map_runs_from_blue_to_red_between_the_extremes() -> None:
     values = np.array([[0.1, 0.1], [0.1, 0.9]])
-    picture = heat_map(GREY, values).astype(int)
+    picture = draw_heat_map(GREY, values).astype(int)
     assert picture.shape == GREY.shape
     low, high = picture[0, 0], picture[-1, -1]
     assert low[2] > low[0]
     assert high[0] > high[2]
-    np.testing.assert_array_equal(heat_map(GREY, 5 * values - 7), picture)
-    assert (heat_map(GREY, np.full((2, 2), 3.0)) == low).all()  # equal values
+    np.testing.assert_array_equal(draw_heat_map(GREY, 5 * values - 7), picture)
+    assert (draw_heat_map(GREY, np.full((2, 2), 3.0)) == low).all()  # equal values
 
 
 def test_heat_map_ignores_the_colours_of_the_image() -> None:
     red = np.zeros((40, 40, 3), np.uint8)
     red[..., 0] = 200
     brightness = round(0.299 * 200)  # of red in grey
-    np.testing.assert_array_equal(heat_map(red, np.eye(2)), heat_map(np.full_like(red, brightness), np.eye(2)))
+    np.testing.assert_array_equal(
+        draw_heat_map(red, np.eye(2)), draw_heat_map(np.full_like(red, brightness), np.eye(2))
+    )
 
 
 def test_clusters_have_colours_and_noise_is_dark() -> None:
-    picture = cluster_picture(GREY, np.array([[0, 1], [1, -1]]))
+    picture = draw_clusters(GREY, np.array([[0, 1], [1, -1]]))
     for place, colour in (((5, 5), palette(2)[0]), ((5, 35), palette(2)[1]), ((35, 5), palette(2)[1])):
         np.testing.assert_array_equal(picture[place], overlay(GREY, np.zeros((40, 40), int), colour[None])[0, 0])
     np.testing.assert_array_equal(picture[35, 35], [45, 45, 45])
-    assert (cluster_picture(GREY, np.full((2, 2), -1)) == 45).all()
+    assert (draw_clusters(GREY, np.full((2, 2), -1)) == 45).all()
 
 
 def test_the_marked_patch_is_framed_and_unchanged() -> None:
@@ -84,13 +86,13 @@ def test_adjacent_patches_share_one_inner_outline() -> None:
 
 def test_pictures_in_a_row() -> None:
     other = np.zeros((40, 7, 3), np.uint8)
-    row = side_by_side([GREY, other], gap=3)
+    row = place_side_by_side([GREY, other], gap=3)
     np.testing.assert_array_equal(row, np.concatenate([GREY, np.full((40, 3, 3), 255, np.uint8), other], axis=1))
 
 
 def test_pictures_of_different_sizes_in_rows_and_columns() -> None:
     wide, high = np.zeros((2, 9, 3), np.uint8), np.full((7, 4, 3), 50, np.uint8)
-    table = in_rows([[wide, high], [high, wide], [high]], gap=3)
+    table = arrange_rows([[wide, high], [high, wide], [high]], gap=3)
     assert table.shape == (7 + 3 + 7 + 3 + 7, 9 + 3 + 9, 3)
     for (top, left), picture in {(0, 0): wide, (0, 12): high, (10, 0): high, (10, 12): wide, (20, 0): high}.items():
         np.testing.assert_array_equal(table[top : top + len(picture), left : left + picture.shape[1]], picture)

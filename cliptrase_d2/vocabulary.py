@@ -84,7 +84,9 @@ def _split_synonyms(name: object, where: object) -> tuple[str, ...]:
         got = f"the class name {str(name)[:60]!r} contains a control character"
         raise InputError(where, got, "Remove tabs and other control characters from the list.")
     if not words or not all(words):
-        fix = "Give every class and every synonym a name. In YAML, quote numbers and words such as yes and no."
+        fix = "Give every class and every synonym a name."
+        if not isinstance(name, str):
+            fix = "Write names as text. In YAML, quote numbers and words such as yes and no."
         raise InputError(where, f"invalid class name {name!r}", fix)
     return words
 

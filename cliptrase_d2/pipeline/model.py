@@ -128,7 +128,7 @@ class CLIPtrase(OpenVocabularySegmenter):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of `__init__` for a configuration. Loads the CLIP weights."""
-        clip, settings = load_clip_from_config(cfg), CLIPtraseSettings.from_config(cfg)
+        settings, clip = CLIPtraseSettings.from_config(cfg), load_clip_from_config(cfg)
         in_windows, vision_model = cfg.TEST.PROTOCOL in ("slide", "tiles"), None
         if get_method(settings.method).needs.vision_features:
             vision_model = VitBackbone(load_vit(cfg.MODEL.MASKS.BACKBONE, cfg.MODEL.MASKS.BACKBONE_WEIGHTS))

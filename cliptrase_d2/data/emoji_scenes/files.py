@@ -18,7 +18,6 @@ from cliptrase_d2.data.images import read_label
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text, remove_unfinished, wrap_os_errors
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.parallel import map_parallel
-from cliptrase_d2.visualization.overlay import palette
 
 NAME = "emoji_scenes"
 TRAINING_NAME = "emoji_scenes_train"
@@ -98,8 +97,7 @@ def write_scene(root: Path, size: int, seed: int, scene: SceneNumber) -> None:
     """
     drawing = _draw(scene, size, seed)
     image, label = _get_paths(root, scene)
-    annotation = Image.fromarray(drawing.label)
-    annotation.putpalette(palette(len(CLASSES)).tobytes())  # for viewers; the values remain class indices
+    annotation = Image.fromarray(drawing.label)  # without a palette, through which Detectron2 reads other values
     atomic_write(label, lambda file: annotation.save(file, "PNG", optimize=True))
     atomic_write(image, lambda file: Image.fromarray(drawing.image).save(file, "WEBP", lossless=True, quality=75))
 

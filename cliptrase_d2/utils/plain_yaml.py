@@ -46,6 +46,8 @@ def load_plain_yaml(text: str, where: object) -> Any:
     except Exception as error:  # PyYAML has Python's own errors, too: for a date of month 13, or `!!bool maybe`
         problem = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         fix = "Correct this line. Tags that run code are never loaded."
+        if ":python/" in problem:
+            fix = "Write the value in place of the tag, such as [320, 640]. Tags that run code are never loaded."
         raise InputError(where, f"invalid YAML ({problem})", fix) from error
     return value
 

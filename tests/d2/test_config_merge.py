@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode, config_merge, get_cfg, merge_config_file, merge_config_options
 from cliptrase_d2.utils.errors import InputError
 
@@ -60,6 +61,11 @@ def test_a_file_without_values_changes_nothing(text: str, cfg: CfgNode, tmp_path
         ("solver: {}", r"a.yaml: .*solver\. .*SOLVER\."),
         ("INPUT: {CROP: {SIZES: [1, 1]}}", r"a.yaml: .*INPUT.CROP.SIZES\. .*INPUT.CROP.SIZE\."),
         ("17: 4", r"a.yaml: .*17\. .*VERSION, "),
+        ("_BASE_: base.py", r"base.py: .*LazyConfig.*YAML"),
+        (
+            "INPUT: {MIN_SIZE_TRAIN: !!python/object/apply:eval ['[1]']}",
+            r"a.yaml: .*line 1.*Write the value.*\[320, 640\]",
+        ),
     ],
 )
 def test_a_faulty_file_gives_one_clear_error(text: str, message: str, cfg: CfgNode, tmp_path: Path) -> None:
@@ -71,6 +77,31 @@ def test_an_error_in_a_base_names_the_base(cfg: CfgNode, tmp_path: Path) -> None
     _write(tmp_path / "Base.yaml", "MODEL: {WEIGHT: a.pth}\n")
     with pytest.raises(InputError, match=r"Base.yaml: .*MODEL.WEIGHT\. .*MODEL.WEIGHTS\."):
         merge_config_file(cfg, _write(tmp_path / "leaf.yaml", "_BASE_: Base.yaml\nSEED: 2\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("MODEL: {MASK_FORMER: {NHEADS: 8}}", "MODEL.MASK_FORMER"),
+        ("MODEL: {SEM_SEG_HEAD: {NUM_CLASSES: 3, MASK_DIM: 256}}", "MODEL.SEM_SEG_HEAD.MASK_DIM"),
+        ("MODEL: {SEM_SEG_HEAD: {ASPP_CHANNELS: 256}}", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS"),
+        ("MODEL: {SWIN: {EMBED_DIM: 96}}", "MODEL.SWIN"),
+        ("INPUT: {MIN_SCALE: 0.1}", "INPUT.MIN_SCALE"),
+    ],
+)
+def test_keys_of_other_models_are_named_without_a_replacement(
+    text: str, key: str, cfg: CfgNode, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=rf"a.yaml: {key}, .*MaskFormer.* Remove it"):
+        merge_config_file(cfg, _write(tmp_path / "a.yaml", text))
+
+
+def test_a_python_configuration_is_not_run(cfg: CfgNode, tmp_path: Path) -> None:
+    path = _write(tmp_path / "lazy.py", f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for read in (lambda: merge_config_file(cfg, path), lambda: load_config(path)):
+        with pytest.raises(InputError, match=rf"{path}: .*LazyConfig.*YAML"):
+            read()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_file_a_folder_and_a_binary_file_are_named(cfg: CfgNode, tmp_path: Path) -> None:
@@ -116,6 +147,8 @@ def test_faulty_options_give_one_clear_error(opts: list[str], message: str, cfg:
         ("MODEL.CLIPTRASE.ATTENTION", "qq_kk", "MODEL.CLIPTRASE.METHOD sclip"),
         ("MODEL.CLIPTRASE.ATTENTION", "qq_kk_vv", "MODEL.CLIPTRASE.METHOD cliptrase"),
         ("MODEL.CLIPTRASE.ATTENTION", "gem", "MODEL.CLIPTRASE.METHOD gem"),
+        ("MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "True", "MODEL.CLIPTRASE.MAX_SEM_SEG 2.0"),
+        ("MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "False", "MODEL.CLIPTRASE.MAX_SEM_SEG 0.0"),
     ],
 )
 def test_a_renamed_key_is_named_with_its_new_name_and_value(

@@ -16,7 +16,7 @@ GUIDES = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not i
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "RESULTS.md", "datasets/README.md")), *GUIDES]
 
 _BLOCK = re.compile(
-    r"^(?:[ \t]*<!-- (?P<mark>runs|not run: .+|not checked: .+) -->\n)?"
+    r"^(?:[ \t]*<!-- (?P<mark>runs|not run: [^\n]+|not checked: [^\n]+) -->\n)?"
     r"^(?P<indent>[ \t]*)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )

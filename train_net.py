@@ -30,10 +30,11 @@ try:
     from cliptrase_d2.data.custom import read_dataset_file
     from cliptrase_d2.data.register import register_spec
     from cliptrase_d2.evaluation.evaluator import metric_names
-    from cliptrase_d2.evaluation.expected import read_expectations, verify
+    from cliptrase_d2.evaluation.expected import NamedResults, name_results, read_expectations, verify
     from cliptrase_d2.evaluation.run_page import write_run_page
     from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
     from cliptrase_d2.evaluation.summary import Results, Run, get_common_folder, group_table, headline_table
+    from cliptrase_d2.san.checkpoints import find_last_checkpoint
     from cliptrase_d2.san.trainer import NonFiniteLossError
     from cliptrase_d2.san.training import train
     from cliptrase_d2.segmenter.build import prepare_segmenter, resolve_device
@@ -75,6 +76,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg.DATASETS.TEST = tuple(register_spec(read_dataset_file(path)) for path in args.dataset)
     register_builtin()  # last, since a user's data set may have the name of a benchmark
     without_gpu = resolve_device(cfg)
+    last_checkpoint = find_last_checkpoint(cfg.OUTPUT_DIR) if args.eval_only and args.resume else ""
+    cfg.MODEL.WEIGHTS = last_checkpoint or cfg.MODEL.WEIGHTS
     cfg.freeze()
     require_writable(Path(cfg.OUTPUT_DIR), "OUTPUT_DIR")
     with wrap_os_errors(Path(cfg.OUTPUT_DIR)):
@@ -83,33 +86,40 @@ def setup(args: argparse.Namespace) -> CfgNode:
         if without_gpu:
             logger.info("No CUDA device was found: running on the CPU.")
         default_setup(cfg, args)
+        if last_checkpoint:
+            logger.info("Evaluating the last checkpoint of OUTPUT_DIR: %s", last_checkpoint)
     return cfg
 
 
-def main(args: argparse.Namespace) -> None:
-    """Run the evaluation or the training that the arguments select."""
+def main(args: argparse.Namespace) -> NamedResults:
+    """Run the evaluation or the training that the arguments select, and return its results."""
     cfg = setup(args)
     with wrap_os_errors(Path(cfg.OUTPUT_DIR)):  # other packages write there as well
-        train_and_evaluate(cfg, args)
+        return train_and_evaluate(cfg, args)
 
 
-def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Train unless only evaluating; evaluate every method on every data set and check the expected results."""
+def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> NamedResults:
+    """Train unless only evaluating; evaluate every method on every data set and check the expected results.
+
+    Returns:
+        Percent by task and metric, as Detectron2's scripts return it; empty in every process but the first.
+    """
+    runs = plan_runs(cfg) if args.eval_only or cfg.DATASETS.TEST else {}
+    expectations = read_expectations(cfg.TEST.EXPECTED_RESULTS, {run: metric_names(run.dataset) for run in runs})
     model = None
     if not args.eval_only:
         with name_arguments(ARGUMENT_KEYS):
             model = train(cfg, resume=args.resume)
-        if not cfg.DATASETS.TEST:
-            return
-    runs = plan_runs(cfg)
-    expectations = read_expectations(cfg.TEST.EXPECTED_RESULTS, {run: metric_names(run.dataset) for run in runs})
+    if not runs:
+        return {}
     results = evaluate_runs(runs, prepare_segmenter, resume=args.resume and args.eval_only, model=model)
     if not comm.is_main_process():
-        return
+        return {}
     report(cfg, runs, results)
     failed = verify(expectations, results)
     if failed:
         sys.exit(f"error: {len(failed)} of {len(expectations)} results differ from the expected ones (table above)")
+    return name_results(results)
 
 
 def report(cfg: CfgNode, runs: dict[Run, CfgNode], results: Results) -> None:

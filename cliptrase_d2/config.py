@@ -6,8 +6,14 @@ INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST: the short side and the limit of the long 
 "tiles" a short side of 0 keeps the size of the image.
 TEST.EXPECTED_RESULTS: a list of [task, metric, percent, tolerance]. The run fails if a number differs by more than the
 tolerance or is NaN. The task is "[<data set>/][<method>/]sem_seg". A part in brackets can be left out if there is only
-one. Metrics are pAcc, mAcc, fwIoU, mIoU, mAcc_all_classes, mIoU_all_classes and, for every group of classes of the data
-set, mIoU-<group> and pAcc-<group>.
+one. Metrics are pAcc, mAcc, fwIoU, mIoU, mAcc_all_classes, mIoU_all_classes, for every group of classes of the data set
+mIoU-<group> and pAcc-<group>, and Detectron2's pACC, mACC, IoU-<class> and ACC-<class>.
+TEST.AUG: test-time augmentation of evaluations. With ENABLED, the class shares of several views of an image are
+averaged at each pixel of the result. There is a view for every short side in MIN_SIZES, in pixels, with a long side of
+at most MAX_SIZE; with FLIP each view is also mirrored. Views are made from the original image, where Detectron2 resizes
+the resized one. MIN_SIZES replaces INPUT.MIN_SIZE_TEST, except in pictures. Detectron2's default, 400 to 1200, is for
+models of 800 pixels; for a CLIP at 336 pixels (280, 336, 392) is an example. DBSCAN's parameters must fit every size,
+as those of MODEL.CLIPTRASE.ADAPTIVE_DBSCAN do. Needs TEST.PROTOCOL "whole" or "slide", and no TEST.UNSUPERVISED_GROUPS.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import os
 from collections.abc import Sequence
 
 from cliptrase_d2.d2 import CfgNode, get_cfg, merge_config_file, merge_config_options
+from cliptrase_d2.d2.config_merge import register_renamed_keys
 from cliptrase_d2.data.images import MAX_PIXELS
 
 # Settings whose argument has the name of the key in small letters, by section.
@@ -41,11 +48,16 @@ ARGUMENT_KEYS |= {
 def load_config(file: str | os.PathLike[str] | None = None, options: Sequence[str] = ()) -> CfgNode:
     """Return Detectron2's and the project's defaults, changed by a YAML file and then by KEY VALUE pairs.
 
+    Keys of the published SAN are read as well (`d2/published_keys.py`).
+
     Raises:
         InputError: the file cannot be read, a key is unknown, or a value has the wrong type.
     """
+    from cliptrase_d2.registration import register_architectures  # imports the models
+
+    register_architectures()
     cfg = get_cfg()
-    add_cliptrase_config(cfg)
+    add_keys(cfg)
     if file:
         merge_config_file(cfg, file)
     merge_config_options(cfg, options)
@@ -53,9 +65,19 @@ def load_config(file: str | os.PathLike[str] | None = None, options: Sequence[st
 
 
 def add_cliptrase_config(cfg: CfgNode) -> None:
-    """Add the project's keys to Detectron2's defaults, in place."""
-    cfg.MODEL.META_ARCHITECTURE = "CLIPtrase"
-    cfg.INPUT.FORMAT = "RGB"
+    """Add the project's keys to Detectron2's defaults, in place, and register its architectures and data sets."""
+    from cliptrase_d2.registration import register_all  # imports the models
+
+    register_all()
+    add_keys(cfg)
+
+
+def add_keys(cfg: CfgNode) -> None:
+    """Add the project's keys to Detectron2's defaults, in place.
+
+    Keys of the published `add_san_config`, if it was called before, stay, and common keys keep their values.
+    """
+    earlier = cfg.clone()
     _add_input(cfg)
     _add_clip(cfg)
     _add_method(cfg)
@@ -63,6 +85,12 @@ def add_cliptrase_config(cfg: CfgNode) -> None:
     _add_san(cfg)
     _add_training(cfg)
     _add_evaluation(cfg)
+    for section, target in ((earlier, cfg), (earlier.MODEL, cfg.MODEL)):
+        for name in section.keys() & {"SAN", "SIDE_ADAPTER", "SOLVER", "INPUT"}:
+            target[name].update(section[name])
+    cfg.MODEL.META_ARCHITECTURE = "CLIPtrase"
+    cfg.INPUT.FORMAT = "RGB"
+    register_renamed_keys(cfg)
 
 
 def _add_input(cfg: CfgNode) -> None:
@@ -92,7 +120,8 @@ def _add_clip(cfg: CfgNode) -> None:
 
 def _add_method(cfg: CfgNode) -> None:
     method = cfg.MODEL.CLIPTRASE = CfgNode()
-    # Class names of inputs without a vocabulary; empty for those of the first data set in DATASETS.TEST.
+    # Class names of inputs that have no vocabulary and come from no registered data set; empty for those of
+    # DATASETS.TRAIN in training and of DATASETS.TEST otherwise.
     method.VOCABULARY = []
     # Prompts of a last class "background" besides VOCABULARY; empty for no such class.
     method.BACKGROUND = []
@@ -128,8 +157,9 @@ def _add_method(cfg: CfgNode) -> None:
     method.REFINEMENT_STEPS = 10
     # Multiply patch logits by those of the class token, word by word, as for the published VOC20 numbers.
     method.CLS_LOGIT_WEIGHT = False
-    # Also return sem_seg [C,H,W], which Detectron2's own evaluator needs. It takes gigabytes with many classes.
-    method.OUTPUT_SEM_SEG = False
+    # Return sem_seg [C,H,W], the class scores that Detectron2's evaluator, predictor and demo read, up to this size in
+    # gibibytes, 4·C·H·W / 2^30; 0 for never. The key 'output_sem_seg' of an input overrides the limit.
+    method.MAX_SEM_SEG = 2.0
 
 
 def _add_masks(cfg: CfgNode) -> None:
@@ -157,6 +187,8 @@ def _add_masks(cfg: CfgNode) -> None:
 def _add_san(cfg: CfgNode) -> None:
     """Add the keys of MODEL.META_ARCHITECTURE "SAN" (arXiv 2302.12242), with the published values."""
     san = cfg.MODEL.SAN = CfgNode()
+    # Predict with an untrained side network too, whose results are meaningless; otherwise that is an error.
+    san.ALLOW_UNTRAINED = False
     # CLIP's blocks before this one encode the image. This block and the later ones recognise masks.
     san.FEATURE_LAST_LAYER_IDX = 9
     # Size of CLIP's input relative to the image, in (0,1].
@@ -199,6 +231,11 @@ def _add_training(cfg: CfgNode) -> None:
     """Add keys of training. SOLVER.CLIP_GRADIENTS.CLIP_TYPE also takes the value "full_model"."""
     # Random brightness, contrast, saturation and hue, as in SSD.
     cfg.INPUT.COLOR_AUG_SSD = False
+    # "ADAMW", or "SGD" with SOLVER.MOMENTUM.
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Factors of SOLVER.BASE_LR for the side network, and for the parameters of CLIP that are trained.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    cfg.SOLVER.CLIP_MULTIPLIER = 1.0
     # Weight decay of position and query embeddings.
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Power of the schedule "WarmupPolyLR".

@@ -121,7 +121,7 @@ def encode(cfg: CfgNode, model: CLIPtrase, dataset: str, side: int) -> list[Enco
         inputs = mapper(record)
         if "sem_seg" not in inputs:
             raise InputError(dataset, "it has no labels to score with", "Name a data set with labels.")
-        text = model.text_features(inputs)
+        text = model.text_features(inputs["vocabulary"])
         features, correlation = model.encode_image(model.preprocess([inputs]))
         if features is None or correlation is None:
             fix = "Use a configuration with clusters of CLIP's own correlation."

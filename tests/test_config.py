@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from cliptrase_d2.config import add_cliptrase_config, load_config
+from cliptrase_d2.config import add_cliptrase_config, add_keys, load_config
 from cliptrase_d2.d2 import CfgNode, build_model, get_cfg
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.register import register_dataset
@@ -53,8 +54,13 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
     ("MODEL.CLIPTRASE.REFINEMENT", "pamr", lambda model: model.settings.refinement, "pamr"),
     ("MODEL.CLIPTRASE.REFINEMENT_STEPS", "3", lambda model: model.settings.refinement_steps, 3),
     ("MODEL.CLIPTRASE.CLS_LOGIT_WEIGHT", "True", lambda model: model.settings.cls_logit_weight, True),
-    ("MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "True", lambda model: model.output_sem_seg, True),
-    ("MODEL.CLIPTRASE.VOCABULARY", "['a', 'b']", lambda model: model.vocabulary, Vocabulary.parse(["a", "b"])),
+    ("MODEL.CLIPTRASE.MAX_SEM_SEG", "0.5", lambda model: model.max_sem_seg, 0.5),
+    (
+        "MODEL.CLIPTRASE.VOCABULARY",
+        "['a', 'b']",
+        lambda model: model.vocabularies.default,
+        Vocabulary.parse(["a", "b"]),
+    ),
     ("TEST.WINDOW", "96", lambda model: model.window, 96),
     ("TEST.STRIDE", "48", lambda model: model.stride, 48),
 ]
@@ -141,7 +147,7 @@ def test_seed_determines_the_random_weights(tmp_path: Path) -> None:
 
 def test_background_words_add_a_class(tmp_path: Path) -> None:
     words = ("MODEL.CLIPTRASE.VOCABULARY", "['a']", "MODEL.CLIPTRASE.BACKGROUND", "['b', 'c']")
-    assert build_model(tiny_config(tmp_path, *words)).vocabulary.classes == ("a", "background")
+    assert build_model(tiny_config(tmp_path, *words)).vocabularies.default.classes == ("a", "background")
 
 
 def test_unsupervised_groups_make_the_model_return_mask_features(tmp_path: Path) -> None:
@@ -159,6 +165,7 @@ def test_protocol_sets_the_windows(tmp_path: Path, protocol: str, window: int | 
 
 
 def test_test_methods_replace_the_configured_method(tmp_path: Path) -> None:
+    register_dataset("voc", "images", ["sky"])
     names = ("TEST.METHODS", "('clip', 'sclip')", "DATASETS.TEST", "('voc',)")
     runs = plan_runs(tiny_config(tmp_path, *names))
     assert [cfg.MODEL.CLIPTRASE.METHOD for cfg in runs.values()] == ["clip", "sclip"]
@@ -209,6 +216,17 @@ def test_add_cliptrase_config_extends_detectron2s_configuration() -> None:
     add_cliptrase_config(cfg)
     assert cfg.MODEL.META_ARCHITECTURE == "CLIPtrase"
     assert cfg == load_config()
+
+
+def test_detectron2s_own_merging_reads_every_configuration(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("fvcore", "detectron2", "cliptrase_d2"):
+        logging.getLogger(name).propagate = True
+    for path in CONFIGS.rglob("*.yaml"):
+        cfg = get_cfg()
+        add_keys(cfg)
+        cfg.merge_from_file(str(path))
+        assert cfg == load_config(path), path
+    assert not caplog.messages  # Detectron2 warns about a file without VERSION
 
 
 @pytest.mark.parametrize("variant", ["224", "336", "whole", "slide"])

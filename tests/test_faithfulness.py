@@ -126,7 +126,7 @@ def test_every_stage_is_met(model: CLIPtrase, inputs: list[dict[str, Any]], stag
         features = model.method(tokens)
         visual = torch.cat([features.class_token[:, None], features.patches], dim=1)[0]
         correlation = correlate_tokens(tokens.qkv(-2), model.settings)[0]
-        text = model.text_features(inputs[0]).features
+        text = model.text_features(inputs[0]["vocabulary"]).features
     torch.testing.assert_close(visual, stages["visual"], atol=1e-4, rtol=0)
     torch.testing.assert_close(correlation, stages["scr"], atol=1e-4, rtol=0)
     torch.testing.assert_close(text, stages["text"], atol=1e-4, rtol=0)

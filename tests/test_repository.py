@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cliptrase_d2.config import add_cliptrase_config
+from cliptrase_d2.config import add_keys
 from cliptrase_d2.d2 import CfgNode, get_cfg, merge_config_file
 from cliptrase_d2.mask_sources import MaskSettings
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
@@ -103,7 +103,7 @@ def _config_chains(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 def _our_cfg() -> CfgNode:
     cfg = get_cfg()
-    add_cliptrase_config(cfg)
+    add_keys(cfg)
     return cfg
 
 

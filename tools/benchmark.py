@@ -82,10 +82,8 @@ def measure(model: CLIPtrase, args: argparse.Namespace, size: int, classes: int)
     vocabulary = Vocabulary.parse([f"class {index}" for index in range(classes)])
     text = make_random_text(vocabulary, joint_width(model.clip), args.device)
     # As from the loader: preprocessing before the tower is part of an image's time.
-    inputs = [
-        {"image": image.to(torch.uint8), "vocabulary": vocabulary, "output_masks": False}  # as in an evaluation
-        for image in images
-    ]
+    options = {"vocabulary": vocabulary, "output_masks": False, "output_sem_seg": False}  # as in an evaluation
+    inputs = [{"image": image.to(torch.uint8), **options} for image in images]
     precision = PRECISIONS[args.precision]
 
     # open_clip's own model for this size: encode_image takes images of the trained size only.

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     _print_report(report, arguments.tolerance)
     if vocabulary is not None:
         path = arguments.output.with_name(f"{arguments.output.stem}_words.npz")
-        _write_text_features(path, segmenter.model.text_features({"vocabulary": vocabulary}))
+        _write_text_features(path, segmenter.model.text_features(vocabulary))
         print(f"{path}: text features of {len(vocabulary.classes)} classes ({len(vocabulary.prompts)} words)")
     return 0
 

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cliptrase_d2.config import load_config
     from cliptrase_d2.data.builtin import register_builtin
     from cliptrase_d2.data.custom import read_dataset_file
-    from cliptrase_d2.data.register import register_spec
+    from cliptrase_d2.data.register import register_spec, require_registered
     from cliptrase_d2.san.query_projection import query_embeddings
     from cliptrase_d2.san.warm_start import sample_masks
     from cliptrase_d2.segmenter.build import resolve_device
@@ -42,10 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     register_builtin()
     if dataset is None and not cfg.DATASETS.TRAIN:
         raise InputError("--dataset", "missing, and DATASETS.TRAIN is empty", "Give --dataset a file or a name.")
+    name, key = (cfg.DATASETS.TRAIN[0], "DATASETS.TRAIN") if dataset is None else (dataset, "--dataset")
+    require_registered(name, key)
     resolve_device(cfg)
     cfg.freeze()
     side = cfg.MODEL.SIDE_ADAPTER
-    sample = sample_masks(cfg, dataset or cfg.DATASETS.TRAIN[0])
+    sample = sample_masks(cfg, name)
     queries = query_embeddings(sample.features, side.NUM_QUERIES, side.WIDTH, max(0, cfg.SEED))
     content = {"model": {"side_adapter_network.query_embed": queries}}
     atomic_write(arguments.output, lambda file: torch.save(content, file))

@@ -19,7 +19,7 @@ from torch import Tensor
 from cliptrase_d2.clip.checkpoint import Checkpoint, read_checkpoint
 from cliptrase_d2.clip.open_clip_modules import SUPPORTED_MODELS, check_supported, set_pixel_statistics
 from cliptrase_d2.clip.token_rows import expand_token_rows
-from cliptrase_d2.clip.weights_source import WeightsSource, find_weights, get_model_config
+from cliptrase_d2.clip.weights_source import WeightsSource, find_tag, find_weights, get_model_config
 from cliptrase_d2.utils.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def load_clip(name: str, pretrained: str, *, seed: int = 0) -> tuple[CLIP, LoadReport]:
+def load_clip(name: str, pretrained: str, *, seed: int = 0, quick_gelu: bool = False) -> tuple[CLIP, LoadReport]:
     """Build a frozen CLIP model, float32, on the CPU, in evaluation mode.
 
     Args:
@@ -70,20 +70,18 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0) -> tuple[CLIP, LoadR
         pretrained: a tag of open_clip, a file (OpenAI's JIT archive, open_clip's .pt/.bin/.safetensors), or "" for
             random weights.
         seed: of all weights that the file lacks. The global random state is not changed.
+        quick_gelu: the activation of random weights, unless the model's name has one.
     Raises:
         InputError: the model, the tag or the file cannot be used.
     """
     config = get_model_config(name)
-    with torch.device("meta"):  # rejects unsupported models before a download
-        check_supported(_build(config), name)
+    build_skeleton(name)  # rejects unsupported models before a download
     source = find_weights(name, pretrained)
     checkpoint = read_checkpoint(source.path) if source.path else None
-    config["quick_gelu"], reason = _find_activation(config, source, checkpoint)
+    config["quick_gelu"], reason = _find_activation(config, source, checkpoint, quick_gelu)
     if checkpoint:
         _adopt_image_size(config, checkpoint)
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPUs' generators too
-        model = _build(config)
+    model = _build_seeded(config, seed)
     parameters = tuple(parameter for parameter, _ in model.named_parameters())
     report = LoadReport(name, f"random weights, seed {seed}", config["quick_gelu"], reason, parameters)
     if checkpoint and source.path:
@@ -97,6 +95,40 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0) -> tuple[CLIP, LoadR
     else:
         logger.info("%s", report)
     return model.eval().requires_grad_(False), report
+
+
+def build_skeleton(name: str) -> CLIP:
+    """Build a CLIP model without weights, on the meta device, for its names and shapes.
+
+    Raises:
+        InputError: the model is unknown or not supported.
+    """
+    with torch.device("meta"):
+        model = _build(get_model_config(name))
+    check_supported(model, name)
+    return model
+
+
+def build_clip(name: str, pretrained: str, *, quick_gelu: bool | None = None) -> tuple[CLIP, str]:
+    """Build a frozen CLIP model for weights that the caller has. No weights file is read or downloaded.
+
+    Args:
+        name, pretrained: as in `load_clip`. A tag gives the activation and the normalisation of pixels.
+        quick_gelu: the activation, if the caller knows it. Without a tag, QuickGELU is the default.
+    Returns:
+        The model with random weights, and the evidence for its activation.
+    Raises:
+        InputError: the model is unknown.
+    """
+    config, source = get_model_config(name), find_tag(name, pretrained)
+    if quick_gelu is not None:
+        config["quick_gelu"], reason = quick_gelu, "as the checkpoint records"
+    else:
+        config["quick_gelu"], reason = _find_activation(config, source or WeightsSource(None), None, True)
+    model = _build_seeded(config, 0)
+    if source and "mean" in source.facts:
+        set_pixel_statistics(model.visual, source.facts["mean"], source.facts["std"])
+    return model.eval().requires_grad_(False), reason
 
 
 def get_tokenizer(name: str) -> SimpleTokenizer:
@@ -116,14 +148,26 @@ def _build(config: Mapping[str, Any]) -> CLIP:
     return (CustomTextCLIP if config.get("custom_text") else CLIP)(**arguments)
 
 
+def _build_seeded(config: Mapping[str, Any], seed: int) -> CLIP:
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPUs' generators too
+        return _build(config)
+
+
 def _find_activation(
-    config: Mapping[str, Any], source: WeightsSource, checkpoint: Checkpoint | None
+    config: Mapping[str, Any], source: WeightsSource, checkpoint: Checkpoint | None, default: bool
 ) -> tuple[bool, str]:
-    """Return whether the activation is QuickGELU, and the evidence. The wrong one silently costs accuracy."""
+    """Return whether the activation is QuickGELU, and the evidence. The wrong one silently costs accuracy.
+
+    Args:
+        default: the activation without any evidence, if there is no file.
+    """
     if checkpoint and checkpoint.quick_gelu is not None:
         return checkpoint.quick_gelu, checkpoint.quick_gelu_reason
     if "quick_gelu" in source.facts:
         return bool(source.facts["quick_gelu"]), f"according to {source.reference}"
+    if checkpoint is None and "quick_gelu" not in config:
+        return default, "the default, without a tag or a record in the file"
     quick_gelu = bool(config.get("quick_gelu", False))
     if checkpoint is None:
         return quick_gelu, "according to the model's name"

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer, VisionTransformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, TextTransformer, Transformer, VisionTransformer
 from torch import Tensor, nn
 
 from cliptrase_d2.utils.errors import InputError
@@ -152,6 +152,11 @@ def finish_block(
     projected = block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))  # heads side by side: [B,T,E]
     x = x + projected if residual else projected
     return x + block.ls_2(block.mlp(block.ln_2(x))) if mlp else x
+
+
+def uses_quick_gelu(visual: VisionTransformer) -> bool:
+    """Return whether the activation of an image tower is QuickGELU, not GELU. They share their weights' names."""
+    return any(isinstance(module, QuickGELU) for module in visual.modules())
 
 
 def run_block(

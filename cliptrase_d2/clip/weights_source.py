@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,9 @@ def find_weights(name: str, pretrained: str) -> WeightsSource:
     if not pretrained:
         return WeightsSource(None)
     clean = name.replace("/", "-")
-    if (clean, pretrained) == (embedded.NAME, embedded.TAG):
-        return WeightsSource(embedded.get_weights_file(), embedded.FACTS, "this package")
-    if tag := open_clip.get_pretrained_cfg(clean, pretrained):
-        facts = {"quick_gelu": False, **tag}  # a tag without this entry was trained with GELU
-        return WeightsSource(_download(tag, clean, pretrained), facts, f"open_clip's tag {pretrained!r}")
+    if known := find_tag(name, pretrained):
+        is_embedded = (clean, pretrained) == (embedded.NAME, embedded.TAG)
+        return replace(known, path=embedded.get_weights_file() if is_embedded else _download(clean, pretrained))
     path = Path(pretrained).expanduser()
     if path.exists():
         return WeightsSource(path, *_read_hub_config(path))
@@ -81,9 +79,21 @@ def find_weights(name: str, pretrained: str) -> WeightsSource:
     raise InputError("pretrained", got, fix, ", ".join([*tags, "a file", "or '' for random weights"]))
 
 
-def _download(tag: Mapping[str, Any], name: str, pretrained: str) -> Path:
+def find_tag(name: str, pretrained: str) -> WeightsSource | None:
+    """Return the facts of a tag, without its file; None if the model has no such tag. Nothing is downloaded."""
+    clean = name.replace("/", "-")
+    if (clean, pretrained) == (embedded.NAME, embedded.TAG):
+        return WeightsSource(None, embedded.FACTS, "this package")
+    if tag := open_clip.get_pretrained_cfg(clean, pretrained):
+        facts = {"quick_gelu": False, **tag}  # a tag without this entry was trained with GELU
+        return WeightsSource(None, facts, f"open_clip's tag {pretrained!r}")
+    return None
+
+
+def _download(name: str, pretrained: str) -> Path:
+    tag = dict(open_clip.get_pretrained_cfg(name, pretrained))
     try:
-        return Path(open_clip.download_pretrained(dict(tag)))
+        return Path(open_clip.download_pretrained(tag))
     except Exception as error:  # urllib, huggingface_hub and open_clip raise errors of their own
         url = tag.get("url") or f"https://huggingface.co/{tag.get('hf_hub', '').rstrip('/')}"
         fix = f"Download {url} on a machine with access and pass the file instead of the tag."

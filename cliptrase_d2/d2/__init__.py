@@ -1,9 +1,9 @@
 """Import shim for Detectron2: re-exports its names where it is installed, and the fallback's otherwise.
 
 No other module of the project imports `detectron2`. The environment variable CLIPTRASE_D2 (`detectron2` or `fallback`)
-selects the backend; `describe()` names the one in use. Five names are the project's own and work the same on both
+selects the backend; `describe()` names the one in use. Six names are the project's own and work the same on both
 backends: `merge_config_file`, `merge_config_options`, `DetectionCheckpointer` (loads data only), `launch` (also works
-under `torchrun`) and `describe`.
+under `torchrun`), `default_argument_parser` and `describe`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cliptrase_d2.d2 import processes
+from cliptrase_d2.d2.arguments import default_argument_parser
 from cliptrase_d2.d2.backend import choose_backend, describe_backend, explain_import_error
 from cliptrase_d2.d2.config_merge import merge_config_file, merge_config_options
 from cliptrase_d2.d2.safe_checkpoint import DataOnly
@@ -28,7 +29,7 @@ if TYPE_CHECKING or BACKEND == "fallback":
     from cliptrase_d2.d2.fallback.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
     from cliptrase_d2.d2.fallback.hooks import HookBase, TrainerBase
     from cliptrase_d2.d2.fallback.modeling import META_ARCH_REGISTRY, DatasetEvaluator, build_model
-    from cliptrase_d2.d2.fallback.setup import create_ddp_model, default_argument_parser, default_setup, setup_logger
+    from cliptrase_d2.d2.fallback.setup import create_ddp_model, default_setup, setup_logger
     from cliptrase_d2.d2.fallback.solver import LRMultiplier, WarmupParamScheduler, build_lr_scheduler
     from cliptrase_d2.d2.fallback.structures import Boxes, ImageList, Instances
 
@@ -40,7 +41,7 @@ else:
         from detectron2.config import CfgNode, configurable, get_cfg
         from detectron2.data import DatasetCatalog, MetadataCatalog
         from detectron2.engine import HookBase, TrainerBase, create_ddp_model, hooks
-        from detectron2.engine.defaults import default_argument_parser, default_setup
+        from detectron2.engine.defaults import default_setup
         from detectron2.evaluation import DatasetEvaluator
         from detectron2.modeling import META_ARCH_REGISTRY, build_model
         from detectron2.solver import LRMultiplier, WarmupParamScheduler, build_lr_scheduler

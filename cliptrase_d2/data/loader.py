@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, comm
+from cliptrase_d2.data.register import name_dataset, require_registered
 from cliptrase_d2.utils.errors import InputError, check_choice
 
 ON_ERROR = ("stop", "skip")
@@ -95,16 +96,17 @@ def list_records(dataset_name: str, on_error: str) -> list[Any]:
         InputError: the name is not registered, a folder cannot be used or, with "stop", a file has no partner.
     """
     check_choice("on_error", on_error, ON_ERROR)
-    names = sorted(DatasetCatalog.list())
-    if dataset_name not in names:
-        got, fix = f"unknown data set {dataset_name!r}", "Register it, or use --dataset D.yaml."
-        raise InputError("dataset_name", got, fix, allowed=", ".join(names) or "none")
+    require_registered(dataset_name)
     spec = MetadataCatalog.get(dataset_name).get("spec")
     if on_error == "stop" or spec is None or spec.labels is None:
-        return DatasetCatalog.get(dataset_name)
+        try:
+            return DatasetCatalog.get(dataset_name)
+        except OSError as error:  # of a data set that another package registered
+            got, fix = f"{dataset_name!r} cannot be listed ({error})", "Check its files and DETECTRON2_DATASETS."
+            raise InputError("dataset_name", got, fix) from error
     files = spec.find_files()
     unpaired = [BadRecord(str(path), spec.unpaired_error([path], partner)) for path, partner in files.unpaired]
-    return files.records + unpaired
+    return [*name_dataset(files.records, dataset_name), *unpaired]
 
 
 def file_names(records: Sequence[Any]) -> list[str]:
@@ -182,9 +184,16 @@ class PackedBatch:
 
 
 def _convert_values(item: Item, kind: type, convert: Callable[[Any], Any]) -> Item:
+    """Convert the values of one type in an item, also those in a list."""
     if isinstance(item, BadRecord):
         return item
-    return {key: convert(value) if isinstance(value, kind) else value for key, value in item.items()}
+
+    def convert_value(value: Any) -> Any:
+        if isinstance(value, list):
+            return [convert_value(part) for part in value]
+        return convert(value) if isinstance(value, kind) else value
+
+    return {key: convert_value(value) for key, value in item.items()}
 
 
 class _MappedRecords(Dataset):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_image, read_record_label
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.data.protocol import Protocol
+from cliptrase_d2.data.protocol import Protocol, build_views
 from cliptrase_d2.data.register import get_dataset_labels
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
 
@@ -21,15 +23,20 @@ class EvaluationMapper:
 
     ``center_crop`` crops the labels like the image. The other protocols do not change them.
 
+    ``EvaluationMapper(cfg, name)`` reads the data set ``name`` as the evaluation of that configuration does. It takes
+    the place of Detectron2's ``DatasetMapper`` in ``build_detection_test_loader``.
+
     Args:
         protocol, short_side, max_size, patch_size, resampling: as in ``Protocol``.
         vocabulary: the classes, added to the inputs.
         label_rule: how raw label values become class indices.
         max_pixels: most pixels of an image to decode; 0 for no limit.
+        views: sizes of the views of test-time augmentation; empty for none.
     Raises:
         InputError: the protocol is unknown, or the sizes do not fit the patches.
     """
 
+    @configurable
     def __init__(
         self,
         *,
@@ -41,11 +48,47 @@ class EvaluationMapper:
         label_rule: LabelRule,
         resampling: str = "bicubic",
         max_pixels: int = MAX_PIXELS,
+        views: Sequence[Protocol] = (),
     ):
         self.protocol = Protocol(protocol, short_side, max_size, patch_size, resampling)
         self.vocabulary = vocabulary
         self.label_rule = label_rule
         self.max_pixels = check_bound(max_pixels)
+        self.views = views
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, name: str, patch_size: int | None = None, resampling: str | None = None
+    ) -> dict[str, Any]:
+        """Return the arguments of ``__init__`` for a registered data set, Detectron2's own included.
+
+        Args:
+            cfg: of the evaluation.
+            name: of the data set.
+            patch_size, resampling: of the model; None for that of the configured model, which is not built.
+        Raises:
+            InputError: the data set or the architecture is unknown, or the views do not fit.
+        """
+        vocabulary, label_rule = get_dataset_labels(name)
+        if patch_size is None or resampling is None:
+            architecture = _get_architecture(cfg.MODEL.META_ARCHITECTURE)
+            patch_size = architecture.get_patch_multiple(cfg) if patch_size is None else patch_size
+            resampling = architecture.resampling if resampling is None else resampling
+        views: list[Protocol] = []
+        if cfg.TEST.AUG.ENABLED:
+            sides, limit = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE
+            views = build_views(cfg.TEST.PROTOCOL, sides, limit, patch_size, resampling)
+        return {
+            "protocol": cfg.TEST.PROTOCOL,
+            "short_side": cfg.INPUT.MIN_SIZE_TEST,
+            "max_size": cfg.INPUT.MAX_SIZE_TEST,
+            "patch_size": patch_size,
+            "vocabulary": vocabulary,
+            "label_rule": label_rule,
+            "resampling": resampling,
+            "max_pixels": cfg.INPUT.MAX_PIXELS,
+            "views": views,
+        }
 
     @classmethod
     def for_dataset(cls, name: str, **options: Any) -> EvaluationMapper:
@@ -65,7 +108,8 @@ class EvaluationMapper:
             record: ``file_name`` and, with labels, ``sem_seg_file_name``.
         Returns:
             The record with ``image`` [3,H,W] uint8 RGB, ``height`` and ``width`` of the result, ``vocabulary`` and,
-            with labels, ``sem_seg`` [height,width] int64, class indices or the ignore label.
+            with labels, ``sem_seg`` [height,width] int64, class indices or the ignore label; with views also ``views``,
+            a list of the original image at each of their sizes, like ``image``.
         Raises:
             InputError: a file does not exist, is broken or too large, image and labels differ in size, or a label value
                 has no meaning.
@@ -74,6 +118,8 @@ class EvaluationMapper:
         raw = read_record_label(record, image.size) if "sem_seg_file_name" in record else None
         image = self.protocol.crop(image, Image.Resampling.BICUBIC, record["file_name"])
         mapped = {**record, **self.protocol.prepare_input(image), "vocabulary": self.vocabulary}
+        if self.views:
+            mapped["views"] = [view.prepare_input(image)["image"] for view in self.views]
         if raw is not None:
             mapped["sem_seg"] = torch.from_numpy(self._map_labels(raw, record["sem_seg_file_name"]))
         return mapped
@@ -89,3 +135,15 @@ class EvaluationMapper:
     def _crop(self, labels: np.ndarray, file: str) -> np.ndarray:
         image = Image.fromarray(labels.astype(np.int32))  # mode "I" holds every label value
         return np.asarray(self.protocol.crop(image, Image.Resampling.NEAREST, file)).astype(np.int64)
+
+
+def _get_architecture(name: str) -> Any:
+    """Return the class of a registered model.
+
+    Raises:
+        InputError: it is not registered.
+    """
+    if name not in META_ARCH_REGISTRY:
+        fix = "Import its module, which is cliptrase_d2.segmenter.build for the models of this package."
+        raise InputError("MODEL.META_ARCHITECTURE", f"no registered model has the name {name!r}", fix)
+    return META_ARCH_REGISTRY.get(name)

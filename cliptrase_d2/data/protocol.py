@@ -5,6 +5,7 @@ Every size is (height, width); every point is (x, y).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliptrase_d2.utils.errors import InputError, check_choice
+from cliptrase_d2.utils.errors import InputError, check_choice, name_arguments
 
 PROTOCOLS = ("center_crop", "whole", "slide", "tiles")
+_WITH_VIEWS = ("whole", "slide")
 _MAX_RESIZED_PIXELS = 2**28  # an image one pixel high would grow to gigabytes
 
 
@@ -111,6 +113,39 @@ class Protocol:
             image = image.resize(size[::-1], Image.Resampling[self.resampling.upper()])
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())  # [3,H,W]
         return {"image": pixels, "height": height, "width": width}
+
+
+def build_views(
+    name: str, short_sides: Sequence[int], max_size: int, patch_size: int, resampling: str
+) -> list[Protocol]:
+    """Return the protocol of each view of test-time augmentation. A view is made from the original image.
+
+    Args:
+        name: of the protocol of the evaluation.
+        short_sides: TEST.AUG.MIN_SIZES.
+        max_size: TEST.AUG.MAX_SIZE.
+        patch_size, resampling: of the model.
+    Raises:
+        InputError: a protocol without views, no short side, or sizes that do not fit the patches.
+    """
+    check_views(name)
+    if not short_sides or not all(isinstance(side, int) for side in short_sides):
+        fix = "List the short sides of the views in pixels."
+        raise InputError("TEST.AUG.MIN_SIZES", short_sides, fix, allowed="whole numbers, at least one")
+    with name_arguments({"short_side": "TEST.AUG.MIN_SIZES", "max_size": "TEST.AUG.MAX_SIZE"}):
+        return [Protocol(name, side, max_size, patch_size, resampling) for side in short_sides]
+
+
+def check_views(name: str) -> None:
+    """Check that test-time augmentation can average over views with this protocol.
+
+    Raises:
+        InputError: it cannot. With ``center_crop``, the labels have the size of one view. ``tiles`` is for images whose
+            class scores do not fit into memory.
+    """
+    if name not in _WITH_VIEWS:
+        fix, allowed = "Choose one of these, or set TEST.AUG.ENABLED False.", " or ".join(map(repr, _WITH_VIEWS))
+        raise InputError("TEST.PROTOCOL", f"{name!r} with TEST.AUG.ENABLED True", fix, allowed=allowed)
 
 
 def compute_center_crop(height: int, width: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:

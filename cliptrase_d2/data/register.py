@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.custom import ClassGroups, DatasetSpec
 from cliptrase_d2.data.labels import LabelRule
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, suggest
+from cliptrase_d2.visualization.overlay import palette
 from cliptrase_d2.vocabulary import Vocabulary
+
+_REGISTER = "Register it with register_dataset, or pass its file: --dataset D.yaml, in training --train-dataset D.yaml."
 
 
 def register_dataset(
@@ -82,6 +86,7 @@ def register_spec(spec: DatasetSpec) -> str:
     metadata.set(
         spec=spec,
         stuff_classes=list(spec.vocabulary.classes),
+        stuff_colors=palette(len(spec.vocabulary.classes)).tolist(),  # for Detectron2's Visualizer
         vocabulary=spec.vocabulary,
         ignore_label=spec.ignore_label,
         label_map=spec.label_map,
@@ -92,27 +97,53 @@ def register_spec(spec: DatasetSpec) -> str:
     return spec.name
 
 
+def require_registered(name: str, key: str = "dataset_name") -> None:
+    """Check that a data set is registered. `MetadataCatalog.get` would return empty metadata for an unknown name.
+
+    Args:
+        name: of the data set.
+        key: argument or configuration key that has the name.
+    Raises:
+        InputError: it is not. The error lists similar names or, if there are none, all data sets with class names.
+    """
+    registered = DatasetCatalog.list()
+    if name not in registered:
+        names = sorted(known for known in registered if MetadataCatalog.get(known).get("stuff_classes"))
+        fix = suggest(name, names, _REGISTER)
+        allowed = (", ".join(names) or "none") if fix == _REGISTER else None
+        raise InputError(key, f"unknown data set {name!r}", fix, allowed)
+
+
 def get_dataset_labels(name: str) -> tuple[Vocabulary, LabelRule]:
     """Return the classes of a registered data set, Detectron2's own included, and the meaning of its label values.
 
     Raises:
-        InputError: the data set has no class names.
+        InputError: the data set is not registered or has no class names.
     """
+    require_registered(name)
     metadata = MetadataCatalog.get(name)
-    vocabulary = metadata.get("vocabulary")
+    vocabulary, names = metadata.get("vocabulary"), metadata.get("stuff_classes")
     if vocabulary is None:
-        vocabulary = Vocabulary.parse(metadata.get("stuff_classes", []), where=f"data set {name!r}")
+        if not names:
+            fix = "Choose a data set for semantic segmentation, or set stuff_classes in its metadata."
+            raise InputError("dataset_name", f"the data set {name!r} has no class names", fix)
+        vocabulary = Vocabulary.parse(names, where=f"data set {name!r}")
     options = (metadata.get("ignore_label", 255), metadata.get("label_map"), metadata.get("unscored_if_only"))
     return vocabulary, LabelRule(len(vocabulary.classes), *options)
 
 
 def get_dataset_groups(name: str) -> ClassGroups:
-    """Return the class indices of each group of a registered data set; empty if it has no groups."""
+    """Return the class indices of each group of a registered data set; empty if it has no groups.
+
+    Raises:
+        InputError: the data set is not registered.
+    """
+    require_registered(name)
     return MetadataCatalog.get(name).get("class_groups", {})
 
 
-def load_records(spec: DatasetSpec) -> list[dict[str, str]]:
-    """List a data set in Detectron2's format: ``file_name`` and, with labels, ``sem_seg_file_name``.
+def load_records(spec: DatasetSpec) -> list[dict[str, Any]]:
+    """List a data set in Detectron2's format: ``file_name``, ``meta`` and, with labels, ``sem_seg_file_name``.
 
     Raises:
         InputError: a folder cannot be used, or a file has no partner.
@@ -121,4 +152,10 @@ def load_records(spec: DatasetSpec) -> list[dict[str, str]]:
     if files.unpaired:
         kind = files.unpaired[0][1]
         raise spec.unpaired_error([path for path, partner in files.unpaired if partner == kind], kind)
-    return files.records
+    return name_dataset(files.records, spec.name)
+
+
+def name_dataset(records: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the records with the name of their data set, ``meta: {"dataset_name": name}`` as in the published SAN."""
+    meta = {"dataset_name": name}  # one dict for all records
+    return [{**record, "meta": meta} for record in records]

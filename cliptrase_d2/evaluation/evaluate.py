@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from cliptrase_d2.config import ARGUMENT_KEYS
@@ -24,10 +25,12 @@ from cliptrase_d2.data.loader import (
     sample_evenly,
 )
 from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.register import get_dataset_labels
+from cliptrase_d2.evaluation.augmentation import AugmentedModel, check_augmentation
 from cliptrase_d2.evaluation.confusion import Counts
 from cliptrase_d2.evaluation.evaluator import (
     SegmentationEvaluator,
-    extract_means,
+    extract_metrics,
     get_results_folder,
     require_distinct_stems,
 )
@@ -50,6 +53,8 @@ class SegmentationModel(Protocol):
         training: as in ``nn.Module``.
         patch_multiple: the sides of an image must be multiples of it, in pixels.
         resampling: filter that resizes images, one of Pillow's names in lower case.
+        to_class_shares: converts an output ``sem_seg`` [C,H,W] to values whose mean over views of an image has a
+            meaning, such as probabilities. Only test-time augmentation uses it.
     """
 
     training: bool
@@ -61,6 +66,8 @@ class SegmentationModel(Protocol):
     def resampling(self) -> str: ...
 
     def __call__(self, batched_inputs: list[Any]) -> list[dict[str, Any]]: ...
+
+    def to_class_shares(self, sem_seg: Tensor) -> Tensor: ...
 
     def eval(self) -> object: ...
 
@@ -86,16 +93,9 @@ def evaluate_dataset(
         Interrupted: Ctrl-C; the message has the number of finished images.
     """
     require_writable(Path(cfg.OUTPUT_DIR), "OUTPUT_DIR")
+    check_augmentation(cfg)
     with name_arguments(ARGUMENT_KEYS):
-        mapper = EvaluationMapper.for_dataset(
-            name,
-            protocol=cfg.TEST.PROTOCOL,
-            short_side=cfg.INPUT.MIN_SIZE_TEST,
-            max_size=cfg.INPUT.MAX_SIZE_TEST,
-            patch_size=model.patch_multiple,
-            resampling=model.resampling,
-            max_pixels=cfg.INPUT.MAX_PIXELS,
-        )
+        mapper = EvaluationMapper(cfg, name, patch_size=model.patch_multiple, resampling=model.resampling)
         records = list_records(name, cfg.TEST.ON_ERROR)
     evaluator = _build_evaluator(cfg, name, records, log_table)
     fingerprint = digest(repr((result_hashes(cfg, name), file_names(records))))
@@ -113,6 +113,8 @@ def evaluate_dataset(
         done=done,
     )
     writer = progress.writer(generation, comm.get_rank()) if can_resume else None
+    if cfg.TEST.AUG.ENABLED:
+        model = AugmentedModel(model, flip=cfg.TEST.AUG.FLIP)
     with _report_finished_images(progress, evaluator.folder):
         results = evaluate(model, loader, evaluator, done=done, writer=writer, earlier=earlier)
     comm.synchronize()  # the report is on disk
@@ -133,7 +135,7 @@ def find_results(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] | None:
         return None
     if any(report.get(key) != value for key, value in result_hashes(cfg, name).items()):
         return None
-    return {"sem_seg": extract_means(report)}
+    return {"sem_seg": extract_metrics(report)}
 
 
 def evaluate(
@@ -193,8 +195,11 @@ def _process_batches(
     for batch in loader:
         bad_records = [item for item in batch if isinstance(item, BadRecord)]
         images = [item for item in batch if not isinstance(item, BadRecord)]
-        # Masks at output size cost time and memory, and only overlays need them.
-        inputs = [{**image, "output_masks": image["file_name"] in evaluator.overlays} for image in images]
+        # Masks and class scores at output size cost time and memory. Only overlays need masks.
+        inputs = [
+            {**image, "output_masks": image["file_name"] in evaluator.overlays, "output_sem_seg": False}
+            for image in images
+        ]
         for members, outputs in oom_retry(inputs):
             if isinstance(outputs, InputError):
                 if loader.on_error == "stop":
@@ -209,13 +214,18 @@ def _process_batches(
 
 
 def require_datasets(names: Sequence[str]) -> None:
-    """Check that at least one data set is named.
+    """Check that at least one data set is named, and that all of them are registered and have class names.
 
+    Args:
+        names: value of DATASETS.TEST.
     Raises:
-        InputError: DATASETS.TEST is empty.
+        InputError: there is none, or one cannot be evaluated.
     """
     if not names:
         raise InputError("DATASETS.TEST", "no data set", "Set it in the configuration, or give --dataset D.yaml.")
+    with name_arguments(ARGUMENT_KEYS):
+        for name in names:
+            get_dataset_labels(name)
 
 
 def _build_evaluator(cfg: CfgNode, name: str, records: Sequence[Any], log_table: bool) -> SegmentationEvaluator:
@@ -243,6 +253,9 @@ def _describe_protocol(cfg: CfgNode) -> dict[str, Any]:
         protocol["max_size"] = cfg.INPUT.MAX_SIZE_TEST
     if cfg.TEST.PROTOCOL in ("slide", "tiles"):
         protocol |= {"window": cfg.TEST.WINDOW, "stride": cfg.TEST.STRIDE}
+    if cfg.TEST.AUG.ENABLED:
+        views = cfg.TEST.AUG
+        protocol["views"] = {"short_sides": list(views.MIN_SIZES), "max_size": views.MAX_SIZE, "flip": views.FLIP}
     return protocol
 
 

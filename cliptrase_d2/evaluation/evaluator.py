@@ -17,7 +17,16 @@ from torch import Tensor
 from cliptrase_d2.d2 import DatasetEvaluator, comm
 from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels
 from cliptrase_d2.evaluation.confusion import Counts, batch_confusion_matrix
-from cliptrase_d2.evaluation.metrics import MEANS, format_table, group_metric_names, group_metrics, segmentation_metrics
+from cliptrase_d2.evaluation.metrics import (
+    CLASS_METRICS,
+    DETECTRON2_MEANS,
+    MEANS,
+    format_table,
+    group_metric_names,
+    group_metrics,
+    named_metrics,
+    segmentation_metrics,
+)
 from cliptrase_d2.evaluation.report.artefacts import write_confusion, write_gallery_entry
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
 from cliptrase_d2.utils.errors import InputError
@@ -33,14 +42,15 @@ def get_results_folder(output_dir: str | Path, dataset_name: str) -> Path:
 
 
 def metric_names(dataset_name: str) -> list[str]:
-    """Return the names of all metrics of a data set: six means, and two metrics for every group of its classes."""
-    return [*MEANS, *group_metric_names(get_dataset_groups(dataset_name))]
+    """Return the names of all metrics of a data set: means, two for every group of classes and two for every class."""
+    classes = get_dataset_labels(dataset_name)[0].classes
+    groups = group_metric_names(get_dataset_groups(dataset_name))
+    return [*MEANS, *groups, *DETECTRON2_MEANS, *(f"{metric}-{name}" for metric in CLASS_METRICS for name in classes)]
 
 
-def extract_means(report: Mapping[str, Any]) -> dict[str, float]:
+def extract_metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of ``metric_names`` from metrics.json, in percent; NaN where nothing was scored."""
-    names = metric_names(report["dataset"])
-    return {name: float("nan") if report[name] is None else report[name] for name in names}
+    return named_metrics(report, get_dataset_groups(report["dataset"]))
 
 
 class SegmentationEvaluator(DatasetEvaluator):
@@ -148,7 +158,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         atomic_write_text(self.folder / "metrics.json", text)
         self._log(report)
-        return {"sem_seg": extract_means(report)}
+        return {"sem_seg": extract_metrics(report)}
 
     def _log(self, report: Mapping[str, Any]) -> None:
         if report["mIoU"] is None:

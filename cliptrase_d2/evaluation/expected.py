@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
+from cliptrase_d2.evaluation.metrics import CLASS_METRICS, drop_class_metrics
 from cliptrase_d2.evaluation.summary import Results, Run
 from cliptrase_d2.utils.errors import InputError, suggest
 
 logger = logging.getLogger(__name__)
+NamedResults = dict[str, Mapping[str, float]]
 _KEY = "TEST.EXPECTED_RESULTS"
 
 
@@ -46,6 +48,14 @@ def list_task_names(runs: Iterable[Run]) -> dict[str, Run]:
         methods += [""] if len({other.method for other in runs}) == 1 else []
         names |= {f"{dataset}{method}sem_seg": run for dataset in datasets for method in methods}
     return names
+
+
+def name_results(results: Results) -> NamedResults:
+    """Return the results in the form of Detectron2's ``verify_results``: {task: {metric: percent}}.
+
+    A result appears under each of its names, since TEST.EXPECTED_RESULTS may use any of them.
+    """
+    return {task: results[run] for task, run in list_task_names(results).items()}
 
 
 def read_expectations(entries: Sequence[object], metrics: Mapping[Run, Sequence[str]]) -> list[Expectation]:
@@ -94,4 +104,6 @@ def verify(expectations: Sequence[Expectation], results: Results) -> list[Expect
 def _check_name(kind: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
         fix = suggest(name, names, f"Name one of these, or set {_KEY} [].")
-        raise InputError(_KEY, f"the unknown {kind} {name!r}", fix, allowed=", ".join(names))
+        allowed = drop_class_metrics(names)
+        allowed += [f"{metric}-<class>" for metric in CLASS_METRICS] if len(allowed) < len(names) else []
+        raise InputError(_KEY, f"the unknown {kind} {name!r}", fix, allowed=", ".join(allowed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 HEADLINE = ("pAcc", "mAcc", "fwIoU", "mIoU")
 MEANS = (*HEADLINE, "mAcc_all_classes", "mIoU_all_classes")
 GROUP_METRICS = ("mIoU", "pAcc")
+# Detectron2's names of the same metrics, with the keys of ours.
+DETECTRON2_MEANS = {"pACC": "pAcc", "mACC": "mAcc"}
+CLASS_METRICS = {"IoU": "IoU", "ACC": "accuracy"}  # of each class; the keys are those of ``per_class``
 PAPER_OFFSET = 0.01  # the published script adds it to its denominators, so that an absent class scores 0
 _ROWS = 40  # classes in one column of the table, about a screen
 
@@ -95,6 +99,31 @@ def group_metrics(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dic
         values.append(100 * float(iou[present].mean()) if present else None)
         values.append(100 * float(correct[present].sum() / true[present].sum()) if present else None)
     return dict(zip(group_metric_names(groups), values, strict=True))
+
+
+def select_group_metrics(names: Iterable[str]) -> list[str]:
+    """Return the names that are keys of ``group_metrics``."""
+    return [name for name in names if name.startswith(tuple(f"{metric}-" for metric in GROUP_METRICS))]
+
+
+def drop_class_metrics(names: Iterable[str]) -> list[str]:
+    """Return the names that are not metrics of one class, ``IoU-<class>`` or ``ACC-<class>``."""
+    return [name for name in names if not name.startswith(tuple(f"{metric}-" for metric in CLASS_METRICS))]
+
+
+def named_metrics(report: Mapping[str, Any], groups: Iterable[str]) -> dict[str, float]:
+    """Return every metric by our name and by that of Detectron2's evaluator, in percent; NaN where nothing was scored.
+
+    Args:
+        report: ``segmentation_metrics`` and ``group_metrics``.
+        groups: names of the groups.
+    """
+    values = {name: report[name] for name in (*MEANS, *group_metric_names(groups))}
+    values |= {name: report[ours] for name, ours in DETECTRON2_MEANS.items()}
+    for metric, key in CLASS_METRICS.items():
+        values |= {f"{metric}-{name}": of_class[key] for name, of_class in report["per_class"].items()}
+    # One NaN object, so that equal results compare as equal.
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def format_table(metrics: Mapping[str, Any]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 
 from cliptrase_d2 import __version__
 from cliptrase_d2.d2 import CfgNode, describe
@@ -19,7 +21,7 @@ def result_hashes(cfg: CfgNode, dataset_name: str) -> dict[str, str]:
 
 
 def config_hash(cfg: CfgNode) -> str:
-    """Return twelve hexadecimal digits that change with every key that can change a result.
+    """Return twelve hexadecimal digits that change with every key and every weights file that can change a result.
 
     They do not depend on the output folder, the expected results, the number of workers or the batch size, so an
     evaluation that ran out of memory can resume with smaller batches.
@@ -30,7 +32,8 @@ def config_hash(cfg: CfgNode) -> str:
     cfg.TEST.EXPECTED_RESULTS = []
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.TEST.BATCH_SIZE = 1
-    return digest(cfg.dump())
+    files = cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.MASKS.BACKBONE_WEIGHTS
+    return digest(cfg.dump() + repr([_file_digest(path) for path in files]))
 
 
 def data_hash(dataset_name: str) -> str:
@@ -46,6 +49,25 @@ def versions() -> dict[str, str]:
         "detectron2": describe(),
         **{package: version(package) for package in _PACKAGES},
     }
+
+
+def _file_digest(path: str) -> str:
+    """Return the SHA-256 of a weights file, which a later training may have replaced; "" for a tag or an address."""
+    file = Path(path).expanduser()
+    if not path or not file.is_file():
+        return ""
+    state = file.stat()
+    return _hash_file(file, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _hash_file(path: Path, size: int, modified: int) -> str:
+    """Return the SHA-256 of a file; its size and its time of change in nanoseconds only tell calls apart."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def digest(text: str) -> str:

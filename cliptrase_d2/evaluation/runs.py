@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from cliptrase_d2.d2 import CfgNode
+from cliptrase_d2.evaluation.augmentation import check_augmentation
 from cliptrase_d2.evaluation.evaluate import SegmentationModel, evaluate_dataset, find_results, require_datasets
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.methods.catalog import METHODS
@@ -23,9 +24,11 @@ def plan_runs(cfg: CfgNode) -> dict[Run, CfgNode]:
     A method writes to a folder of its name in OUTPUT_DIR. Without methods the configuration is evaluated as it is.
 
     Raises:
-        InputError: there is no data set, a method is unknown or repeated, or the configuration does not fit a method.
+        InputError: there is no data set, or one is unknown or has no class names; a method is unknown or repeated, or
+            the configuration does not fit a method.
     """
     require_datasets(cfg.DATASETS.TEST)
+    check_augmentation(cfg)
     names = list(cfg.TEST.METHODS)
     if _WITH_METHODS != cfg.MODEL.META_ARCHITECTURE and (names or cfg.TEST.UNSUPERVISED_GROUPS):
         got = f"{cfg.MODEL.META_ARCHITECTURE} with TEST.METHODS or TEST.UNSUPERVISED_GROUPS"

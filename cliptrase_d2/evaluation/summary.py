@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from cliptrase_d2.evaluation.evaluator import get_results_folder
-from cliptrase_d2.evaluation.metrics import HEADLINE, MEANS
+from cliptrase_d2.evaluation.metrics import HEADLINE, select_group_metrics
 
 Results = Mapping["Run", Mapping[str, float]]
 
@@ -37,8 +37,8 @@ def headline_table(results: Results) -> str:
 
 def group_table(results: Results) -> str | None:
     """Format the metrics of the groups of classes; None if no data set has groups."""
-    grouped = {run: metrics for run, metrics in results.items() if set(metrics) - set(MEANS)}
-    columns = dict.fromkeys(name for metrics in grouped.values() for name in metrics if name not in MEANS)
+    grouped = {run: metrics for run, metrics in results.items() if select_group_metrics(metrics)}
+    columns = dict.fromkeys(name for metrics in grouped.values() for name in select_group_metrics(metrics))
     return _format_table(grouped, list(columns)) if grouped else None
 
 

@@ -21,11 +21,14 @@ from cliptrase_d2.mask_sources.timm_vit import load_vit
 from cliptrase_d2.methods import DenseMethod, get_method
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.classify import Classification, class_scores
+from cliptrase_d2.pipeline.input_vocabulary import OWN_VOCABULARY_ONLY, InputVocabulary
 from cliptrase_d2.pipeline.open_vocabulary import (
+    MAX_SEM_SEG,
+    ImageResult,
     OpenVocabularySegmenter,
     build_text_encoder,
-    get_default_vocabulary,
     load_clip_from_config,
+    read_patch_size,
 )
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
@@ -34,7 +37,6 @@ from cliptrase_d2.pipeline.windows import Windows, cut, stitch_correlation, stit
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.profiling import stage
 from cliptrase_d2.utils.tensors import autocast, check_finite, get_dtype, stack_to_device
-from cliptrase_d2.vocabulary import Vocabulary
 
 Size = tuple[int, int]
 VisionModel = Callable[[Tensor, Size], PatchFeatures]
@@ -85,9 +87,9 @@ class CLIPtrase(OpenVocabularySegmenter):
             to patch features.
         window, stride: side and step of windows in pixels, multiples of the patch size; None for whole images.
         in_tiles: whether windows are images of their own instead of parts of one correlation.
-        vocabulary: classes of inputs without a vocabulary; None if every input must have one.
+        vocabularies: finds the classes of an input.
         precision: arithmetic of the image tower, a key of `tensors.PRECISIONS`.
-        output_sem_seg: whether to return per-class scores at output size.
+        max_sem_seg: largest ``sem_seg``, in gibibytes, of an input that does not ask for it.
         output_mask_features: whether to return the assignment of pixels to masks, and the feature of each mask.
     Attributes:
         method: how dense features are read out of CLIP, named by the settings.
@@ -110,19 +112,19 @@ class CLIPtrase(OpenVocabularySegmenter):
         window: int | None = None,
         stride: int | None = None,
         in_tiles: bool = False,
-        vocabulary: Vocabulary | None = None,
+        vocabularies: InputVocabulary = OWN_VOCABULARY_ONLY,
         precision: str = "fp32",
-        output_sem_seg: bool = False,
+        max_sem_seg: float = MAX_SEM_SEG,
         output_mask_features: bool = False,
     ):
-        super().__init__(text_encoder, vocabulary)
+        super().__init__(text_encoder, vocabularies, max_sem_seg)
         _check_windows(window, stride, tower.patch_size, in_tiles)
         self.clip, self.tower = clip, tower
         self.mask_source = mask_source or CorrelationClusters()
         self.vision_model = vision_model
         self.window, self.stride, self.in_tiles = window, stride, in_tiles
         self.precision = get_dtype(precision)
-        self.output_sem_seg, self.output_mask_features = output_sem_seg, output_mask_features
+        self.output_mask_features = output_mask_features
         self.configure(settings)
 
     @classmethod
@@ -142,9 +144,9 @@ class CLIPtrase(OpenVocabularySegmenter):
             "window": cfg.TEST.WINDOW if in_windows else None,
             "stride": cfg.TEST.STRIDE if in_windows else None,
             "in_tiles": cfg.TEST.PROTOCOL == "tiles",
-            "vocabulary": get_default_vocabulary(cfg),
+            "vocabularies": InputVocabulary.from_config(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
-            "output_sem_seg": cfg.MODEL.CLIPTRASE.OUTPUT_SEM_SEG,
+            "max_sem_seg": cfg.MODEL.CLIPTRASE.MAX_SEM_SEG,
             "output_mask_features": cfg.TEST.UNSUPERVISED_GROUPS > 0,
         }
 
@@ -157,6 +159,18 @@ class CLIPtrase(OpenVocabularySegmenter):
     def patch_multiple(self) -> int:
         """Side of a patch. Images whose sides are multiples of it are not resized."""
         return self.tower.patch_size
+
+    @classmethod
+    def get_patch_multiple(cls, cfg: CfgNode) -> int:
+        """Return `patch_multiple` of the model of a configuration, without building it."""
+        return read_patch_size(cfg)
+
+    def to_class_shares(self, sem_seg: Tensor) -> Tensor:
+        """Turn ``sem_seg`` [C,H,W] of an output into shares of the classes in [0,1], which can be averaged over views.
+
+        It holds logarithms of vote shares or logits, except after a refinement, which gives shares.
+        """
+        return sem_seg.softmax(0) if self.settings.refinement == "none" else sem_seg
 
     def configure(self, settings: CLIPtraseSettings) -> None:
         """Change the method and its settings. Weights and encoded vocabularies stay.
@@ -180,21 +194,23 @@ class CLIPtrase(OpenVocabularySegmenter):
 
         Args:
             batched_inputs: for every image a dict with ``image`` [3,H,W], RGB in 0 to 255; optionally ``height`` and
-                ``width`` of the result (default: the image's) and ``vocabulary`` (default: the model's); for an oracle
-                ``sem_seg`` [H,W], the true labels; ``output_masks`` False to leave out ``pred_masks``.
+                ``width`` of the result (default: the image's) and ``vocabulary``, a ``Vocabulary`` or a list of names
+                (default: see `InputVocabulary`); for an oracle ``sem_seg`` [H,W], the true labels; ``output_masks``
+                False to leave out ``pred_masks``; ``output_sem_seg`` to return ``sem_seg`` or not (default: up to
+                `max_sem_seg`).
         Returns:
-            For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C]; with
-            `output_sem_seg` also ``sem_seg`` [C,H,W], whose argmax is the label map. A refinement changes the label map
-            and turns ``sem_seg`` into class shares in [0,1]; masks and their logits stay unrefined. With
-            `output_mask_features` also ``assignment`` [H,W] int64, the mask of every pixel, and ``mask_features``
-            [Q,D]; an image without masks counts as one mask. An image in tiles has no masks or logits, see
-            `segment_in_tiles`.
+            For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C] and ``sem_seg``
+            [C,H,W], whose argmax is the label map. A refinement changes the label map and turns ``sem_seg`` into class
+            shares in [0,1]; masks and their logits stay unrefined. With `output_mask_features` also ``assignment``
+            [H,W] int64, the mask of every pixel, and ``mask_features`` [Q,D]; an image without masks counts as one
+            mask. An image in tiles has no masks or logits, see `segment_in_tiles`.
         Raises:
             InputError: no vocabulary, an oracle without true labels, or features that are NaN or infinite.
         """
+        inputs = [self.complete(one) for one in batched_inputs]
         if self.in_tiles and self.window is not None and self.stride is not None:
-            return segment_in_tiles(self._segment_batch, batched_inputs, self.window, self.stride)
-        return self._segment_batch(batched_inputs)
+            return [ImageResult(one) for one in segment_in_tiles(self._segment_batch, inputs, self.window, self.stride)]
+        return self._segment_batch(inputs)
 
     def segment(
         self, images: Tensor, text: TextFeatures | None, sizes: Sequence[Size], labels: Tensor | None = None
@@ -285,7 +301,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         outputs: dict[int, dict[str, Tensor]] = {}
         for members in _group_by_shape(batched_inputs):
             inputs = [batched_inputs[member] for member in members]
-            text, images = self.text_features(inputs[0]), self.preprocess(inputs)
+            text, images = self.text_features(inputs[0]["vocabulary"]), self.preprocess(inputs)
             result = self.segment(images, text, list(map(get_output_size, inputs)), self._get_labels(inputs, images))
             check_finite(result.features.patches, inputs)  # after all stages, since it makes a GPU wait
             for index, member in enumerate(members):
@@ -336,12 +352,12 @@ class CLIPtrase(OpenVocabularySegmenter):
         masks, prediction, classes = result.masks[index], result.predictions[index], len(text.classes)
         shares = stages.refine(prediction.label_map, inputs["image"], self.settings)
         label_map = shares.label_map if shares else prediction.label_map
-        output = {"label_map": label_map, "pred_logits": prediction.mask_logits}
+        output = ImageResult({"label_map": label_map, "pred_logits": prediction.mask_logits})
         if inputs.get("output_masks", True):
             output["pred_masks"] = masks.soft_masks()
-        if self.output_sem_seg and shares:
+        if inputs["output_sem_seg"] and shares:
             output["sem_seg"] = shares.to_scores(classes)
-        elif self.output_sem_seg:
+        elif inputs["output_sem_seg"]:
             logits = result.logits[index]
             output["sem_seg"] = class_scores(prediction, masks.assignment, logits, text.class_index, classes)
         if self.output_mask_features:
@@ -383,7 +399,7 @@ def _group_by_shape(batched_inputs: Sequence[dict[str, Any]]) -> list[list[int]]
     """Group inputs of one size, output size and vocabulary. Padding instead would change the results."""
     groups: dict[Hashable, list[int]] = {}
     for member, inputs in enumerate(batched_inputs):
-        key = inputs["image"].shape, get_output_size(inputs), inputs.get("vocabulary")
+        key = inputs["image"].shape, get_output_size(inputs), inputs["vocabulary"]
         groups.setdefault(key, []).append(member)
     return list(groups.values())
 

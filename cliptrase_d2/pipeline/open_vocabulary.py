@@ -7,14 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from open_clip import CLIP
-from torch import nn
+from torch import Tensor, nn
 
 from cliptrase_d2.clip.load import get_tokenizer, load_clip
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import TextFeatures
-from cliptrase_d2.d2 import CfgNode, MetadataCatalog
+from cliptrase_d2.clip.weights_source import get_model_config
+from cliptrase_d2.d2 import CfgNode
+from cliptrase_d2.pipeline.input_vocabulary import InputVocabulary
+from cliptrase_d2.pipeline.tiles import get_output_size
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
+
+MAX_SEM_SEG = 2.0  # gibibytes, default of MODEL.CLIPTRASE.MAX_SEM_SEG
+_BYTES = 4  # of a float32
+
+
+class ImageResult(dict[str, Any]):
+    """The outputs of a model for one image. Reading ``sem_seg`` where it was left out raises an error that says why."""
+
+    def __missing__(self, key: str) -> Tensor:
+        if key != "sem_seg":
+            raise KeyError(key)
+        got = "left out, because it would take more than MODEL.CLIPTRASE.MAX_SEM_SEG gibibytes"
+        fix = "Use label_map, raise the limit, or set 'output_sem_seg' of the input to True."
+        raise InputError("sem_seg", got, fix)
 
 
 class OpenVocabularySegmenter(nn.Module):
@@ -22,39 +39,76 @@ class OpenVocabularySegmenter(nn.Module):
 
     Args:
         text_encoder: words to text features.
-        vocabulary: classes of inputs without a vocabulary; None if every input must have one.
+        vocabularies: finds the vocabulary of an input.
+        max_sem_seg: largest ``sem_seg``, in gibibytes, of an input that does not ask for it.
     """
 
-    def __init__(self, text_encoder: TextEncoder, vocabulary: Vocabulary | None):
+    def __init__(self, text_encoder: TextEncoder, vocabularies: InputVocabulary, max_sem_seg: float):
         super().__init__()
         self.text_encoder = text_encoder
-        self.vocabulary = vocabulary
+        self.vocabularies, self.max_sem_seg = vocabularies, max_sem_seg
         self._texts: dict[Vocabulary, TextFeatures] = {}
+        self.register_load_state_dict_post_hook(_notify)
 
-    def text_features(self, inputs: Mapping[str, Any]) -> TextFeatures:
-        """Return the features of an input's vocabulary, or else of the model's. Each vocabulary is encoded once.
+    def complete(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an input with its ``vocabulary``, and with ``output_sem_seg`` True or False.
 
         Raises:
-            InputError: neither has a vocabulary.
+            InputError: it has no vocabulary, or an invalid one.
         """
-        vocabulary = inputs.get("vocabulary", self.vocabulary)
-        if vocabulary is None:
-            fix = "Set MODEL.CLIPTRASE.VOCABULARY, or add a 'vocabulary' to the input."
-            raise InputError("vocabulary", "neither the input nor the model has class names", fix)
+        vocabulary = self.vocabularies.find(inputs, in_training=self.training)
+        wanted = inputs.get("output_sem_seg")
+        if wanted is None:
+            height, width = get_output_size(inputs)
+            wanted = len(vocabulary.classes) * height * width * _BYTES <= self.max_sem_seg * 2**30
+        return {**inputs, "vocabulary": vocabulary, "output_sem_seg": bool(wanted)}
+
+    def text_features(self, vocabulary: Vocabulary) -> TextFeatures:
+        """Return the features of a vocabulary. Each vocabulary is encoded once."""
         if vocabulary not in self._texts:
             self._texts[vocabulary] = self.text_encoder(vocabulary)
         return self._texts[vocabulary]
 
+    def _on_load(self, incompatible_keys: object) -> None:
+        """Forget the text features of the former weights."""
+        self._texts.clear()
 
-def load_clip_from_config(cfg: CfgNode) -> CLIP:
-    """Load the CLIP model of a configuration.
+
+def _notify(model: OpenVocabularySegmenter, incompatible_keys: object) -> None:
+    """Pass loaded weights on to the model's own method, which a class can override."""
+    model._on_load(incompatible_keys)
+
+
+def require_rgb(cfg: CfgNode) -> None:
+    """Check that Detectron2's loaders and predictor pass RGB images.
 
     Raises:
-        InputError: the model or its weights cannot be used, or the images are not RGB.
+        InputError: they do not.
     """
     if cfg.INPUT.FORMAT != "RGB":
         raise InputError("INPUT.FORMAT", repr(cfg.INPUT.FORMAT), "Remove the key: CLIP was trained on RGB.")
-    return load_clip(cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, seed=cfg.MODEL.CLIP.SEED)[0]
+
+
+def load_clip_from_config(cfg: CfgNode, *, quick_gelu: bool = False) -> CLIP:
+    """Load the CLIP model of a configuration.
+
+    Args:
+        quick_gelu: the activation of random weights.
+    Raises:
+        InputError: the model or its weights cannot be used, or the images are not RGB.
+    """
+    require_rgb(cfg)
+    clip = cfg.MODEL.CLIP
+    return load_clip(clip.NAME, clip.PRETRAINED, seed=clip.SEED, quick_gelu=quick_gelu)[0]
+
+
+def read_patch_size(cfg: CfgNode) -> int:
+    """Return the side of a patch of the configured CLIP model in pixels, without building it.
+
+    Raises:
+        InputError: the model is unknown.
+    """
+    return int(get_model_config(cfg.MODEL.CLIP.NAME)["vision_cfg"]["patch_size"])
 
 
 def build_text_encoder(cfg: CfgNode, model: nn.Module) -> TextEncoder:
@@ -66,20 +120,3 @@ def build_text_encoder(cfg: CfgNode, model: nn.Module) -> TextEncoder:
     cache, tokenizer = cfg.MODEL.CLIP.TEXT_CACHE, get_tokenizer(cfg.MODEL.CLIP.NAME)
     folder = Path(cache).expanduser() if cache else None
     return TextEncoder(model, tokenizer, templates=cfg.MODEL.CLIP.TEMPLATES, cache_dir=folder)  # type: ignore[arg-type]
-
-
-def get_default_vocabulary(cfg: CfgNode) -> Vocabulary | None:
-    """Return MODEL.CLIPTRASE.VOCABULARY, else the classes of the first data set in DATASETS.TEST, else None.
-
-    Raises:
-        InputError: the names do not form a vocabulary.
-    """
-    keys = cfg.MODEL.CLIPTRASE
-    if keys.VOCABULARY:
-        return Vocabulary.parse(keys.VOCABULARY, keys.BACKGROUND, where="MODEL.CLIPTRASE.VOCABULARY")
-    if not cfg.DATASETS.TEST:
-        return None
-    name = cfg.DATASETS.TEST[0]
-    metadata = MetadataCatalog.get(name)
-    names = metadata.get("stuff_classes")
-    return metadata.get("vocabulary") or (Vocabulary.parse(names, where=name) if names else None)

@@ -6,7 +6,7 @@ and memory is that of a few tiles. Tiles overlap, and each pixel is taken from t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ def segment_in_tiles(
     return [result.to_output() for result in results]
 
 
-def get_output_size(inputs: dict[str, Any]) -> tuple[int, int]:
+def get_output_size(inputs: Mapping[str, Any]) -> tuple[int, int]:
     """Return the size (H, W) of the result of an input."""
     height, width = inputs["image"].shape[1:]
     return inputs.get("height", height), inputs.get("width", width)

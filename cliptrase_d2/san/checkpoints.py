@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from cliptrase_d2.d2 import DetectionCheckpointer
+from cliptrase_d2.d2.safe_checkpoint import QUICK_GELU
+from cliptrase_d2.san.model import SAN
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
 
 logger = logging.getLogger(__name__)
@@ -30,8 +32,10 @@ class AtomicCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        content = {"model": self.model.state_dict()}
+        content: dict[str, Any] = {"model": self.model.state_dict()}
         content |= {key: part.state_dict() for key, part in self.checkpointables.items()} | kwargs
+        if isinstance(self.model, SAN):
+            content[QUICK_GELU] = self.model.quick_gelu
         path = Path(self.save_dir) / f"{name}.pth"
         atomic_write(path, lambda file: torch.save(content, file))
         self.tag_last_checkpoint(path.name)
@@ -40,6 +44,12 @@ class AtomicCheckpointer(DetectionCheckpointer):
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Record the newest checkpoint."""
         atomic_write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)  # Detectron2's file name
+
+
+def find_last_checkpoint(folder: str) -> str:
+    """Return the newest checkpoint of a training in a folder; "" if there is none."""
+    checkpointer = DetectionCheckpointer(nn.Module(), folder)
+    return str(checkpointer.get_checkpoint_file()) if checkpointer.has_checkpoint() else ""
 
 
 def describe_loading(model: nn.Module, weights: dict[str, Any]) -> str:

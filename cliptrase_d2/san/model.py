@@ -10,17 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase_d2.clip.open_clip_modules import pixel_statistics
+from cliptrase_d2.clip.open_clip_modules import pixel_statistics, uses_quick_gelu
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import TextFeatures
-from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, ImageList, MetadataCatalog, configurable
+from cliptrase_d2.d2 import CfgNode, ImageList, MetadataCatalog, comm, configurable
+from cliptrase_d2.d2.published_keys import require_own_keys
+from cliptrase_d2.pipeline.input_vocabulary import OWN_VOCABULARY_ONLY, InputVocabulary
 from cliptrase_d2.pipeline.open_vocabulary import (
+    MAX_SEM_SEG,
+    ImageResult,
     OpenVocabularySegmenter,
     build_text_encoder,
-    get_default_vocabulary,
-    load_clip_from_config,
 )
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
+from cliptrase_d2.san.clip_parts import ClipParts, get_clip
 from cliptrase_d2.san.criterion import Criterion, LossNormalizers, LossWeights, Prediction, Targets
 from cliptrase_d2.san.image_queries import ImageQueries
 from cliptrase_d2.san.side_network import SideAdapterNetwork
@@ -33,7 +36,6 @@ QUERY_INITS = ("none", "prototypes", "per_image")
 _MAX_SCORES = 2**24  # class scores in memory while the label map is computed
 
 
-@META_ARCH_REGISTRY.register()
 class SAN(OpenVocabularySegmenter):
     """A trained segmenter with Detectron2's inputs and outputs; its state dict has the published SAN's layout.
 
@@ -46,9 +48,12 @@ class SAN(OpenVocabularySegmenter):
         clip_resolution: size of CLIP's input relative to the image.
         size_divisibility: images of a batch are padded to multiples of this many pixels.
         query_init: computes each image's query offsets; None for plain SAN.
-        vocabulary: default classes; None if each input must bring its own.
+        vocabularies: finds the classes of an input.
         precision: arithmetic in evaluation, a key of ``tensors.PRECISIONS``; the trainer sets its own.
-        output_sem_seg: whether to return per-class scores at output size.
+        max_sem_seg: largest ``sem_seg``, in gibibytes, of an input that does not ask for it.
+        quick_gelu: whether the activation of CLIP is QuickGELU, for its checkpoints.
+        needs_clip: whether weights of CLIP must be loaded before the first use.
+        needs_training: whether a trained side network must be loaded before the first prediction.
     """
 
     pixel_mean: Tensor
@@ -71,17 +76,21 @@ class SAN(OpenVocabularySegmenter):
         clip_resolution: float = 0.5,
         size_divisibility: int = 32,
         query_init: ImageQueries | None = None,
-        vocabulary: Vocabulary | None = None,
+        vocabularies: InputVocabulary = OWN_VOCABULARY_ONLY,
         precision: str = "fp32",
-        output_sem_seg: bool = False,
+        max_sem_seg: float = MAX_SEM_SEG,
+        quick_gelu: bool = True,
+        needs_clip: bool = False,
+        needs_training: bool = False,
     ):
-        super().__init__(text_encoder, vocabulary)
+        super().__init__(text_encoder, vocabularies, max_sem_seg)
         self.criterion = criterion
         self.side_adapter_network = side_adapter_network
         self.clip_visual_extractor, self.clip_rec_head = clip_visual_extractor, clip_rec_head
         self.ov_classifier, self.query_init = ov_classifier, query_init
         self.clip_resolution, self.size_divisibility = clip_resolution, size_divisibility
-        self.precision, self.output_sem_seg = get_dtype(precision), output_sem_seg
+        self.precision, self.quick_gelu = get_dtype(precision), quick_gelu
+        self.needs_clip, self.needs_training = needs_clip, needs_training
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
@@ -90,29 +99,29 @@ class SAN(OpenVocabularySegmenter):
         """Return the arguments of `__init__`; loads the CLIP weights.
 
         Raises:
-            InputError: an unusable setting or CLIP.
+            InputError: an unusable setting or CLIP, or keys of the published package in place of this one's.
         """
-        clip = load_clip_from_config(cfg)
-        split = cfg.MODEL.SAN.FEATURE_LAST_LAYER_IDX
-        first, last = FirstBlocks(clip.visual, split), LastBlocks(clip.visual, split)
-        classifier = WordClassifier(clip)
+        require_own_keys(cfg)
+        clip, needs_clip = get_clip(cfg)
+        parts = ClipParts.split(clip, cfg.MODEL.SAN.FEATURE_LAST_LAYER_IDX)
         mean, std = pixel_statistics(clip.visual)
         return {
-            "clip_visual_extractor": first,
-            "clip_rec_head": last,
-            "ov_classifier": classifier,
-            "text_encoder": build_text_encoder(cfg, classifier),
-            "side_adapter_network": build_side_network(cfg, first, last),
+            **parts._asdict(),
+            "text_encoder": build_text_encoder(cfg, parts.ov_classifier),
+            "side_adapter_network": build_side_network(cfg, parts.clip_visual_extractor, parts.clip_rec_head),
             "criterion": build_criterion(cfg),
             "pixel_mean": [255 * value for value in mean],
             "pixel_std": [255 * value for value in std],
             "clip_resolution": cfg.MODEL.SAN.CLIP_RESOLUTION,
             "size_divisibility": cfg.MODEL.SAN.SIZE_DIVISIBILITY,
             # Built after the other parts, so that their random numbers are the same with and without it.
-            "query_init": build_image_queries(cfg, classifier),
-            "vocabulary": get_default_vocabulary(cfg),
+            "query_init": build_image_queries(cfg, parts.ov_classifier),
+            "vocabularies": InputVocabulary.from_config(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
-            "output_sem_seg": cfg.MODEL.CLIPTRASE.OUTPUT_SEM_SEG,
+            "max_sem_seg": cfg.MODEL.CLIPTRASE.MAX_SEM_SEG,
+            "quick_gelu": uses_quick_gelu(clip.visual),
+            "needs_clip": needs_clip,
+            "needs_training": not cfg.MODEL.SAN.ALLOW_UNTRAINED,
         }
 
     @property
@@ -124,18 +133,21 @@ class SAN(OpenVocabularySegmenter):
         """Return losses in training, segmented images otherwise.
 
         Args:
-            batched_inputs: a dict per image with ``image`` [3,H,W], RGB in 0 to 255, and optionally ``vocabulary``
-                (default: the model's). In training also ``sem_seg`` [H,W], class indices, with any other value for
-                unlabelled pixels; all images have the same vocabulary. Otherwise optionally ``height`` and ``width`` of
-                the result.
+            batched_inputs: a dict per image with ``image`` [3,H,W], RGB in 0 to 255, and optionally ``vocabulary``, a
+                ``Vocabulary`` or a list of names (default: see `InputVocabulary`). In training also ``sem_seg`` [H,W],
+                class indices, with one other value for unlabelled pixels; all images have the same vocabulary.
+                Otherwise optionally ``height`` and ``width`` of the result, and ``output_sem_seg`` to return
+                ``sem_seg`` or not (default: up to `max_sem_seg`).
             normalizers: divisors of the losses if the batch is part of a larger one.
         Returns:
             In training the weighted losses by name. Otherwise a dict per image with ``label_map`` [H,W] int64,
             ``pred_masks`` [Q,H,W] in [0,1], ``pred_logits`` [Q,C], the logarithms of the class probabilities (the rest
-            is "no object"), and with ``output_sem_seg`` also ``sem_seg`` [C,H,W].
+            is "no object"), and ``sem_seg`` [C,H,W].
         Raises:
-            InputError: neither the input nor the model has a vocabulary.
+            InputError: an input without a vocabulary, a training batch with several, or a model without weights.
         """
+        self.check_weights()
+        batched_inputs = [self.complete(inputs) for inputs in batched_inputs]
         images = [self.normalise(inputs["image"]) for inputs in batched_inputs]
         padded = ImageList.from_tensors(images, self.size_divisibility)
         if self.training:
@@ -146,6 +158,39 @@ class SAN(OpenVocabularySegmenter):
                 self._segment(inputs, *prediction)
                 for inputs, *prediction in zip(batched_inputs, masks, embeddings, padded.image_sizes, strict=True)
             ]
+
+    def compute_normalizers(self, mask_counts: Sequence[int]) -> LossNormalizers:
+        """Return the divisors of the losses of a step; the number of masks is averaged over all processes.
+
+        Args:
+            mask_counts: number of true masks of each image of this process.
+        """
+        assert self.criterion is not None, "a model in training has a criterion"
+        own = self.criterion.compute_normalizers(mask_counts, self.side_adapter_network.query_embed.shape[1])
+        masks = sum(comm.all_gather(sum(mask_counts))) / comm.get_world_size()
+        return LossNormalizers(max(1.0, masks), own.label_weight)
+
+    @classmethod
+    def get_patch_multiple(cls, cfg: CfgNode) -> int:
+        """Return `patch_multiple`, which does not depend on the configuration."""
+        return cls.patch_multiple
+
+    def to_class_shares(self, sem_seg: Tensor) -> Tensor:
+        """Return ``sem_seg`` [C,H,W] of an output, which already is a sum of class probabilities times masks."""
+        return sem_seg
+
+    def check_weights(self) -> None:
+        """Check that the model has the weights that it needs, in training or for predictions.
+
+        Raises:
+            InputError: CLIP was left empty for a checkpoint that is not loaded, or the side network is untrained.
+        """
+        if self.needs_clip:
+            got = "not loaded, although it contains the weights of CLIP"
+            raise InputError("MODEL.WEIGHTS", got, "Load it: DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS).")
+        if self.needs_training and not self.training:
+            fix = "Load a checkpoint, train first, or set MODEL.SAN.ALLOW_UNTRAINED True."
+            raise InputError("MODEL.WEIGHTS", "no checkpoint is loaded, so this SAN is untrained", fix)
 
     def predict_masks(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Predict masks and their CLIP embeddings: of each supervised block in training, of the last one otherwise.
@@ -187,17 +232,37 @@ class SAN(OpenVocabularySegmenter):
         self, batched_inputs: Sequence[dict[str, Any]], images: Tensor, normalizers: LossNormalizers | None
     ) -> dict[str, Tensor]:
         assert self.criterion is not None, "a model in training has a criterion"
-        text = self.text_features(batched_inputs[0])
+        text = self._get_training_text([inputs["vocabulary"] for inputs in batched_inputs])
+        self.needs_training = False
         size = (images.shape[2], images.shape[3])
         labels = [inputs["sem_seg"].to(self.device) for inputs in batched_inputs]
         targets = [_build_targets(label, len(text.classes), size) for label in labels]
         predictions = [
             Prediction(self.classify(embeddings, text), masks) for masks, embeddings in self.predict_masks(images)
         ]
-        if normalizers is None:
-            queries = predictions[-1].mask_logits.shape[1]
-            normalizers = self.criterion.compute_normalizers([len(target.labels) for target in targets], queries)
+        normalizers = normalizers or self.compute_normalizers([len(target.labels) for target in targets])
         return self.criterion(predictions, targets, normalizers)
+
+    def _get_training_text(self, vocabularies: Sequence[Vocabulary]) -> TextFeatures:
+        """Return the text features of a training batch.
+
+        Raises:
+            InputError: the images have different classes, or not those of DATASETS.TRAIN.
+        """
+        assert self.criterion is not None
+        first, classes = vocabularies[0], len(self.criterion.empty_weight) - 1
+        if any(other != first for other in vocabularies):
+            raise InputError("vocabulary", "images of one batch with different classes", "Train on one set of classes.")
+        if len(first.classes) != classes:
+            got = f"{len(first.classes)} classes, but DATASETS.TRAIN has {classes}"
+            raise InputError("vocabulary", got, "Train with the classes of the data set.")
+        return self.text_features(first)
+
+    def _on_load(self, incompatible_keys: Any) -> None:
+        super()._on_load(incompatible_keys)
+        parts = {part for name in incompatible_keys.missing_keys for part in name.split(".")}  # also inside a wrapper
+        self.needs_clip &= not parts.isdisjoint(ClipParts._fields)
+        self.needs_training &= "side_adapter_network" in parts
 
     def _segment(
         self, inputs: dict[str, Any], masks: Tensor, embeddings: Tensor, size: tuple[int, int]
@@ -210,7 +275,8 @@ class SAN(OpenVocabularySegmenter):
             embeddings: [Q,D].
             size: height and width of the image before padding.
         """
-        probabilities = self.classify(embeddings, self.text_features(inputs)).float().softmax(-1)[:, :-1]  # [Q,C]
+        logits = self.classify(embeddings, self.text_features(inputs["vocabulary"]))
+        probabilities = logits.float().softmax(-1)[:, :-1]  # [Q,C]
         stride = self.side_adapter_network.patch_size
         padded = (masks.shape[1] * stride, masks.shape[2] * stride)
         # Resize in two steps, as the published SAN does: to the padded image, then without the padding to the output.
@@ -218,12 +284,14 @@ class SAN(OpenVocabularySegmenter):
         output_size = (inputs.get("height", size[0]), inputs.get("width", size[1]))
         part = full[:, :, : size[0], : size[1]]
         soft = F.interpolate(part, output_size, mode="bilinear", align_corners=False)[0].sigmoid()  # [Q,H,W]
-        output = {
-            "label_map": _find_best_class(probabilities, soft),
-            "pred_masks": soft,
-            "pred_logits": probabilities.log(),
-        }
-        if self.output_sem_seg:
+        output = ImageResult(
+            {
+                "label_map": _find_best_class(probabilities, soft),
+                "pred_masks": soft,
+                "pred_logits": probabilities.log(),
+            }
+        )
+        if inputs["output_sem_seg"]:
             output["sem_seg"] = torch.einsum("qc,qhw->chw", probabilities, soft)
         return output
 
@@ -236,9 +304,18 @@ def _find_best_class(probabilities: Tensor, masks: Tensor) -> Tensor:
 
 
 def _build_targets(labels: Tensor, classes: int, size: tuple[int, int]) -> Targets:
-    """Return a mask [H,W] of the padded size for each class in the labels [H',W']."""
-    present = labels.unique()
-    present = present[(present >= 0) & (present < classes)]
+    """Return a mask [H,W] of the padded size for each class in the labels [H',W'].
+
+    Raises:
+        InputError: several values are no class.
+    """
+    values = labels.unique()
+    is_class = (values >= 0) & (values < classes)
+    present, others = values[is_class], values[~is_class].tolist()
+    if len(others) > 1:
+        got = f"the values {', '.join(map(str, others[:5]))} with {classes} classes, and only one may mean unlabelled"
+        fix = "Check the label files: Detectron2's mapper reads a palette as grey values. Use cliptrase_d2.Trainer."
+        raise InputError("sem_seg", got, fix)
     bottom, right = size[0] - labels.shape[0], size[1] - labels.shape[1]
     return Targets(present, F.pad(labels == present[:, None, None], (0, right, 0, bottom)))
 

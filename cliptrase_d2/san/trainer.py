@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cliptrase_d2.d2 import TrainerBase, comm
 from cliptrase_d2.san.checkpoints import AtomicCheckpointer
-from cliptrase_d2.san.criterion import LossNormalizers
 from cliptrase_d2.san.model import SAN
+from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.tensors import autocast
 from cliptrase_d2.utils.workers import explain_worker_deaths
 
@@ -105,7 +105,7 @@ class SANTrainer(TrainerBase):
 
     def _accumulate_gradients(self, batch: Sequence[dict[str, Any]]) -> dict[str, float]:
         """Add up the gradients and losses of the parts of a batch."""
-        normalizers = self._compute_normalizers(batch)
+        normalizers = self.san.compute_normalizers([inputs["num_masks"] for inputs in batch])
         totals: dict[str, float] = {}
         for index in range(self.parts):
             is_early = index < self.parts - 1 and isinstance(self.model, DistributedDataParallel)
@@ -116,14 +116,6 @@ class SANTrainer(TrainerBase):
                 self._scaler.scale(values.sum()).backward()
             totals = {name: totals.get(name, 0.0) + value for name, value in zip(losses, values.tolist(), strict=True)}
         return totals
-
-    def _compute_normalizers(self, batch: Sequence[dict[str, Any]]) -> LossNormalizers:
-        """Return the loss divisors of the whole batch; the number of masks is averaged over all processes."""
-        criterion = self.san.criterion
-        assert criterion is not None, "a model in training has a criterion"
-        counts = [inputs["num_masks"] for inputs in batch]
-        own = criterion.compute_normalizers(counts, self.san.side_adapter_network.query_embed.shape[1])
-        return LossNormalizers(max(1.0, float(np.mean(comm.all_gather(sum(counts))))), own.label_weight)
 
     def _log_losses(self, losses: dict[str, float], data_time: float) -> None:
         """Store the losses averaged over the processes, and the longest wait for data."""
@@ -140,7 +132,14 @@ class SANTrainer(TrainerBase):
         return super().state_dict() | state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a saved state; training continues at ``iter + 1``."""
+        """Restore a saved state; training continues at ``iter + 1``.
+
+        Raises:
+            InputError: the state is that of another trainer.
+        """
+        if "seed" not in state_dict:
+            fix = "Name it in MODEL.WEIGHTS, without --resume and with a new OUTPUT_DIR."
+            raise InputError(self.last_checkpoint, "a checkpoint of another trainer, which cannot be resumed", fix)
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self._scaler.load_state_dict(state_dict["scaler"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +20,14 @@ from cliptrase_d2.d2 import (
     TensorboardXWriter,
     WarmupParamScheduler,
     build_lr_scheduler,
-    build_model,
     comm,
     create_ddp_model,
     hooks,
 )
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.register import get_dataset_labels
-from cliptrase_d2.evaluation.evaluate import evaluate_dataset
+from cliptrase_d2.evaluation.evaluate import evaluate_dataset, require_datasets
+from cliptrase_d2.evaluation.metrics import drop_class_metrics
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.san.trainer import TRAINING_IMAGES, SANTrainer
 from cliptrase_d2.san.training_data import Augmentation, TrainingDataset, load_batches
@@ -60,13 +59,12 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
         WriteError: the disk is full; earlier checkpoints are unchanged.
         Interrupted: at Ctrl-C, with the number of completed steps.
     """
-    if SAN.__name__ != cfg.MODEL.META_ARCHITECTURE:
-        got = f"training {cfg.MODEL.META_ARCHITECTURE}, which has nothing to train"
-        raise InputError("MODEL.META_ARCHITECTURE", got, f"Add --eval-only, or set {SAN.__name__}.")
+    check_architecture(cfg)
     dataset = build_dataset(cfg)
+    if cfg.DATASETS.TEST:
+        require_datasets(cfg.DATASETS.TEST)
     batch = read_batch_size(cfg)
-    san = build_model(cfg)
-    assert isinstance(san, SAN), "the registry returns the class of this name"
+    san = SAN(cfg).to(cfg.MODEL.DEVICE)  # type: ignore[call-arg, arg-type]  # configurable
     if comm.is_main_process():
         remove_unfinished(Path(cfg.OUTPUT_DIR))
     comm.synchronize()
@@ -96,6 +94,24 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
     return san
 
 
+def check_architecture(cfg: CfgNode) -> None:
+    """Check that the model is one to train.
+
+    Raises:
+        InputError: it is CLIPtrase.
+    """
+    if cfg.MODEL.META_ARCHITECTURE not in ("SAN", "CLIPtraseSAN"):
+        got = f"training {cfg.MODEL.META_ARCHITECTURE}, which has nothing to train"
+        raise InputError("MODEL.META_ARCHITECTURE", got, f"Add --eval-only, or set {SAN.__name__}.")
+
+
+def choose_seed(cfg: CfgNode) -> int:
+    """Return SEED, or a random number if it is negative, the same in every process."""
+    drawn = int(np.random.SeedSequence().generate_state(1)[0])
+    seed: int = comm.all_gather(cfg.SEED if cfg.SEED >= 0 else drawn)[0]
+    return seed
+
+
 def build_dataset(cfg: CfgNode) -> TrainingDataset:
     """Build the data set of all images of DATASETS.TRAIN.
 
@@ -107,16 +123,16 @@ def build_dataset(cfg: CfgNode) -> TrainingDataset:
         fix = "Add --train-dataset D.yaml, or set DATASETS.TRAIN in the configuration."
         raise InputError("DATASETS.TRAIN", "no data set", fix)
     with name_arguments({"dataset_name": "DATASETS.TRAIN"}):
+        labels = [get_dataset_labels(name) for name in names]  # checks all names before any folder is listed
         records = [record for name in names for record in list_records(name, "stop")]
-    vocabulary, rule = get_dataset_labels(names[0])
-    for name in names:
-        if get_dataset_labels(name) != (vocabulary, rule):
+    for name, of_name in zip(names, labels, strict=True):
+        if of_name != labels[0]:
             got = f"{name!r} and {names[0]!r} have different classes or label values"
             raise InputError("DATASETS.TRAIN", got, "Train on one of them.")
     if unlabelled := [record for record in records if "sem_seg_file_name" not in record]:
         got = f"{len(unlabelled)} images without labels, such as {unlabelled[0]['file_name']}"
         raise InputError("DATASETS.TRAIN", got, "Choose a data set with a label file for each image.")
-    return TrainingDataset(records, build_augmentation(cfg), vocabulary, rule, cfg.INPUT.MAX_PIXELS)
+    return TrainingDataset(records, build_augmentation(cfg), *labels[0], cfg.INPUT.MAX_PIXELS)
 
 
 def build_augmentation(cfg: CfgNode) -> Augmentation:
@@ -167,12 +183,11 @@ def build_trainer(cfg: CfgNode, san: SAN) -> SANTrainer:
     is_gpu = san.device.type == "cuda"
     half = torch.float16 if is_gpu else torch.bfloat16  # CPUs do not compute in float16
     devices = {} if is_gpu else {"device_ids": None}  # by default Detectron2 names a GPU
-    drawn = int(np.random.SeedSequence().generate_state(1)[0])
     trainer = SANTrainer(
         create_ddp_model(san, broadcast_buffers=False, **devices),
         optimizer,
         cfg.OUTPUT_DIR,
-        seed=comm.all_gather(cfg.SEED if cfg.SEED >= 0 else drawn)[0],  # the same in every process
+        seed=choose_seed(cfg),
         parts=cfg.SOLVER.ACCUMULATION_STEPS,
         gradient_limit=read_gradient_limit(cfg),
         precision=half if cfg.SOLVER.AMP.ENABLED else torch.float32,
@@ -181,23 +196,36 @@ def build_trainer(cfg: CfgNode, san: SAN) -> SANTrainer:
     return trainer
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
-    """Build AdamW with SOLVER.BASE_LR and separate weight decays for norms, embeddings and other parameters."""
-    groups: dict[float, list[nn.Parameter]] = {}
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Build SOLVER.OPTIMIZER, with the learning rate and weight decay of each part as in the published SAN.
+
+    Raises:
+        InputError: an unknown optimizer.
+    """
+    solver = cfg.SOLVER
+    check_choice("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("ADAMW", "SGD"))
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for path, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         owner, _, name = path.rpartition(".")
         module = model.get_submodule(owner)
+        rate = solver.BASE_LR
+        if "side_adapter_network" in owner:
+            rate *= solver.BACKBONE_MULTIPLIER
+        if "clip" in owner:
+            rate *= solver.CLIP_MULTIPLIER
         if isinstance(module, _NORMS):
-            decay = cfg.SOLVER.WEIGHT_DECAY_NORM
+            decay = solver.WEIGHT_DECAY_NORM
         elif isinstance(module, nn.Embedding) or any(part in name for part in _EMBEDDINGS):
-            decay = cfg.SOLVER.WEIGHT_DECAY_EMBED
+            decay = solver.WEIGHT_DECAY_EMBED
         else:
-            decay = cfg.SOLVER.WEIGHT_DECAY
-        groups.setdefault(decay, []).append(parameter)
-    options: list[dict[str, Any]] = [{"params": group, "weight_decay": decay} for decay, group in groups.items()]
-    return torch.optim.AdamW(options, cfg.SOLVER.BASE_LR)
+            decay = solver.WEIGHT_DECAY
+        groups.setdefault((rate, decay), []).append(parameter)
+    options = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+    if solver.OPTIMIZER == "SGD":
+        return torch.optim.SGD(options, solver.BASE_LR, momentum=solver.MOMENTUM)
+    return torch.optim.AdamW(options, solver.BASE_LR)
 
 
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
@@ -233,9 +261,12 @@ def build_hooks(cfg: CfgNode, trainer: SANTrainer, schedule: LRMultiplier) -> li
     """Return the hooks: timing, schedule, evaluation, checkpoints and logs."""
 
     def evaluate() -> dict[str, dict[str, float]]:
-        """Return {data set: {metric: percent}}, the names in the JSON log."""
-        names = cfg.DATASETS.TEST
-        return {name: evaluate_dataset(cfg, trainer.san, name, log_table=False).get("sem_seg", {}) for name in names}
+        """Return {data set: {metric: percent}}, the names in the JSON log, without the metrics of single classes."""
+        results = {}
+        for name in cfg.DATASETS.TEST:
+            metrics = evaluate_dataset(cfg, trainer.san, name, log_table=False).get("sem_seg", {})
+            results[name] = {metric: metrics[metric] for metric in drop_class_metrics(metrics)}
+        return results
 
     common = [
         hooks.IterationTimer(),

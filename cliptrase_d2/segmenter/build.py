@@ -9,16 +9,17 @@ import torch
 from torch import nn
 
 from cliptrase_d2.config import ARGUMENT_KEYS
-from cliptrase_d2.d2 import CfgNode, DetectionCheckpointer, build_model
-from cliptrase_d2.pipeline.model import CLIPtrase  # the import also registers the architecture
+from cliptrase_d2.d2 import CfgNode, DetectionCheckpointer
+from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.san.checkpoints import describe_loading
-from cliptrase_d2.san.model import SAN  # the import also registers the architecture
-from cliptrase_d2.utils.errors import InputError, name_arguments
+from cliptrase_d2.san.model import SAN
+from cliptrase_d2.utils.errors import InputError, check_choice, name_arguments
 
 logger = logging.getLogger(__name__)
 SegmentationModel = CLIPtrase | SAN
-ARCHITECTURES = (CLIPtrase.__name__, SAN.__name__)
+# Not from Detectron2's registry, in which "SAN" may be the published package's.
+ARCHITECTURES: dict[str, type[CLIPtrase | SAN]] = {"CLIPtrase": CLIPtrase, "SAN": SAN, "CLIPtraseSAN": SAN}
 
 
 def build_segmenter(cfg: CfgNode) -> SegmentationModel:
@@ -27,18 +28,18 @@ def build_segmenter(cfg: CfgNode) -> SegmentationModel:
     Raises:
         InputError: the architecture is unknown, or weights or settings cannot be used.
     """
-    if cfg.MODEL.META_ARCHITECTURE not in ARCHITECTURES:
-        got, allowed = repr(cfg.MODEL.META_ARCHITECTURE), " or ".join(ARCHITECTURES)
-        raise InputError("MODEL.META_ARCHITECTURE", got, "Choose one of these.", allowed=allowed)
-    if SAN.__name__ == cfg.MODEL.META_ARCHITECTURE and cfg.TEST.PROTOCOL in ("slide", "tiles"):
+    check_choice("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, ARCHITECTURES)
+    architecture = ARCHITECTURES[cfg.MODEL.META_ARCHITECTURE]
+    if architecture is SAN and cfg.TEST.PROTOCOL in ("slide", "tiles"):
         got = f"{cfg.TEST.PROTOCOL!r}, but SAN takes whole images only"
         raise InputError("TEST.PROTOCOL", got, "Choose one of these.", allowed="whole or center_crop")
     with name_arguments(ARGUMENT_KEYS):
-        model = build_model(cfg).eval()
-    assert isinstance(model, CLIPtrase | SAN)  # registered under their own names
-    if isinstance(model, SAN) and not cfg.MODEL.WEIGHTS:
-        logger.warning("MODEL.WEIGHTS is empty: this SAN is UNTRAINED, and its results are meaningless.")
+        model = architecture(cfg).to(cfg.MODEL.DEVICE).eval()
     load_weights(cfg, model)
+    if isinstance(model, SAN):
+        model.check_weights()
+        if cfg.MODEL.SAN.ALLOW_UNTRAINED and not cfg.MODEL.WEIGHTS:
+            logger.warning("MODEL.WEIGHTS is empty: this SAN is UNTRAINED, and its results are meaningless.")
     return model
 
 

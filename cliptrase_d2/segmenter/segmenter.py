@@ -199,7 +199,8 @@ class Segmenter:
 
     def _segment(self, views: Sequence[_View], vocabulary: Vocabulary) -> list[SegmentationResult]:
         results: dict[int, SegmentationResult] = {}
-        for members, outputs in self._run_model([{**view.model_input, "vocabulary": vocabulary} for view in views]):
+        options = {"vocabulary": vocabulary, "output_sem_seg": False}
+        for members, outputs in self._run_model([{**view.model_input, **options} for view in views]):
             if isinstance(outputs, InputError):
                 raise outputs
             for index, output in zip(members, outputs, strict=True):

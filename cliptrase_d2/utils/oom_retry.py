@@ -73,11 +73,12 @@ class OOMRetry:
 
 
 def _memory_error(item: Inputs) -> InputError:
-    height, width = item["image"].shape[1:]
+    images = [item["image"], *item.get("views", ())]
+    height, width = max((image.shape[1:] for image in images), key=math.prod)
     size = f"{item.get('width', width)}x{item.get('height', height)}"
     got = f"an image of {size} pixels, processed at {width}x{height}, does not fit into memory"
     fix = (
-        "Lower INPUT.MIN_SIZE_TEST or INPUT.MAX_SIZE_TEST, set TEST.PROTOCOL tiles or MODEL.CLIP.PRECISION bf16, "
-        "make the image smaller, or use MODEL.DEVICE cpu."
+        "Lower INPUT.MIN_SIZE_TEST or INPUT.MAX_SIZE_TEST, or those of TEST.AUG, set TEST.PROTOCOL tiles or "
+        "MODEL.CLIP.PRECISION bf16, make the image smaller, or use MODEL.DEVICE cpu."
     )
     return InputError(item.get("file_name", "image"), got, fix)

@@ -46,7 +46,8 @@ def test_the_checkpoint_initialises_the_queries_of_a_san(tmp_path: Path, capsys:
     [
         (["--output", "init.txt"], "--output: init.txt"),
         (["--output", "init.pth"], "--dataset"),
-        (["--output", "init.pth", "--dataset", "unknown_name"], "unknown_name"),
+        (["--output", "init.pth", "--dataset", "unknown_name"], "--dataset: unknown data set 'unknown_name'"),
+        (["--output", "init.pth", "DATASETS.TRAIN", "('unknown',)"], "DATASETS.TRAIN: unknown data set 'unknown'"),
         (["--output", "init.pth", "--dataset", "missing.yaml"], "missing.yaml"),
     ],
 )

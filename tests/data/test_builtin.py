@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,8 +68,33 @@ def test_missing_scenes_are_reported_at_the_first_use(
             list_records(name, on_error)
 
 
-def test_names_that_the_user_registered_are_unchanged(tmp_path: Path) -> None:
+def test_names_that_the_user_registered_are_unchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     register_dataset("emoji_scenes", tmp_path, ["sky"])
     register_builtin()
     register_builtin()
     assert MetadataCatalog.get("emoji_scenes").stuff_classes == ["sky"]
+    assert not caplog.messages  # as requested, not by the order of imports
+
+
+def test_names_of_other_packages_with_other_classes_are_reported_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    taken = {
+        "emoji_scenes": ["sky"],
+        "emoji_scenes_seen": [f"{name} " for name in CLASSES],  # Detectron2's ADE20K has such spaces
+        "emoji_scenes_held_out": [*reversed(CLASSES)],
+        "emoji_scenes_unseen_combination": None,
+    }
+    for name, classes in taken.items():
+        DatasetCatalog.register(name, lambda: [])
+        if classes:
+            MetadataCatalog.get(name).set(stuff_classes=classes)
+    with caplog.at_level(logging.WARNING):
+        register_builtin()
+    (message,) = caplog.messages
+    assert message.startswith("emoji_scenes, emoji_scenes_held_out: ")
+    assert "other class names" in message
+
+
+def test_names_of_detectron2_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        register_builtin()
+    assert not caplog.messages

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cliptrase_d2.d2 import comm
+from cliptrase_d2.d2 import DatasetCatalog, comm
 from cliptrase_d2.data.loader import (
     BadRecord,
     PackedBatch,
@@ -118,6 +118,13 @@ def test_unknown_name_and_reaction_are_rejected(dataset: str) -> None:
         list_records(dataset, "ignore")
 
 
+def test_missing_files_of_another_packages_data_set_are_its_own_fault(tmp_path: Path) -> None:
+    name = f"of_detectron2_{tmp_path.name}"
+    DatasetCatalog.register(name, lambda: list((tmp_path / "absent").iterdir()))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=rf"^dataset_name: '{name}' .*absent"):
+        list_records(name, "stop")
+
+
 @pytest.mark.parametrize(("count", "expected"), [(0, ""), (1, "2"), (2, "13"), (3, "024"), (5, "01234"), (9, "01234")])
 def test_sampled_images_are_evenly_spaced(dataset: str, count: int, expected: str) -> None:
     assert [Path(name).stem for name in sample_evenly(list_records(dataset, "stop"), count)] == list(expected)
@@ -153,6 +160,15 @@ def test_packed_batch_is_unchanged() -> None:
                 item[key] += 1  # writable
             else:
                 assert item[key] == value, key
+
+
+def test_tensors_in_lists_are_packed() -> None:
+    views = [torch.rand(3, 2, 2), torch.rand(3, 4, 4)]
+    packed = PackedBatch.pack([{"views": views, "names": ["a", ["b"]]}])
+    assert len(packed.spans) == 2
+    (item,) = packed.unpack()
+    assert all(torch.equal(*pair) for pair in zip(item["views"], views, strict=True))
+    assert item["names"] == ["a", ["b"]]
 
 
 def test_tensors_of_a_packed_batch_share_one_piece_of_memory() -> None:

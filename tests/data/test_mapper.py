@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,11 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
+from cliptrase_d2.config import load_config
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.protocol import Protocol
+from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.segmenter.build import build_segmenter
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.data.test_images import rotate_right
+from tests.pipeline.tiny_segmenter import tiny_config
+from tests.san.tiny_san import TINY_SAN
 
 VOCABULARY = Vocabulary.parse(["sky", "tree", "road"])
 
@@ -102,3 +109,62 @@ def test_image_is_not_scored_if_only_unlabelled_pixels_remain(tmp_path: Path) ->
     record = write_record(tmp_path, 32, 96, labels)
     assert (make_mapper("center_crop", **rule)(record)["sem_seg"] == 255).all()
     assert (make_mapper("whole", **rule)(record)["sem_seg"] == torch.where(torch.tensor(labels == 9), 2, 1)).all()
+
+
+def register(folder: Path, **options: Any) -> str:
+    return register_dataset(f"mapper_{folder.name}", folder, ["sky", "tree", "road"], folder, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("MODEL.CLIP.NAME", "emoji-clip", "MODEL.CLIP.PRETRAINED", "emoji_scenes"), TINY_SAN]
+)
+def test_mapper_of_a_configuration_has_the_input_format_of_its_model(tmp_path: Path, options: tuple[str, ...]) -> None:
+    name = register(tmp_path)
+    cfg = tiny_config(tmp_path, *options, "DATASETS.TEST", f"('{name}',)")
+    model = build_segmenter(cfg)
+    mapper = EvaluationMapper(cfg, name)
+    assert mapper.protocol == Protocol("whole", 64, 128, model.patch_multiple, model.resampling)
+    assert EvaluationMapper(cfg, name, model.patch_multiple, model.resampling).protocol == mapper.protocol
+    assert EvaluationMapper(cfg, name, patch_size=4).protocol == replace(mapper.protocol, patch_size=4)
+    assert EvaluationMapper(cfg, name, resampling="box").protocol == replace(mapper.protocol, resampling="box")
+
+
+@pytest.mark.parametrize(("clip", "patch_size"), [("ViT-B-32", 32), ("ViT-L/14", 14)])
+def test_mapper_of_a_configuration_needs_no_weights(tmp_path: Path, clip: str, patch_size: int) -> None:
+    sizes = ("INPUT.MIN_SIZE_TEST", "224", "INPUT.MAX_SIZE_TEST", "500", "INPUT.MAX_PIXELS", "1000")
+    cfg = load_config(options=["MODEL.CLIP.NAME", clip, "TEST.PROTOCOL", "slide", *sizes])
+    mapper = EvaluationMapper(cfg, register(tmp_path, label_map={9: 2}))
+    assert mapper.protocol == Protocol("slide", 224, 500, patch_size, "bicubic")
+    assert mapper.max_pixels == 1000
+    assert (mapper.vocabulary, mapper.label_rule) == (VOCABULARY, LabelRule(3, label_map={9: 2}))
+
+
+def test_mapper_of_a_configuration_needs_a_known_model_and_data_set(tmp_path: Path) -> None:
+    name = register(tmp_path)
+    cfg = tiny_config(tmp_path, "MODEL.META_ARCHITECTURE", "MyModel")
+    with pytest.raises(InputError, match=r"MODEL\.META_ARCHITECTURE: .*'MyModel'.*segmenter\.build"):
+        EvaluationMapper(cfg, name)
+    assert EvaluationMapper(cfg, name, patch_size=8, resampling="bilinear").protocol.patch_size == 8
+    with pytest.raises(InputError, match="no_such_set"):
+        EvaluationMapper(tiny_config(tmp_path), "no_such_set")
+
+
+def test_other_entries_of_a_record_stay(tmp_path: Path) -> None:
+    record = {**write_record(tmp_path, 32, 32), "meta": {"dataset_name": "scenes"}, "image_id": 7}
+    mapped = make_mapper()(record)
+    assert {key: mapped[key] for key in record} == record
+
+
+def test_views_are_made_from_the_original_image(tmp_path: Path) -> None:
+    views = [Protocol("whole", side, 96, 16) for side in (48, 64)]
+    options = {"protocol": "whole", "short_side": 32, "max_size": 64, "patch_size": 16}
+    mapper = EvaluationMapper(**options, vocabulary=VOCABULARY, label_rule=LabelRule(3), views=views)
+    record = write_record(tmp_path, 50, 67)
+    mapped = mapper(record)
+    with Image.open(record["file_name"]) as image:
+        expected = [np.array(image.resize(size, Image.Resampling.BICUBIC)) for size in ((64, 48), (80, 64))]
+    for view, pixels in zip(mapped["views"], expected, strict=True):
+        assert np.array_equal(view.permute(1, 2, 0), pixels)
+    assert {key: mapped[key] for key in ("height", "width")} == {"height": 50, "width": 67}
+    assert torch.equal(mapped["image"], make_mapper()(record)["image"])
+    assert "views" not in make_mapper()(record)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cliptrase_d2
-from cliptrase_d2.config import add_cliptrase_config
+from cliptrase_d2.config import add_keys
 from cliptrase_d2.d2 import CfgNode, get_cfg
 from tests.docs.pages import ROOT
 
@@ -32,7 +32,7 @@ def _list_keys(cfg: CfgNode, prefix: str = "") -> set[str]:
 def test_every_key_is_in_the_reference_with_its_comment() -> None:
     cfg = get_cfg()
     standard = _list_keys(cfg)
-    add_cliptrase_config(cfg)
+    add_keys(cfg)
     groups = [group for function in list_functions() for group in read_keys(function)]
     names = [name for group in groups for name in group.names]
     assert set(names) == _list_keys(cfg) - standard

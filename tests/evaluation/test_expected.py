@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cliptrase_d2.evaluation.expected import Expectation, list_task_names, read_expectations, verify
+from cliptrase_d2.evaluation.expected import Expectation, list_task_names, name_results, read_expectations, verify
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.utils.errors import InputError
 
@@ -68,6 +68,22 @@ def test_bad_entries_are_rejected(entry: Any, got: str, fix: str) -> None:
     assert caught.value.where == "TEST.EXPECTED_RESULTS"
     assert got in caught.value.got
     assert fix in caught.value.fix
+
+
+def test_classes_are_not_listed_one_by_one() -> None:
+    names = ["mIoU", "mIoU-things", *(f"{metric}-{index}" for metric in ("IoU", "ACC") for index in range(847))]
+    assert read_expectations([["sem_seg", "ACC-846", 1.0, 1.0]], {VOC: names})
+    with pytest.raises(InputError, match="'IoU-847'") as caught:
+        read_expectations([["sem_seg", "IoU-847", 1.0, 1.0]], {VOC: names})
+    assert caught.value.allowed == "mIoU, mIoU-things, IoU-<class>, ACC-<class>"
+
+
+def test_results_have_every_name_of_their_task() -> None:
+    first, second = {"mIoU": 1.0}, {"mIoU": 2.0}
+    assert name_results({VOC: first}) == {"sem_seg": first, "voc/sem_seg": first}
+    assert name_results({Run("clip", "voc"): first, Run("sclip", "voc"): second}) == {
+        "clip/sem_seg": first, "voc/clip/sem_seg": first, "sclip/sem_seg": second, "voc/sclip/sem_seg": second,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import pytest
 
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.config import load_config
+from cliptrase_d2.d2 import DatasetCatalog
+from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.evaluation.evaluate import evaluate_dataset
 from cliptrase_d2.evaluation.provenance import config_hash
 from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
@@ -17,6 +19,12 @@ from cliptrase_d2.methods.catalog import METHODS
 from cliptrase_d2.segmenter.build import build_segmenter, prepare_segmenter
 from cliptrase_d2.utils.errors import InputError
 from tests.pipeline.tiny_segmenter import tiny_config
+
+
+@pytest.fixture(autouse=True)
+def _data_sets() -> None:
+    for name in ("voc", "ade"):
+        register_dataset(name, "images", ["sky"])
 
 
 def options(*names: object) -> list[str]:
@@ -93,6 +101,14 @@ def test_a_method_that_needs_clusters_refuses_a_configuration_without() -> None:
 def test_no_data_set_is_refused() -> None:
     with pytest.raises(InputError, match=r"^DATASETS\.TEST"):
         plan_runs(load_config())
+
+
+def test_every_data_set_is_checked_first(tmp_path: Path) -> None:
+    nameless = f"nameless_{tmp_path.name}"
+    DatasetCatalog.register(nameless, list)
+    for name, message in (("adee", "unknown data set 'adee'.*'ade'"), (nameless, f"'{nameless}' has no class names")):
+        with pytest.raises(InputError, match=rf"^DATASETS\.TEST: .*{message}"):
+            plan_runs(load_config(options=["DATASETS.TEST", str(("voc", name))]))
 
 
 def test_each_method_scores_as_it_does_alone_with_words_encoded_once(

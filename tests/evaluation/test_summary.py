@@ -59,6 +59,13 @@ def test_groups_have_their_own_table() -> None:
     assert group_table({Run("", "voc"): numbers(1)}) is None
 
 
+def test_classes_are_in_no_table() -> None:
+    plain = numbers(1, pACC=1.0, mACC=2.0, **{"IoU-sky": 20.0, "ACC-sky": 30.0})
+    assert group_table({Run("", "voc"): plain}) is None
+    table = group_table({Run("", "emoji"): plain | {"mIoU-sky": 40.0}, Run("", "voc"): plain})
+    assert rows(table) == [["data", "set", "mIoU"], ["sky"], ["emoji", "40.00"]]
+
+
 @pytest.mark.parametrize(
     ("runs", "place"),
     [

@@ -17,7 +17,7 @@ from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from tests.clip.tiny import tiny_clip
 from tests.methods.example_methods import EXAMPLES, Pixels, assert_unit_length
-from tests.pipeline.tiny_segmenter import scene, tiny_segmenter
+from tests.pipeline.tiny_segmenter import VOCABULARY, scene, tiny_segmenter
 
 METHODS = pytest.mark.parametrize("name", [*DENSE_METHODS, *EXAMPLES])
 GRIDS = pytest.mark.parametrize("grid", [(4, 4), (2, 5), (3, 7)], ids=lambda grid: "{}x{}".format(*grid))
@@ -43,7 +43,7 @@ def make_inputs(count: int, height: int = 96, width: int = 128) -> list[dict[str
 def encode(model: CLIPtrase, inputs: list[dict[str, Any]]) -> Any:
     images = model.preprocess(inputs)
     labels = model._get_labels(inputs, images)
-    return model.segment(images, model.text_features({}), [(48, 64)] * len(inputs), labels).features
+    return model.segment(images, model.text_features(VOCABULARY), [(48, 64)] * len(inputs), labels).features
 
 
 @METHODS

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cliptrase_d2.clip.tokens import QKV, DenseFeatures, Needs
-from cliptrase_d2.d2 import MetadataCatalog, build_model
-from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.d2 import build_model
+from cliptrase_d2.pipeline.input_vocabulary import InputVocabulary
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.refinement import pamr
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
@@ -46,7 +46,7 @@ def encode(model: CLIPtrase, image: Tensor) -> tuple[QKV, DenseFeatures]:
 
 def test_output_has_the_keys_shapes_and_types_of_the_contract(model: CLIPtrase) -> None:
     (output,) = model([{"image": scene()}])
-    assert set(output) == {"label_map", "pred_masks", "pred_logits"}
+    assert set(output) == {"label_map", "pred_masks", "pred_logits", "sem_seg"}
     masks = len(output["pred_masks"])
     assert masks > 1  # else this file would say little about masks
     assert output["label_map"].shape == SIZE
@@ -62,7 +62,7 @@ def test_output_has_the_keys_shapes_and_types_of_the_contract(model: CLIPtrase) 
 
 @pytest.mark.parametrize("clustering", ["dbscan", "hdbscan", "none"])
 def test_result_has_the_size_that_is_wanted(clustering: str) -> None:
-    model = tiny_segmenter(settings=CLIPtraseSettings(clustering=clustering), output_sem_seg=True)
+    model = tiny_segmenter(settings=CLIPtraseSettings(clustering=clustering))
     (output,) = model([{"image": scene(), "height": 75, "width": 51}])
     assert output["label_map"].shape == (75, 51)
     assert output["pred_masks"].shape[1:] == (75, 51)
@@ -102,9 +102,7 @@ def test_an_image_smaller_than_a_patch_is_taken(model: CLIPtrase) -> None:
 def test_the_best_score_of_sem_seg_is_the_label_map(
     classification: str, clustering: str, size: tuple[int, int]
 ) -> None:
-    model = tiny_segmenter(
-        settings=CLIPtraseSettings(classification=classification, clustering=clustering), output_sem_seg=True
-    )
+    model = tiny_segmenter(settings=CLIPtraseSettings(classification=classification, clustering=clustering))
     for index in range(3):
         (output,) = model([{"image": scene(index), "height": size[0], "width": size[1]}])
         assert torch.equal(output["sem_seg"].argmax(0), output["label_map"])
@@ -214,10 +212,47 @@ def test_half_precision_agrees_on_most_pixels(precision: str) -> None:
 
 
 def test_an_input_without_any_vocabulary_is_refused() -> None:
-    model = tiny_segmenter(vocabulary=None)
+    model = tiny_segmenter(vocabularies=InputVocabulary())
     with pytest.raises(InputError, match="vocabulary"):
         model([{"image": scene()}])
     assert model([{"image": scene(), "vocabulary": VOCABULARY}])
+
+
+def test_a_list_of_names_is_a_vocabulary(model: CLIPtrase) -> None:
+    names = ["cat;kitten", "dog"]
+    listed, parsed = ({"image": scene(), "vocabulary": words} for words in (names, Vocabulary.parse(names)))
+    assert_equal(model([listed])[0], model([parsed])[0])
+
+
+def test_class_scores_are_left_out_above_the_limit() -> None:
+    size = len(VOCABULARY.classes) * SIZE[0] * SIZE[1] * 4 / 2**30  # gibibytes
+    inputs = {"image": scene()}
+    assert "sem_seg" in tiny_segmenter(max_sem_seg=size)([inputs])[0]
+    model = tiny_segmenter(max_sem_seg=0.99 * size)
+    (output,) = model([inputs])
+    assert output.get("sem_seg") is None
+    with pytest.raises(InputError, match=r"sem_seg.*MAX_SEM_SEG"):
+        output["sem_seg"]
+    with pytest.raises(KeyError, match="instances"):
+        output["instances"]
+    assert "sem_seg" in model([{**inputs, "output_sem_seg": True}])[0]
+
+
+def test_an_input_can_leave_out_class_scores(model: CLIPtrase) -> None:
+    full, short = ({"image": scene(), "output_sem_seg": wanted} for wanted in (True, False))
+    (expected,), (output,) = model([full]), model([short])
+    assert expected.keys() - output.keys() == {"sem_seg"}
+    assert torch.equal(expected["label_map"], output["label_map"])
+
+
+def test_loaded_weights_encode_the_words_again() -> None:
+    model, other = tiny_segmenter(), tiny_segmenter()
+    before = model.text_features(VOCABULARY).features
+    state = {name: value + 0.1 * value.abs().mean() for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    other.load_state_dict(state)
+    assert torch.equal(model.text_features(VOCABULARY).features, other.text_features(VOCABULARY).features)
+    assert not torch.equal(model.text_features(VOCABULARY).features, before)
 
 
 def test_a_vocabulary_is_encoded_once() -> None:
@@ -261,33 +296,10 @@ def test_a_gpu_gives_what_the_cpu_gives(model: CLIPtrase) -> None:
         assert (found["label_map"].cpu() == expected["label_map"]).float().mean() > 0.99
 
 
-def test_vocabulary_of_the_configuration(tmp_path: Path) -> None:
-    words = ["MODEL.CLIPTRASE.VOCABULARY", "['cat;kitten', 'dog']", "MODEL.CLIPTRASE.BACKGROUND", "['wall']"]
-    assert build_model(tiny_config(tmp_path, *words)).vocabulary == Vocabulary.parse(["cat;kitten", "dog"], ["wall"])
-
-
 @pytest.mark.parametrize("names", ["['cat', 'cat']", "['cat', '']"])
 def test_a_faulty_vocabulary_of_the_configuration_is_refused(tmp_path: Path, names: str) -> None:
     with pytest.raises(InputError, match=r"MODEL\.CLIPTRASE\.VOCABULARY"):
         build_model(tiny_config(tmp_path, "MODEL.CLIPTRASE.VOCABULARY", names))
-
-
-def test_vocabulary_of_our_data_set(tmp_path: Path) -> None:
-    name = register_dataset(f"ours_{tmp_path.name}", tmp_path, ["cat;kitten", "dog"], background=["wall"])
-    model = build_model(tiny_config(tmp_path, "DATASETS.TEST", f"('{name}',)"))
-    assert model.vocabulary == Vocabulary.parse(["cat;kitten", "dog"], ["wall"])
-
-
-def test_vocabulary_of_a_data_set_that_detectron2_knows(tmp_path: Path) -> None:
-    name = f"theirs_{tmp_path.name}"
-    MetadataCatalog.get(name).set(stuff_classes=["cat", "dog"])
-    assert build_model(tiny_config(tmp_path, "DATASETS.TEST", f"('{name}',)")).vocabulary == Vocabulary.parse(
-        ["cat", "dog"]
-    )
-
-
-def test_a_data_set_without_classes_gives_no_vocabulary(tmp_path: Path) -> None:
-    assert build_model(tiny_config(tmp_path, "DATASETS.TEST", f"('nameless_{tmp_path.name}',)")).vocabulary is None
 
 
 def test_bgr_images_are_refused(tmp_path: Path) -> None:
@@ -335,7 +347,7 @@ def test_a_refinement_changes_only_the_label_map(clustering: str) -> None:
 @CLUSTERINGS
 @pytest.mark.parametrize("size", [(96, 128), (75, 51), (130, 200)])
 def test_the_best_refined_share_is_the_label_map(clustering: str, size: tuple[int, int]) -> None:
-    model = build_refined("pamr", clustering, output_sem_seg=True)
+    model = build_refined("pamr", clustering)
     (output,) = model([{"image": scene(), "height": size[0], "width": size[1]}])
     assert output["sem_seg"].shape == (4, *size)
     assert torch.equal(output["sem_seg"].argmax(0), output["label_map"])

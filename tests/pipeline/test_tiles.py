@@ -54,7 +54,7 @@ def test_adjacent_tiles_are_segmented_as_separate_images() -> None:
     expected = [alone([{"image": scene(index, 64, 64)}])[0]["label_map"] for index in range(6)]
     assert torch.equal(output["label_map"], torch.cat([torch.cat(expected[:3], 1), torch.cat(expected[3:], 1)]))
     assert len(output["label_map"].unique()) > 1
-    assert output.keys() == {"label_map"}
+    assert output.keys() == {"label_map", "sem_seg"}
 
 
 def test_one_tile_gives_the_labels_of_the_whole_image() -> None:
@@ -64,7 +64,7 @@ def test_one_tile_gives_the_labels_of_the_whole_image() -> None:
 
 
 def test_a_batch_equals_its_images_one_by_one() -> None:
-    model = tiny_segmenter(**in_tiles(64, 32), output_sem_seg=True, output_mask_features=True)
+    model = tiny_segmenter(**in_tiles(64, 32), output_mask_features=True)
     batch = [{"image": scene(0)}, {"image": scene(1, 64, 48)}, {"image": scene(2), "height": 33, "width": 200}]
     for output, inputs in zip(model(batch), batch, strict=True):
         (expected,) = model([inputs])

@@ -14,6 +14,7 @@ from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.methods import get_method
+from cliptrase_d2.pipeline.input_vocabulary import InputVocabulary
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.vocabulary import Vocabulary
@@ -31,7 +32,7 @@ def tiny_segmenter(*, settings: CLIPtraseSettings | None = None, layers: int = 3
         tower=VisualTower(clip.visual),
         text_encoder=TextEncoder(clip, SimpleTokenizer(), templates="simple"),
         settings=settings or CLIPtraseSettings(),
-        **{"vocabulary": VOCABULARY, **arguments},
+        **{"vocabularies": InputVocabulary(VOCABULARY), **arguments},
     ).eval()
 
 

@@ -15,6 +15,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "san"
 # Key, value, how to read it from the model, expected result. All values are set together.
 OF_THE_MODEL: list[tuple[str, str, Callable[[Any], object], object]] = [
     ("MODEL.SAN.FEATURE_LAST_LAYER_IDX", "2", lambda san: san.clip_visual_extractor.depth, 2),
+    ("MODEL.SAN.ALLOW_UNTRAINED", "False", lambda san: san.needs_training, True),
     ("MODEL.SAN.CLIP_RESOLUTION", "0.75", lambda san: san.clip_resolution, 0.75),
     ("MODEL.SAN.SIZE_DIVISIBILITY", "64", lambda san: san.size_divisibility, 64),
     ("MODEL.SAN.CLASS_WEIGHT", "3.0", lambda san: san.criterion.weights.label, 3.0),
@@ -40,7 +41,8 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[Any], object], object]] = [
 # Tested below and in test_training.py.
 OF_THE_TRAINING = {
     "INPUT.COLOR_AUG_SSD", "SOLVER.ACCUMULATION_STEPS", "SOLVER.MAX_TO_KEEP", "SOLVER.POLY_LR_POWER",
-    "SOLVER.WEIGHT_DECAY_EMBED", "MODEL.SAN.QUERY_INIT_IMAGES",
+    "SOLVER.WEIGHT_DECAY_EMBED", "MODEL.SAN.QUERY_INIT_IMAGES", "SOLVER.OPTIMIZER", "SOLVER.BACKBONE_MULTIPLIER",
+    "SOLVER.CLIP_MULTIPLIER",
 }  # fmt: skip
 
 
@@ -80,6 +82,7 @@ def test_published_configurations_have_the_published_values(name: str, split: in
     solver, san, side = cfg.SOLVER, cfg.MODEL.SAN, cfg.MODEL.SIDE_ADAPTER
     assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.BASE_LR, solver.AMP.ENABLED) == (32, 60000, 1e-4, True)
     assert (solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_EMBED, solver.CLIP_GRADIENTS.CLIP_VALUE) == (1e-4, 0.0, 0.01)
+    assert (solver.OPTIMIZER, solver.BACKBONE_MULTIPLIER, solver.CLIP_MULTIPLIER) == ("ADAMW", 1.0, 1.0)
     assert (side.WIDTH, side.HEADS, side.DEPTH, side.PATCH_SIZE, side.NUM_QUERIES) == (240, 6, 8, 16, 100)
     assert (split, resolution, "none") == (san.FEATURE_LAST_LAYER_IDX, san.CLIP_RESOLUTION, san.QUERY_INIT)
     assert [f"{block * split // 3}->{block}" for block in range(4)] == side.FUSION_MAP

@@ -19,7 +19,7 @@ PER_IMAGE = ("MODEL.SAN.QUERY_INIT", "per_image", "MODEL.CLIPTRASE.MIN_SAMPLES",
 
 @pytest.fixture
 def model(tmp_path: Path) -> SAN:
-    return tiny_san(tmp_path, "MODEL.CLIPTRASE.OUTPUT_SEM_SEG", "True")
+    return tiny_san(tmp_path)
 
 
 @pytest.fixture
@@ -70,8 +70,45 @@ def test_each_image_can_have_its_own_vocabulary(model: SAN) -> None:
     assert [output["pred_logits"].shape[1] for output in outputs] == [2, 4]
 
 
+def test_training_images_of_different_classes_are_refused(trained: SAN) -> None:
+    batch = [labelled(), {**labelled(1), "vocabulary": ["sky", "grass", "sea"]}]
+    with pytest.raises(InputError, match=r"vocabulary.*different classes"):
+        trained(batch)
+
+
+def test_training_with_other_classes_than_the_losses_is_refused(trained: SAN) -> None:
+    with pytest.raises(InputError, match=r"2 classes.*DATASETS\.TRAIN has 3"):
+        trained([{**labelled(), "vocabulary": ["sky", "grass"]}])
+
+
+def test_grey_values_of_a_palette_are_refused_as_labels(trained: SAN) -> None:
+    inputs = labelled()
+    inputs["sem_seg"][:, 48:] = 175  # class 4 of a palette file, as Detectron2's mapper reads it
+    with pytest.raises(InputError, match=r"sem_seg.*175, 255 with 3 classes.*palette"):
+        trained([inputs])
+
+
+def test_an_untrained_model_refuses_to_predict(tmp_path: Path) -> None:
+    model = tiny_san(tmp_path, "MODEL.SAN.ALLOW_UNTRAINED", "False")
+    with pytest.raises(InputError, match=r"MODEL\.WEIGHTS.*untrained.*ALLOW_UNTRAINED"):
+        model([{"image": picture()}])
+    queries = {"side_adapter_network.query_embed": model.side_adapter_network.query_embed.detach().clone()}
+    model.load_state_dict(queries, strict=False)  # a warm start is not a trained network
+    with pytest.raises(InputError, match="untrained"):
+        model([{"image": picture()}])
+    model.load_state_dict(model.state_dict())
+    assert model([{"image": picture()}])
+
+
+def test_a_step_of_training_allows_predictions(tmp_path: Path) -> None:
+    model = tiny_san(tmp_path, "MODEL.SAN.ALLOW_UNTRAINED", "False").train()
+    model.criterion = Criterion(3, points=64)
+    assert model([labelled()])
+    assert model.eval()([{"image": picture()}])
+
+
 def test_class_has_the_logit_of_its_best_word(model: SAN) -> None:
-    text = model.text_features({})  # sky;blue, grass, star
+    text = model.text_features(model.vocabularies.default)  # sky;blue, grass, star
     embeddings = F.normalize(torch.randn(5, 32), dim=-1)
     words = embeddings @ model.ov_classifier(text.features).T
     expected = torch.stack([words[:, :2].amax(1), words[:, 2], words[:, 3], words[:, 4]], dim=1)

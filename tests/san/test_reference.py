@@ -68,11 +68,11 @@ def test_label_map_of_published_words_equals_the_published_one(
     weights = torch.from_numpy(published["class_weights"])  # [11,512]; the last row is "no object"
     assert torch.allclose(F.normalize(model.ov_classifier.bg_embed, dim=-1), weights[-1:], atol=1e-3)
     words = TextFeatures(weights[:-1], torch.arange(10), tuple("abcdefghij"))
-    monkeypatch.setattr(model, "text_features", lambda inputs: words)
+    monkeypatch.setattr(model, "text_features", lambda vocabulary: words)
     image = torch.from_numpy(published["image"]).permute(2, 0, 1)
     with torch.no_grad():
         embeddings = model.predict_masks(model.normalise(image)[None])[-1][1]
         logits = model.classify(embeddings, words)
     assert torch.allclose(logits, torch.from_numpy(published["class_logits"]), atol=1e-3)
-    label_map = model([{"image": image}])[0]["label_map"].numpy()
+    label_map = model([{"image": image, "vocabulary": list("abcdefghij")}])[0]["label_map"].numpy()
     assert (label_map == published["label_map"]).mean() >= 0.999

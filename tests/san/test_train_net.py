@@ -1,6 +1,7 @@
 """train_net.py: training from the command line, resuming after a kill, two processes, and errors."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_training_ends_with_an_evaluation_that_can_be_repeated(tmp_path: Path, m
     again = ("MODEL.WEIGHTS", str(output / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "again"))
     assert call(monkeypatch, "--eval-only", *arguments(tmp_path, *again)) == ""
     assert read_results(dataset, tmp_path / "again")["mIoU"] == trained["mIoU"]
+
+
+def test_evaluation_with_resume_takes_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_untrained = ("MODEL.SAN.ALLOW_UNTRAINED", "False")
+    evaluation = ["--eval-only", "--resume", *arguments(tmp_path, *refuse_untrained)]
+    assert re.search(r"MODEL\.WEIGHTS.*untrained.*ALLOW_UNTRAINED", call(monkeypatch, *evaluation))
+    output, dataset = tmp_path / "output", tmp_path / "scenes" / "dataset.yaml"
+    results = []
+    for seed in ("0", "7"):  # the second training replaces the checkpoint under the same name
+        assert call(monkeypatch, *arguments(tmp_path, "SEED", seed, "SOLVER.BASE_LR", "0.1")) == ""
+        trained = read_results(dataset, output)
+        assert call(monkeypatch, *evaluation) == ""
+        results.append(read_results(dataset, output))
+        assert results[-1]["per_class"] == trained["per_class"]
+        assert str(output / "model_final.pth") in (output / "config.yaml").read_text()
+    assert results[0]["per_class"] != results[1]["per_class"]
 
 
 @pytest.mark.slow

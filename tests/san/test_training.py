@@ -98,6 +98,10 @@ def test_log_has_the_evaluations_during_training(tmp_path: Path) -> None:
     values = {line["iteration"]: line[metric] for line in log_lines(tmp_path / "output") if metric in line}
     assert list(values) == [1]  # after two iterations; the caller evaluates after the last
     assert 0 <= values[1] <= 100
+    (line,) = (line for line in log_lines(tmp_path / "output") if metric in line)
+    names = {name.rpartition("/")[2] for name in line if "/" in name}
+    assert {"mIoU", "pACC"} <= names
+    assert not [name for name in names if name.startswith(("IoU-", "ACC-"))]  # two lines for each class
 
 
 def test_newest_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -197,8 +201,10 @@ def test_given_weights_override_the_warm_start(tmp_path: Path) -> None:
     [
         ("MODEL.META_ARCHITECTURE", "CLIPtrase", "META_ARCHITECTURE.*CLIPtrase"),
         ("DATASETS.TRAIN", "()", r"DATASETS\.TRAIN"),
-        ("DATASETS.TRAIN", "('unknown_set',)", "unknown_set"),
+        ("DATASETS.TRAIN", "('unknown_set',)", r"^DATASETS\.TRAIN: unknown data set 'unknown_set'"),
+        ("DATASETS.TEST", "('unknown_set',)", r"^DATASETS\.TEST: unknown data set 'unknown_set'"),
         ("SOLVER.IMS_PER_BATCH", "0", "IMS_PER_BATCH.*0"),
+        ("SOLVER.OPTIMIZER", "ADAM", r"SOLVER\.OPTIMIZER: 'ADAM'.*'ADAMW' or 'SGD'"),
         ("SOLVER.ACCUMULATION_STEPS", "3", "ACCUMULATION_STEPS 3"),
         ("INPUT.CROP.TYPE", "relative", r"CROP\.TYPE.*relative"),
         ("INPUT.CROP.SIZE", "[0, 5]", r"CROP\.SIZE.*0"),
@@ -209,9 +215,20 @@ def test_given_weights_override_the_warm_start(tmp_path: Path) -> None:
         ("INPUT.MIN_SIZE_TRAIN", "(0,)", "MIN_SIZE_TRAIN.*0"),
     ],
 )
-def test_unusable_settings_are_rejected(tmp_path: Path, key: str, value: str, match: str) -> None:
+def test_unusable_settings_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, match: str
+) -> None:
+    monkeypatch.setattr(SANTrainer, "train", lambda *_: pytest.fail("it was too late"))
     with pytest.raises(InputError, match=match):
         run(training_config(tmp_path, key, value))
+
+
+def test_all_training_sets_are_checked_before_any_is_listed(tmp_path: Path) -> None:
+    cfg = training_config(tmp_path)
+    register_dataset(f"missing_{tmp_path.name}", tmp_path / "missing", CLASSES)
+    cfg.DATASETS.TRAIN = (f"missing_{tmp_path.name}", f"mising_{tmp_path.name}")
+    with pytest.raises(InputError, match=rf"^DATASETS\.TRAIN: .*'mising_.*'missing_{tmp_path.name}'"):
+        run(cfg)
 
 
 @pytest.mark.parametrize(("labels", "match"), [(None, "5 images"), ("annotations", "unlike_")])
@@ -255,6 +272,60 @@ def test_each_kind_of_parameter_has_its_weight_decay(tmp_path: Path) -> None:
     assert decays[f"{side}vit_model.blocks.0.norm1.weight"] == 0.2
     assert decays[f"{side}fusion_layers.layer_0.input_proj.0.weight"] == 0.1  # as published
     assert decays["ov_classifier.bg_embed"] == 0.1
+
+
+def read_groups(optimizer: torch.optim.Optimizer, model: nn.Module, setting: str) -> dict[str, float]:
+    """Return a setting of each optimized parameter by the parameter's name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = optimizer.param_groups
+    return {names[id(parameter)]: group[setting] for group in groups for parameter in group["params"]}
+
+
+@pytest.mark.parametrize("query_init", ["none", "per_image"])
+def test_multipliers_change_the_learning_rates_of_their_parts(tmp_path: Path, query_init: str) -> None:
+    options = ("SOLVER.BASE_LR", "2.0", "SOLVER.BACKBONE_MULTIPLIER", "0.5", "SOLVER.CLIP_MULTIPLIER", "0.1")
+    model = tiny_san(tmp_path, "MODEL.SAN.QUERY_INIT", query_init)
+    rates = read_groups(build_optimizer(tiny_san_config(tmp_path, *options), model), model, "lr")
+    expected = {"side_adapter_network": 1.0, "clip_visual_extractor": 0.2, "ov_classifier": 2.0, "query_init": 2.0}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert rates == {name: expected[name.split(".")[0]] for name in trained}
+    assert ("query_init.projection.weight" in rates) == (query_init == "per_image")
+
+
+def test_schedule_keeps_the_ratios_of_the_learning_rates(tmp_path: Path) -> None:
+    options = ("SOLVER.BASE_LR", "1.0", "SOLVER.BACKBONE_MULTIPLIER", "0.5", "SOLVER.MAX_ITER", "10")
+    cfg = tiny_san_config(tmp_path, *options, "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.WARMUP_ITERS", "0")
+    model = tiny_san(tmp_path)
+    optimizer = build_optimizer(cfg, model)
+    schedule = build_schedule(cfg, optimizer)
+    optimizer.step()
+    schedule.step()
+    rates = read_groups(optimizer, model, "lr")
+    assert rates["ov_classifier.bg_embed"] == pytest.approx(0.9**0.9)  # nine tenths of the training remain
+    assert rates["side_adapter_network.query_embed"] == pytest.approx(0.5 * 0.9**0.9)
+
+
+def test_groups_of_equal_multipliers_are_those_of_the_weight_decays(tmp_path: Path) -> None:
+    groups = build_optimizer(tiny_san_config(tmp_path), tiny_san(tmp_path)).param_groups
+    assert len(groups) == len({group["weight_decay"] for group in groups})  # checkpoints without multipliers resume
+
+
+def test_sgd_has_the_momentum_of_the_configuration(tmp_path: Path) -> None:
+    keys = ("SOLVER.OPTIMIZER", "SGD", "SOLVER.MOMENTUM", "0.5", "SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.BASE_LR", "1.0")
+    model = tiny_san(tmp_path)
+    optimizer = build_optimizer(tiny_san_config(tmp_path, *keys), model)
+    assert isinstance(optimizer, torch.optim.SGD)
+    weight = model.ov_classifier.bg_embed
+    start = weight.detach().clone()
+    for _ in range(2):  # by hand: v1 = 0.1·w0, w1 = w0 - v1; v2 = 0.5·v1 + 0.1·w1, w2 = w1 - v2
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+    assert torch.allclose(weight.detach(), start * (0.9 - 0.05 - 0.09))
+
+
+def test_sgd_trains(tmp_path: Path) -> None:
+    run(training_config(tmp_path, "SOLVER.OPTIMIZER", "SGD", "SOLVER.MAX_ITER", "2"))
+    assert (tmp_path / "output" / "model_final.pth").is_file()
 
 
 @pytest.mark.parametrize(

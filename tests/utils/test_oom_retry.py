@@ -99,6 +99,14 @@ def test_an_image_that_does_not_fit_is_named_and_the_others_are_processed() -> N
     assert "20x20" in error.got
 
 
+def test_an_image_that_does_not_fit_is_described_by_its_largest_view() -> None:
+    views = [torch.zeros(3, 20, 30), torch.zeros(3, 40, 10)]
+    ((_, error),) = OOMRetry(SmallMemory(0))([{**make_images(10)[0], "views": views}])
+    assert isinstance(error, InputError)
+    assert "processed at 30x20" in error.got
+    assert "TEST.AUG" in error.fix
+
+
 @pytest.mark.parametrize(
     "message",
     [

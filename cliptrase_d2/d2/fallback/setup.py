@@ -23,22 +23,6 @@ _PLAIN = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _GREEN = "\033[32m[%(asctime)s %(name)s]:\033[0m %(message)s"
 
 
-def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Build a parser with the arguments that all training scripts share."""
-    parser = argparse.ArgumentParser(epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="", metavar="FILE", help="path to config file")
-    parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in the output folder")
-    parser.add_argument("--eval-only", action="store_true", help="perform evaluation only")
-    parser.add_argument("--num-gpus", type=int, default=1, help="number of GPUs (or CPU processes) per machine")
-    parser.add_argument("--num-machines", type=int, default=1, help="total number of machines")
-    parser.add_argument("--machine-rank", type=int, default=0, help="the number of this machine, from 0")
-    user = os.getuid() if sys.platform != "win32" else 1
-    port = 2**15 + 2**14 + user % 2**14  # fixed per user: an occupied port reveals processes left behind
-    parser.add_argument("--dist-url", default=f"tcp://127.0.0.1:{port}", help="where the processes meet")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, default=None, help="KEY VALUE pairs that change the config")
-    return parser
-
-
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Set up and begin the log, save the config as OUTPUT_DIR/config.yaml, and seed the random number generators."""
     rank = comm.get_rank()

@@ -3,14 +3,14 @@ from __future__ import annotations
 import logging
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from cliptrase_d2.d2.arguments import default_argument_parser
 from cliptrase_d2.d2.fallback.config import CfgNode, get_cfg
-from cliptrase_d2.d2.fallback.setup import default_argument_parser, default_setup, setup_logger
+from cliptrase_d2.d2.fallback.setup import default_setup, setup_logger
 
 
 @pytest.fixture(autouse=True)
@@ -18,17 +18,6 @@ def _restore_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cliptrase_d2", "fvcore", "a_logger"):
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
-
-
-def test_flags_and_options_are_parsed(backend: SimpleNamespace) -> None:
-    words = ["--config-file", "a.yaml", "--eval-only", "--num-gpus", "2", "SEED", "3", "MODEL.WEIGHTS", "a.pth"]
-    args = backend.setup.default_argument_parser().parse_args(words)
-    assert (args.config_file, args.eval_only, args.resume, args.num_gpus) == ("a.yaml", True, False, 2)
-    assert (args.num_machines, args.machine_rank) == (1, 0)
-    assert args.opts == ["SEED", "3", "MODEL.WEIGHTS", "a.pth"]
-    assert args.dist_url.startswith("tcp://127.0.0.1:")
-    args = backend.setup.default_argument_parser().parse_args([])
-    assert (args.config_file, args.opts, args.num_gpus) == ("", [], 1)
 
 
 def test_setup_saves_the_config_and_logs_to_the_output_folder(tmp_path: Path) -> None:

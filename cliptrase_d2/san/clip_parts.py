@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cliptrase_d2.clip.load import build_clip, build_skeleton
 from cliptrase_d2.clip.open_clip_modules import uses_quick_gelu
+from cliptrase_d2.clip.weights_source import find_tag
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.d2.safe_checkpoint import QUICK_GELU, peek_checkpoint
 from cliptrase_d2.pipeline.open_vocabulary import load_clip_from_config, require_rgb
@@ -45,7 +46,7 @@ class ClipParts(NamedTuple):
 def get_clip(cfg: CfgNode) -> tuple[CLIP, bool]:
     """Return the CLIP of a configuration, and whether its weights are those of MODEL.WEIGHTS, still to be loaded.
 
-    A checkpoint of SAN contains all of CLIP. If MODEL.WEIGHTS is such a file, nothing else is read or downloaded.
+    A checkpoint of SAN contains all of CLIP. If MODEL.WEIGHTS is such a file, nothing is downloaded.
 
     Raises:
         InputError: the model or its weights cannot be used.
@@ -53,7 +54,9 @@ def get_clip(cfg: CfgNode) -> tuple[CLIP, bool]:
     path = cfg.MODEL.WEIGHTS
     checkpoint = peek_checkpoint(path) if Path(path).is_file() else {"model": {}}
     name, pretrained = cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED
-    if not _holds_clip(checkpoint["model"], name, cfg.MODEL.SAN.FEATURE_LAST_LAYER_IDX):
+    # Without a record in the checkpoint, only a tag or the file that was named before tells the activation.
+    needs_file = QUICK_GELU not in checkpoint and bool(pretrained) and find_tag(name, pretrained) is None
+    if needs_file or not _holds_clip(checkpoint["model"], name, cfg.MODEL.SAN.FEATURE_LAST_LAYER_IDX):
         # Without weights, as in the published SAN, whose CLIP is OpenAI's.
         return load_clip_from_config(cfg, quick_gelu=True), False
     require_rgb(cfg)

@@ -1,4 +1,4 @@
-"""Which classes an input has: its own, those of its data set, or the model's."""
+"""The classes of an input: its own, those of its data set, or those of the model."""
 
 from __future__ import annotations
 

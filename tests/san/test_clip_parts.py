@@ -15,6 +15,7 @@ from cliptrase_d2.san.checkpoints import AtomicCheckpointer
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.segmenter.build import build_segmenter
 from cliptrase_d2.utils.errors import InputError
+from tests.clip.tiny import tiny_clip
 from tests.san.tiny_san import picture, tiny_san, tiny_san_config
 
 
@@ -92,6 +93,17 @@ def test_checkpoint_of_another_activation_is_refused_after_the_model_is_built(
     AtomicCheckpointer(load(tmp_path, checkpoint, "MODEL.CLIP.PRETRAINED", "theirs"), str(tmp_path)).save("own")
     with pytest.raises(InputError, match=r"own\.pth.*without QuickGELU"):
         DetectionCheckpointer(tiny_san(tmp_path)).load(str(tmp_path / "own.pth"))
+
+
+def test_file_of_clip_gives_the_activation(tmp_path: Path) -> None:
+    checkpoint = save_published(tiny_san(tmp_path), tmp_path / "published.pth")
+    torch.save(tiny_clip().state_dict(), tmp_path / "gelu.pt")  # no evidence of QuickGELU
+    file = ("MODEL.CLIP.PRETRAINED", str(tmp_path / "gelu.pt"))
+    assert not load(tmp_path, checkpoint, *file).quick_gelu
+    assert load(tmp_path, checkpoint).quick_gelu
+    missing = ("MODEL.CLIP.PRETRAINED", str(tmp_path / "missing.pt"))
+    with pytest.raises(InputError, match=r"missing\.pt"):
+        load(tmp_path, checkpoint, *missing)
 
 
 def test_bgr_images_are_refused(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ from cliptrase_d2.utils.errors import InputError
 class Trainer(DefaultTrainer):
     """Detectron2's trainer with the optimizer, schedule, data, evaluator and checkpoints of `train_net.py`.
 
-    Its losses and steps are those of `SANTrainer`, but a resumed training draws new images and random points; use
-    `train_net.py` for exact resuming.
+    Its losses are those of `SANTrainer`. A resumed training reads the images from the first one again and has other
+    random points; `train_net.py` resumes exactly.
 
     Raises:
         InputError: an unusable model, data set or setting.

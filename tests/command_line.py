@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, dataset: Path, *options: str, flags: Se
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
     """Run train_net.py in this process, restore its loggers, and return its error, or "" on success."""
     monkeypatch.setattr(sys, "argv", ["train_net.py", *words])
-    with _restore_loggers():
+    with restore_loggers():
         try:
             train_net.run()
         except SystemExit as end:
@@ -59,7 +59,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
 
 
 @contextmanager
-def _restore_loggers() -> Iterator[None]:
+def restore_loggers() -> Iterator[None]:
+    """Restore what `setup_logger` changes, on both backends."""
     loggers = [logging.getLogger(name) for name in ("cliptrase_d2", "detectron2", "fvcore")]
     states = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     try:

@@ -17,6 +17,7 @@ from cliptrase_d2.evaluation.evaluate import evaluate_dataset
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.san.training import train as train_san
 from cliptrase_d2.utils.errors import InputError
+from tests.command_line import restore_loggers
 from tests.docs.pages import ROOT, find_blocks
 from tests.drawn_scenes import CLASSES, write_scenes
 from tests.pipeline.tiny_segmenter import tiny_config
@@ -33,6 +34,14 @@ from detectron2.modeling import build_model
 
 from cliptrase_d2.d2.default_trainer import DefaultTrainer as Base
 from cliptrase_d2.san.default_trainer import Trainer, _clip_before_steps
+
+
+@pytest.fixture(autouse=True)
+def _restore_loggers() -> Iterator[None]:
+    """Restore the loggers, which Detectron2's trainers set up."""
+    with restore_loggers():
+        yield
+
 
 Register = Callable[[str, Path, Sequence[str]], str]
 

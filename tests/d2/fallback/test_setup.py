@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,15 @@ from cliptrase_d2.d2.fallback.setup import default_setup, setup_logger
 
 
 @pytest.fixture(autouse=True)
-def _restore_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cliptrase_d2", "fvcore", "a_logger"):
-        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
-        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+def _restore_loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("cliptrase_d2", "fvcore", "a_logger")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "handlers", [])
+        monkeypatch.setattr(logger, "propagate", True)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def test_setup_saves_the_config_and_logs_to_the_output_folder(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_tes
 from detectron2.data.datasets import load_sem_seg
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
 from cliptrase_d2.d2.default_trainer import DefaultTrainer as Base
 from cliptrase_d2.san.default_trainer import Trainer, _clip_before_steps
@@ -151,6 +151,12 @@ def test_trainer_trains_evaluates_and_resumes(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "output" / "model_final.pth", weights_only=True)["quick_gelu"] is True
     before, after = (weights(tmp_path / "output" / f"model_{name}.pth") for name in ("0000001", "final"))
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_trainer_works_beside_the_published_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, "SAN", torch.nn.Identity)  # theirs
+    trainer = train(training_config(tmp_path, "SOLVER.MAX_ITER", "1"))
+    assert trainer._last_eval_results["sem_seg"]["pACC"] >= 0
 
 
 def test_each_trainer_reads_the_others_weights_but_does_not_resume_them(tmp_path: Path) -> None:

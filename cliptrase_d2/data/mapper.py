@@ -138,12 +138,17 @@ class EvaluationMapper:
 
 
 def _get_architecture(name: str) -> Any:
-    """Return the class of a registered model.
+    """Return the class of a registered model, which knows its patch size.
 
     Raises:
-        InputError: it is not registered.
+        InputError: it is not registered, or belongs to another package.
     """
     if name not in META_ARCH_REGISTRY:
         fix = "Import its module, which is cliptrase_d2.segmenter.build for the models of this package."
         raise InputError("MODEL.META_ARCHITECTURE", f"no registered model has the name {name!r}", fix)
-    return META_ARCH_REGISTRY.get(name)
+    architecture = META_ARCH_REGISTRY.get(name)
+    if not hasattr(architecture, "get_patch_multiple"):
+        got = f"{name!r} is a model of {architecture.__module__}, whose patch size is unknown"
+        fix = "Give patch_size and resampling, or set CLIPtraseSAN for the SAN of this package."
+        raise InputError("MODEL.META_ARCHITECTURE", got, fix)
+    return architecture

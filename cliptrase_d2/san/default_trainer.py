@@ -106,7 +106,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
         """Return Detectron2's loader with this package's mapper."""
-        mapper = EvaluationMapper(cfg, dataset_name)
+        # Not by the registry, in which "SAN" may be the published package's.
+        mapper = EvaluationMapper(cfg, dataset_name, patch_size=SAN.patch_multiple, resampling=SAN.resampling)
         loader: Iterable[list[dict[str, Any]]] = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         return loader
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.config import load_config
+from cliptrase_d2.d2 import META_ARCH_REGISTRY
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.protocol import Protocol
@@ -147,6 +148,14 @@ def test_mapper_of_a_configuration_needs_a_known_model_and_data_set(tmp_path: Pa
     assert EvaluationMapper(cfg, name, patch_size=8, resampling="bilinear").protocol.patch_size == 8
     with pytest.raises(InputError, match="no_such_set"):
         EvaluationMapper(tiny_config(tmp_path), "no_such_set")
+
+
+def test_model_of_another_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = register_dataset(f"mapper_{tmp_path.name}", tmp_path, ["cat", "dog"])
+    cfg = tiny_config(tmp_path, *TINY_SAN)
+    monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, "SAN", torch.nn.Identity)  # as the published package does
+    with pytest.raises(InputError, match=r"MODEL\.META_ARCHITECTURE.*'SAN'.*torch.*CLIPtraseSAN"):
+        EvaluationMapper(cfg, name)
 
 
 def test_other_entries_of_a_record_stay(tmp_path: Path) -> None:

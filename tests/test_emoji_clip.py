@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from cliptrase_d2.data.emoji_scenes.scene import Layout, Thing, draw
 @pytest.fixture(scope="module", autouse=True)
 def no_download() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_clip, "download_pretrained", lambda *_: pytest.fail("tried to download"))
+        patch.setattr("cliptrase_d2.clip.weights_source.fetch_weights", lambda _: pytest.fail("tried to download"))
         yield
 
 

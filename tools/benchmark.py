@@ -2,9 +2,13 @@
 
     python tools/benchmark.py --sizes 224 336 640 --classes 171 847
     python tools/benchmark.py --method maskclip
+    OMP_NUM_THREADS=1 python tools/benchmark.py --text-words 847
 
 Weights are random unless --pretrained names some, since speed does not depend on them. Clusters of random weights are
 meaningless: clustering runs and is timed, but --masks rectangles of patches are then used as clusters.
+
+With --text-words, only the encoding of text is measured: the classes of ADE20K-847 in ImageNet's 80 templates, with
+prefixes that the prompts of a template share, and with whole prompts. Both take turns.
 """
 
 from __future__ import annotations
@@ -12,16 +16,24 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import time
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor
 
-from cliptrase_d2.clip.open_clip_modules import joint_width
+import cliptrase_d2
+from cliptrase_d2.clip.load import get_tokenizer
+from cliptrase_d2.clip.open_clip_modules import blocks, end_positions, joint_width, run_block, text_tower
+from cliptrase_d2.clip.prompts import fill
+from cliptrase_d2.clip.text import TextEncoder, split_by_length
 from cliptrase_d2.config import load_config
 from cliptrase_d2.methods.catalog import METHODS
 from cliptrase_d2.pipeline.model import CLIPtrase
@@ -29,7 +41,7 @@ from cliptrase_d2.pipeline.refinement import REFINEMENTS
 from cliptrase_d2.segmenter.build import build_cliptrase
 from cliptrase_d2.utils.interruption import exit_on_interrupt
 from cliptrase_d2.utils.tensors import PRECISIONS
-from cliptrase_d2.vocabulary import Vocabulary
+from cliptrase_d2.vocabulary import Vocabulary, read_class_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a script
 from tools.profiling import (
@@ -41,6 +53,9 @@ from tools.profiling import (
     measure_stages,
     write_report,
 )
+
+_ADE20K_FULL = Path(cliptrase_d2.__file__).parent / "data" / "vocabularies" / "ade20k_full.txt"
+_WORDS_PER_TURN = 212
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -57,6 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--refinement", choices=REFINEMENTS, default="none", help="default: none")
     parser.add_argument("--masks", type=int, default=20, help="masks per image, with random weights")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--text-words", type=int, metavar="N", help="measure the encoding of N words, at most 847")
     parser.add_argument("--output", type=Path, help="file for the numbers as JSON")
     return parser.parse_args()
 
@@ -129,9 +145,57 @@ def table(rows: list[dict[str, Any]]) -> str:
     return tabulate(body, headers=headers, disable_numparse=True, stralign="right")
 
 
+@torch.no_grad()
+def encode_whole_prompts(encoder: TextEncoder, words: Sequence[str]) -> Tensor:
+    """Encode words without shared prefixes, [R,D]: all tokens of all prompts, in chunks of similar length."""
+    text, device = text_tower(encoder.model), encoder.model.logit_scale.device
+    tokens = encoder.tokenizer([prompt for word in words for prompt in fill(encoder.templates, word)])  # [P,L]
+    ends = end_positions(encoder.model, tokens)
+    features = torch.empty(len(tokens), joint_width(encoder.model))  # [P,D]
+    for chunk in split_by_length(ends + 1, encoder.tokens_per_chunk, encoder.tokens_per_chunk):
+        part = tokens[chunk, : int(ends[chunk].max()) + 1].to(device)
+        x = text.token_embedding(part) + text.positional_embedding[: part.shape[1]]  # [P,L,E]
+        for block in blocks(text):
+            x = run_block(block, x, partial(F.scaled_dot_product_attention, is_causal=True))
+        x = text.ln_final(x[torch.arange(len(x)), ends[chunk]])
+        features[chunk] = F.normalize(x @ text.text_projection, dim=-1).cpu()
+    return F.normalize(features.view(len(words), -1, features.shape[1]).sum(dim=1), dim=-1)
+
+
+def measure_text(args: argparse.Namespace) -> dict[str, float]:
+    """Return processor seconds with shared prefixes and with whole prompts, and the largest difference of features."""
+    encoder = TextEncoder(build(args).clip, get_tokenizer(args.model), templates="imagenet")
+    words = Vocabulary.parse(read_class_file(_ADE20K_FULL)).prompts[: args.text_words]
+    result = {"words": float(len(words)), "shared": 0.0, "whole": 0.0, "largest difference": 0.0}
+    for first in range(0, len(words), _WORDS_PER_TURN):
+        turn = words[first : first + _WORDS_PER_TURN]
+        start = time.process_time()
+        shared = encoder(Vocabulary.parse(turn)).features.cpu()
+        middle = time.process_time()
+        whole = encode_whole_prompts(encoder, turn)
+        result["shared"] += middle - start
+        result["whole"] += time.process_time() - middle
+        result["largest difference"] = max(result["largest difference"], float((shared - whole).abs().max()))
+    return result
+
+
+def report_text(args: argparse.Namespace) -> None:
+    """Print and write the measurement of text."""
+    result = measure_text(args)
+    print(
+        f"{args.model}, {result['words']:.0f} words in 80 templates, processor seconds, {get_device_title(args.device)}"
+    )
+    print(f"shared prefixes {result['shared']:.1f}, whole prompts {result['whole']:.1f}", end=", ")
+    print(f"ratio {result['whole'] / result['shared']:.2f}, largest difference {result['largest difference']:.1e}")
+    write_report(args.output, args.device, vars(args), text=result)
+
+
 def main() -> None:
     """Measure every size with every number of classes, print the table and write the JSON."""
     args = parse_arguments()
+    if args.text_words:
+        report_text(args)
+        return
     model = build(args)
     rows = [measure(model, args, size, classes) for size in args.sizes for classes in args.classes]
     weights = args.pretrained or f"random weights, {args.masks} imposed masks"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -248,26 +248,87 @@ def end_positions(model: CLIP, tokens: Tensor) -> Tensor:
     return tokens.argmax(dim=-1)  # the end token has the largest id
 
 
-def encode_text_tokens(model: CLIP, tokens: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class TextPrefixes:
+    """Encoded first tokens of prompts. Attention is causal, so prompts that begin alike share them.
+
+    Attributes:
+        keys, values: of each block, [T,A,p,d], of T prefixes that are padded on the right.
+        index: [P], the prefix of each prompt.
+        lengths: [P], the tokens that a prompt shares with its prefix, 0 to p.
+    """
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    index: Tensor
+    lengths: Tensor
+
+    def select(self, prompts: Tensor) -> TextPrefixes:
+        """Return the prefixes of some of the prompts."""
+        return replace(self, index=self.index[prompts], lengths=self.lengths[prompts])
+
+
+def encode_text_prefixes(model: CLIP, tokens: Tensor, index: Tensor, lengths: Tensor) -> TextPrefixes:
+    """Encode the first tokens of prompts, [T,p] int64, padded on the right, for `encode_text_tokens`.
+
+    Args:
+        index, lengths: the attributes of the result.
+    """
+    text = text_tower(model)
+    keys, values = [], []
+    x = text.token_embedding(tokens) + text.positional_embedding[: tokens.shape[1]]  # [T,p,E]
+    for block in blocks(text):
+        q, k, v = project_qkv(block, x)
+        keys.append(k)
+        values.append(v)
+        x = finish_block(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    return TextPrefixes(keys, values, index, lengths)
+
+
+def encode_text_tokens(model: CLIP, tokens: Tensor, prefixes: TextPrefixes | None = None) -> Tensor:
     """Encode prompts that are padded to any length.
 
     Attention is causal. Tokens after the end token do not affect the result, so the padding may be shorter than the
-    full context.
+    full context. The last block computes the end token only.
 
     Args:
-        tokens: [P,L] int64. L is at most the context length and includes every end token.
+        tokens: [P,L] int64, after the prefixes. L includes every end token and is at most the context length.
+        prefixes: the first tokens of the prompts; None if `tokens` contains them.
     Returns:
         [P,D], not normalised.
     """
     text = text_tower(model)
-    x = text.token_embedding(tokens) + text.positional_embedding[: tokens.shape[1]]  # [P,L,E]
-    for block in blocks(text):
-        x = run_block(block, x, partial(F.scaled_dot_product_attention, is_causal=True))
-    x = text.ln_final(x[torch.arange(len(x), device=x.device), end_positions(model, tokens)])  # [P,E]
+    rows, ends = torch.arange(len(tokens), device=tokens.device), end_positions(model, tokens)
+    positions, visible = _place(tokens, prefixes, len(text.positional_embedding))
+    x = text.token_embedding(tokens) + text.positional_embedding[positions]  # [P,L,E]
+    for depth, block in enumerate(blocks(text), 1):
+        q, k, v = project_qkv(block, x)  # each [P,A,L,d]
+        if prefixes:
+            k = torch.cat([prefixes.keys[depth - 1][prefixes.index], k], dim=2)  # [P,A,p+L,d]
+            v = torch.cat([prefixes.values[depth - 1][prefixes.index], v], dim=2)
+        if depth == len(blocks(text)):
+            q, x = q[rows, :, ends].unsqueeze(2), x[rows, ends].unsqueeze(1)  # [P,A,1,d], [P,1,E]
+            visible = visible.expand(len(tokens), -1, -1, -1)[rows, :, ends].unsqueeze(2)  # [P,1,1,p+L]
+        x = finish_block(block, x, F.scaled_dot_product_attention(q, k, v, attn_mask=visible))
+    x = text.ln_final(x.squeeze(1))  # [P,E]
     projection = text.text_projection
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+def _place(tokens: Tensor, prefixes: TextPrefixes | None, context: int) -> tuple[Tensor, Tensor]:
+    """Return the positions of tokens in their prompts, [L] or [P,L], and the visible keys, [1 or P,1,L,p+L]."""
+    length, device = tokens.shape[1], tokens.device
+    positions = torch.arange(length, device=device)
+    causal = positions <= positions.unsqueeze(1)  # [L,L]
+    if prefixes is None:
+        return positions, causal[None, None]
+    width = prefixes.keys[0].shape[2]
+    shared = torch.arange(width, device=device) < prefixes.lengths.unsqueeze(1)  # [P,p]
+    parts = shared[:, None].expand(-1, length, -1), causal.expand(len(tokens), -1, -1)
+    positions = (prefixes.lengths.unsqueeze(1) + positions).clamp(max=context - 1)  # of padding, beyond the context
+    return positions, torch.cat(parts, dim=-1).unsqueeze(1)
 
 
 def untrained_tokens(model: CLIP, tokens: Iterable[int]) -> set[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import open_clip
 
 from cliptrase_d2.clip import embedded
+from cliptrase_d2.clip.download import fetch_weights, weights_address
 from cliptrase_d2.clip.open_clip_modules import SUPPORTED_MODELS
 from cliptrase_d2.utils.errors import InputError, first_line, suggest
 
@@ -93,10 +94,10 @@ def find_tag(name: str, pretrained: str) -> WeightsSource | None:
 def _download(name: str, pretrained: str) -> Path:
     tag = dict(open_clip.get_pretrained_cfg(name, pretrained))
     try:
-        return Path(open_clip.download_pretrained(tag))
+        return fetch_weights(tag)
     except Exception as error:  # urllib, huggingface_hub and open_clip raise errors of their own
-        url = tag.get("url") or f"https://huggingface.co/{tag.get('hf_hub', '').rstrip('/')}"
-        fix = f"Download {url} on a machine with access and pass the file instead of the tag."
+        address = tag.get("url") or weights_address(tag)
+        fix = f"Check the connection, or download {address} on another machine and pass the file instead of the tag."
         got = f"failed to download {pretrained!r} of {name} ({first_line(error)})"
         raise InputError("pretrained", got, fix) from error
 

@@ -44,17 +44,11 @@ def model_options(name: str, pretrained: str | None = None) -> list[str]:
 
 def find_cached_weights(name: str, tag: str) -> Path | None:
     """Return the local file of the weights, from Hugging Face's or OpenAI's cache; None if not downloaded yet."""
-    from huggingface_hub import try_to_load_from_cache
     from open_clip.pretrained import get_pretrained_cfg
 
-    source = get_pretrained_cfg(name.replace("/", "-"), tag)
-    repository = source.get("hf_hub", "").strip("/")
-    for filename in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
-        path = try_to_load_from_cache(repository, filename) if repository else None
-        if isinstance(path, str):
-            return Path(path)
-    openai = Path("~/.cache/clip").expanduser() / Path(source.get("url", "none")).name
-    return openai if openai.is_file() else None
+    from cliptrase_d2.clip import download
+
+    return download.find_cached_weights(get_pretrained_cfg(name.replace("/", "-"), tag))
 
 
 def download_size(name: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ METHODS = tuple(
 _MAX_MODELS = 2  # one for each side of the page
 _MAX_VOCABULARIES = 32
 _MAX_RECORDS = 1000
+_REMEMBERED = 10.0  # seconds for which a failure is repeated: a click loads a model for several parts of the page
 
 
 class Words(NamedTuple):
@@ -90,7 +92,8 @@ class Models:
             self._sources[name] = file, [*options, "MODEL.CLIP.TEXT_CACHE", "", *changes]
             _check_config(name, load_config(*self._sources[name]))
         self.names, self._notify = tuple(self._sources), notify
-        self._model = lru_cache(_MAX_MODELS)(self._load)
+        self._model = lru_cache(_MAX_MODELS)(self._load_once)
+        self._failures: dict[str, tuple[float, InputError]] = {}  # when, and the error
         self._lock = threading.Lock()
 
     @contextmanager
@@ -110,6 +113,17 @@ class Models:
             settings = replace(model.settings, **ALL_METHODS[method].settings)  # type: ignore[arg-type]  # all texts
             model.core.configure(settings)
             yield model
+
+    def _load_once(self, name: str) -> Model:
+        """Load a model, or repeat the error of the last seconds without another attempt."""
+        when, known = self._failures.get(name, (0.0, None))
+        if known and time.monotonic() - when < _REMEMBERED:
+            raise InputError(known.where, known.got, known.fix, known.allowed)
+        try:
+            return self._load(name)
+        except InputError as error:
+            self._failures[name] = time.monotonic(), error
+            raise
 
     def _load(self, name: str) -> Model:
         clip = load_config(*self._sources[name]).MODEL.CLIP

@@ -36,7 +36,6 @@ _RULE = LabelRule(6)
 _PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
 _LABELS = np.random.default_rng(1).integers(0, 6, (12, 17), dtype=np.uint8)
 _WEIGHTS = {"visual.proj": torch.ones(2, 3), "ln_final.weight": torch.arange(4.0), "logit_scale": torch.tensor(4.6)}
-_ROWS = 3
 _KEY = text_cache.cache_key("fuzz")
 
 
@@ -81,7 +80,7 @@ def build_targets(folder: Path) -> list[Target]:
     (folder / "list.txt").write_text("a\nb\n")
     (folder / "base.yaml").write_text("SEED: 3\n")
     (folder / "weights.bin").touch()
-    text_cache.write_features(folder, _KEY, torch.linspace(-1, 1, 4 * _ROWS).view(_ROWS, 4))
+    text_cache.add_features(folder, _KEY, dict(zip("abc", torch.linspace(-1, 1, 12).view(3, 4), strict=True)))
     cache = text_cache.cache_file(folder, _KEY)
     text, png, packed = (mutate_text,), (mutate_bytes, mutate_png), (mutate_bytes, mutate_zip)
     state, archive = _save(_WEIGHTS), _build_torchscript(folder)
@@ -215,8 +214,8 @@ def _read_hub_config(path: Path) -> object:
     return find_weights("ViT-B-16", str(path.parent / "weights.bin")).facts
 
 
-def _read_cache(path: Path) -> Tensor | None:
-    return text_cache.read_features(path.parent, _KEY, _ROWS)
+def _read_cache(path: Path) -> dict[str, Tensor] | None:
+    return text_cache.read_features(path.parent, _KEY) or None
 
 
 def _unpack(path: Path) -> list[bytes]:

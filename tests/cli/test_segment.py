@@ -199,7 +199,7 @@ def test_a_failed_download_suggests_the_embedded_model(
     def offline(*_: object, **__: object) -> None:
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr("cliptrase_d2.clip.weights_source.open_clip.download_pretrained", offline)
+    monkeypatch.setattr("cliptrase_d2.clip.weights_source.fetch_weights", offline)
     monkeypatch.setattr(pretrained, "find_cached_weights", lambda *_: None)
     message = fail("segment", SCENE, "--classes", "sky", "--output", str(tmp_path))
     assert "Network is unreachable" in message

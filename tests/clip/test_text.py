@@ -5,15 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
+from cliptrase_d2.clip import prompts, text_cache
 from cliptrase_d2.clip import text as text_module
 from cliptrase_d2.clip.prompts import fill
-from cliptrase_d2.clip.text import TextEncoder, _split
+from cliptrase_d2.clip.text import TextEncoder, split_by_length
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
-from tests.clip.tiny import tiny_clip
+from tests.clip.tiny import TINY_CONFIG, tiny_clip
 
 VOCABULARY = Vocabulary.parse(["cat", "potted plant;flowerpot", "a very long name of something else entirely"])
 
@@ -42,10 +44,66 @@ def test_features_equal_the_full_context(tokenizer: SimpleTokenizer, templates: 
         torch.testing.assert_close(row, F.normalize(each.mean(dim=0), dim=-1), atol=1e-5, rtol=0)
 
 
-def test_chunks_contain_every_prompt_once_within_the_budget() -> None:
+# Words that might change the tokens before them, or have none, or too many.
+ODD_WORDS = [
+    "cat", "o'clock", "'s", "\u2019s", "x-ray", "7up 2", "日本", "кошка", "ﬁre", "café", "&nbsp", "&amp", "{}", "%",
+    '"a"', ".", "<end_of_text>", "a<start_of_text>b", "dog " * 75, "dog " * 69, "supercalifragilistic" * 9,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("clean", ["lower", "canonicalize"])
+@pytest.mark.parametrize(
+    "template", ["{}", "the {} in the scene", "non{}", "{}'s photo", "an &{}", "<end_of_text> {}", "a " * 90 + "{}"]
+)
+def test_shared_prefixes_equal_whole_prompts(monkeypatch: pytest.MonkeyPatch, template: str, clean: str) -> None:
+    monkeypatch.setitem(prompts.TEMPLATE_SETS, "own", (template, "a {}"))
+    model, tokenizer = tiny_clip(), SimpleTokenizer(clean=clean)
+    result = TextEncoder(model, tokenizer, templates="own")(Vocabulary.parse(ODD_WORDS))
+    for word, row in zip(result.classes, result.features, strict=True):
+        each = F.normalize(model.encode_text(tokenizer(fill("own", word))), dim=-1)
+        torch.testing.assert_close(row, F.normalize(each.mean(dim=0), dim=-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [{"context_length": 16}, {"pool_type": "eos"}, {"proj_type": "none", "width": 32}, {"proj_bias": True}],
+    ids=lambda text: next(iter(text)),
+)
+@pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
+def test_every_text_tower_shares_prefixes(text: dict[str, object], custom: bool) -> None:
+    config = {**TINY_CONFIG, "text_cfg": {**TINY_CONFIG["text_cfg"], **text}}
+    model = (CustomTextCLIP if custom else CLIP)(**config).eval().requires_grad_(False)
+    tokenizer = SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
+    result = TextEncoder(model, tokenizer, templates="vild")(VOCABULARY)
+    for word, row in zip(VOCABULARY.prompts, result.features, strict=True):
+        each = F.normalize(model.encode_text(tokenizer(fill("vild", word))), dim=-1)
+        torch.testing.assert_close(row, F.normalize(each.mean(dim=0), dim=-1), atol=1e-5, rtol=0)
+
+
+def test_a_prefix_is_encoded_once_per_template(tokenizer: SimpleTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded, encode = [], text_module.encode_text_tokens
+
+    def count(model: CLIP, tokens: Tensor, *rest: object) -> Tensor:
+        encoded.append(tokens)
+        return encode(model, tokens, *rest)
+
+    monkeypatch.setattr(text_module, "encode_text_tokens", count)
+    TextEncoder(tiny_clip(), tokenizer, templates="simple")(Vocabulary.parse(["cat", "dog", "traffic light"]))
+    # "a photo of a" is not among them. The word, the full stop and the end token remain.
+    assert [tokens.tolist() for tokens in encoded] == [[
+        [*tokenizer.encode("cat."), tokenizer.eot_token_id, 0],
+        [*tokenizer.encode("dog."), tokenizer.eot_token_id, 0],
+        [*tokenizer.encode("traffic light."), tokenizer.eot_token_id],
+    ]]  # fmt: skip
+
+
+# By length: 5 5 5 | 6 9 | 12 | 77, since 4·6 > 20. A chunk of one 6 has enough if 6 tokens are enough.
+@pytest.mark.parametrize(("enough", "count"), [(20, 4), (7, 4), (6, 5)])
+def test_chunks_contain_every_prompt_once_within_the_budget(enough: int, count: int) -> None:
     lengths = torch.tensor([5, 9, 5, 77, 6, 5, 12])
-    chunks = list(_split(lengths, 20))
+    chunks = list(split_by_length(lengths, 20, enough))
     assert sorted(torch.cat(chunks).tolist()) == list(range(7))
+    assert len(chunks) == count
     for chunk in chunks:
         assert len(chunk) == 1 or len(chunk) * int(lengths[chunk].max()) <= 20
 
@@ -67,10 +125,50 @@ def test_one_block_is_tokenized_at_a_time(tokenizer: SimpleTokenizer, monkeypatc
 def test_blocks_do_not_change_the_features(tokenizer: SimpleTokenizer, tmp_path: Path, cached: bool) -> None:
     model, folder = tiny_clip(), tmp_path if cached else None
     expected = TextEncoder(model, tokenizer, templates="vild")(VOCABULARY)
-    encoder = TextEncoder(model, tokenizer, templates="vild", words_per_block=2, cache_dir=folder)
     for _ in range(2):  # encoded, then read from the cache if there is one
+        encoder = TextEncoder(model, tokenizer, templates="vild", words_per_block=2, cache_dir=folder)
         torch.testing.assert_close(encoder(VOCABULARY).features, expected.features)
-    assert len(list(tmp_path.iterdir())) == (2 if cached else 0)  # two blocks of two words
+    assert len(list(tmp_path.iterdir())) == cached  # one file for all blocks
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words that any encoder encodes."""
+    words, encode = [], TextEncoder._encode
+
+    def record(self: TextEncoder, block: list[str], *rest: object) -> Tensor:
+        words.extend(block)
+        return encode(self, block, *rest)
+
+    monkeypatch.setattr(TextEncoder, "_encode", record)
+    return words
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_only_new_words_are_encoded(
+    tokenizer: SimpleTokenizer, tmp_path: Path, encoded: list[str], cached: bool
+) -> None:
+    model = tiny_clip()
+    encoder = TextEncoder(model, tokenizer, templates="vild", cache_dir=tmp_path if cached else None)
+    first = encoder(Vocabulary.parse(["sky", "tree", "cat"])).features
+    if cached:  # a new process
+        encoder = TextEncoder(model, tokenizer, templates="vild", cache_dir=tmp_path)
+    added = encoder(Vocabulary.parse(["cat;kitten", "sky", "dog"]))
+    removed = encoder(Vocabulary.parse(["dog", "tree"]))
+    assert encoded == ["sky", "tree", "cat", "kitten", "dog"]
+    assert torch.equal(added.features[[0, 2]], first[[2, 0]])
+    assert torch.equal(removed.features, torch.stack([added.features[3], first[1]]))
+    assert added.class_index.tolist() == [0, 0, 1, 2]
+
+
+def test_the_latest_words_are_remembered(
+    tokenizer: SimpleTokenizer, monkeypatch: pytest.MonkeyPatch, encoded: list[str]
+) -> None:
+    monkeypatch.setattr(text_cache, "MAX_WORDS", 2)
+    encoder = TextEncoder(tiny_clip(), tokenizer, templates="simple")
+    for words in (["a", "b", "c"], ["c", "b"], ["a"]):
+        encoder(Vocabulary.parse(words))
+    assert encoded == ["a", "b", "c", "a"]
 
 
 def test_interrupted_encoding_resumes_after_its_last_block(
@@ -89,7 +187,8 @@ def test_interrupted_encoding_resumes_after_its_last_block(
     monkeypatch.setattr(TextEncoder, "_encode", interrupt_once)
     with pytest.raises(KeyboardInterrupt):
         encoder(VOCABULARY)
-    features = encoder(VOCABULARY).features
+    again = TextEncoder(model, tokenizer, templates="vild", words_per_block=1, cache_dir=tmp_path)
+    features = again(VOCABULARY).features
     first, second, third, fourth = VOCABULARY.prompts
     assert encoded == [first, second, third, third, fourth]
     torch.testing.assert_close(features, TextEncoder(model, tokenizer, templates="vild")(VOCABULARY).features)
@@ -125,7 +224,7 @@ def test_cache_distinguishes_models_templates_and_words(tokenizer: SimpleTokeniz
     ]
     model.load_state_dict(tiny_clip(seed=1).state_dict())  # changed after the encoder was built
     others.append(base(VOCABULARY))
-    assert len(list(tmp_path.iterdir())) == 1 + len(others)
+    assert len(list(tmp_path.iterdir())) == 4  # other words are in the same file
     for other in others:
         assert not torch.equal(other.features, first)
 
@@ -148,9 +247,12 @@ def test_unwritable_cache_is_reported_once(
 def test_truncated_prompts_are_reported(
     tokenizer: SimpleTokenizer, caplog: pytest.LogCaptureFixture, count: int, is_truncated: bool
 ) -> None:
-    TextEncoder(tiny_clip(), tokenizer, templates="simple")(Vocabulary.parse(["cat", "dog " * count]))
-    assert len(caplog.records) == is_truncated
-    assert ("1 of 2 words" in caplog.text and "dog dog" in caplog.text) == is_truncated
+    encoder = TextEncoder(tiny_clip(), tokenizer, templates="simple")
+    for _ in range(2):  # encoded, then remembered
+        caplog.clear()
+        encoder(Vocabulary.parse(["cat", "dog " * count]))
+        assert len(caplog.records) == is_truncated
+        assert ("1 of 2 words" in caplog.text and "dog dog" in caplog.text) == is_truncated
 
 
 # No token of "&nbsp" remains after the tokenizer decodes HTML entities. "photo" is a word of the template only.

@@ -5,6 +5,7 @@ from urllib.error import URLError
 import open_clip
 import pytest
 
+from cliptrase_d2.clip import weights_source
 from cliptrase_d2.clip.weights_source import find_weights, get_model_config
 from cliptrase_d2.utils.errors import InputError
 
@@ -60,7 +61,7 @@ def test_tag_is_downloaded_by_open_clip(tmp_path: Path, monkeypatch: pytest.Monk
     ("tag", "quick_gelu"), [("openai", True), ("OpenAI", True), ("laion2b_s34b_b88k", False), ("dfn2b", True)]
 )
 def test_tag_determines_the_activation(monkeypatch: pytest.MonkeyPatch, tag: str, quick_gelu: bool) -> None:
-    monkeypatch.setattr(open_clip, "download_pretrained", lambda _: "file")
+    monkeypatch.setattr(weights_source, "fetch_weights", lambda _: Path("file"))
     assert find_weights("ViT-B-16", tag).facts["quick_gelu"] is quick_gelu
 
 
@@ -69,7 +70,7 @@ def test_failed_download_names_the_address(monkeypatch: pytest.MonkeyPatch, erro
     def fail(_: object) -> str:
         raise error
 
-    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    monkeypatch.setattr(weights_source, "fetch_weights", fail)
     with pytest.raises(InputError, match=r"pretrained: .*'openai'.*https://\S+ ") as raised:
         find_weights("ViT-B-16", "openai")
     assert raised.value.__cause__ is error

@@ -69,7 +69,7 @@ def test_tag_gives_the_activation_without_a_download(
 ) -> None:
     checkpoint = save_published(tiny_san(tmp_path), tmp_path / "published.pth")
     invent_tag(monkeypatch, quick_gelu=quick_gelu)
-    monkeypatch.setattr(open_clip, "download_pretrained", refuse_downloads)
+    monkeypatch.setattr("cliptrase_d2.clip.weights_source.fetch_weights", refuse_downloads)
     assert load(tmp_path, checkpoint, "MODEL.CLIP.PRETRAINED", "theirs").quick_gelu == quick_gelu
     with pytest.raises(InputError, match="no network"):  # without the checkpoint, CLIP's own weights are needed
         build_model(tiny_san_config(tmp_path, "MODEL.CLIP.PRETRAINED", "theirs"))

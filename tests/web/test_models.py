@@ -76,6 +76,24 @@ def test_a_download_is_announced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         assert messages == ["tiny-vit ''"]
 
 
+def test_a_failure_is_repeated_for_a_short_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    messages, attempts, now = [], [], [100.0]
+
+    def fail(*_: object) -> None:
+        attempts.append(now[0])
+        raise InputError("pretrained", "no connection", "Connect.")
+
+    models = Models([configuration(tmp_path, "a.yaml")], notify=messages.append)
+    monkeypatch.setattr(module, "describe_download", lambda *_: "Downloading.")
+    monkeypatch.setattr(module.Segmenter, "from_config", fail)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    for now[0] in (100.0, 101.0, 109.9, 110.0):  # the page loads a model for several of its parts
+        with pytest.raises(InputError, match=r"pretrained: no connection\. Connect\."), models.lend("a", "clip"):
+            pass
+    assert attempts == [100.0, 110.0]
+    assert messages == ["Downloading."] * 2  # and not four
+
+
 @pytest.mark.parametrize(
     ("names", "changes", "message"),
     [

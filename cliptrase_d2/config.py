@@ -50,6 +50,9 @@ def load_config(file: str | os.PathLike[str] | None = None, options: Sequence[st
 
     Keys of the published SAN are read as well (`d2/published_keys.py`).
 
+    Args:
+        file: YAML file, or the name of a configuration of the package, such as "cliptrase/vit_b16_whole".
+        options: KEY, VALUE, KEY, VALUE, …
     Raises:
         InputError: the file cannot be read, a key is unknown, or a value has the wrong type.
     """

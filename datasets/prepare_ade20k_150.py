@@ -35,5 +35,10 @@ def prepare(options: Options) -> None:
     relabel_all([(path, folder / path.name) for path in raw], RULE, options.workers)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the data set."""
     run(__doc__, prepare, ("ade150",))
+
+
+if __name__ == "__main__":
+    main()

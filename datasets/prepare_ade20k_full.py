@@ -87,5 +87,10 @@ def prepare(options: Options) -> None:
     convert_all(jobs, convert, options.workers, "images and labels")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the data set."""
     run(__doc__, prepare, ("ade847",))
+
+
+if __name__ == "__main__":
+    main()

@@ -33,5 +33,10 @@ def prepare(options: Options) -> None:
     relabel_all(zip(raw, targets, strict=True), RULE, options.workers)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the data set."""
     run(__doc__, prepare, ("cityscapes19",))
+
+
+if __name__ == "__main__":
+    main()

@@ -17,5 +17,10 @@ def prepare(options: Options) -> None:
     prepare_split(options, "val2017", 5000)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the data set."""
     run(__doc__, prepare, ("coco_stuff171", "coco_object", "coco_object_paper"))
+
+
+if __name__ == "__main__":
+    main()

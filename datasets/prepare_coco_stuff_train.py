@@ -17,5 +17,10 @@ def prepare(options: Options) -> None:
     prepare_split(options, "train2017", 118287)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the data set."""
     run(__doc__, prepare, ("coco_stuff171_train",))
+
+
+if __name__ == "__main__":
+    main()

@@ -31,5 +31,10 @@ def prepare(options: Options) -> None:
     prepare_labels(options, "pcontext", ".png", make_labels, UNLABELLED)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the data set."""
     run(__doc__, prepare, ("pc59", "pc60", "pc60_paper"))
+
+
+if __name__ == "__main__":
+    main()

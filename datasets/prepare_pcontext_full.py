@@ -58,5 +58,10 @@ def prepare(options: Options) -> None:
     prepare_labels(options, "pcontext_full", ".tif", partial(make_labels, folder=options.root / RAW), UNLABELLED)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the data set."""
     run(__doc__, prepare, ("pc459",))
+
+
+if __name__ == "__main__":
+    main()

@@ -51,5 +51,10 @@ def prepare(options: Options) -> None:
         relabel_all([(path, voc / folder / "val" / path.name) for path in raw], rule, options.workers)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prepare the data set."""
     run(__doc__, prepare, ("voc20", "voc21", "voc21_paper"))
+
+
+if __name__ == "__main__":
+    main()

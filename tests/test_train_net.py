@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-import train_net
+from cliptrase_d2.cli import job
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog, describe
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from tests import forked
@@ -184,7 +184,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused_first(
 ) -> None:
     dataset = write_dataset(tmp_path / "scenes", 3)
     (dataset.parent / "output").write_text("a file in its place")
-    monkeypatch.setattr(train_net, "evaluate_runs", lambda *_, **__: pytest.fail("it was too late"))
+    monkeypatch.setattr(job, "evaluate_runs", lambda *_, **__: pytest.fail("it was too late"))
     said = run(monkeypatch, dataset)
     assert said.startswith(f"error: OUTPUT_DIR: '{dataset.parent / 'output'}', which cannot be written (File exists)")
 

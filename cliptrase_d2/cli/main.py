@@ -16,6 +16,9 @@ from cliptrase_d2.utils.interruption import exit_on_interrupt
 COMMANDS = {
     "segment": ("cliptrase_d2.cli.segment", "segment images and videos into the classes you name"),
     "explain": ("cliptrase_d2.cli.explain", "draw the attention of one patch and the clusters of an image"),
+    "eval": ("cliptrase_d2.cli.evaluate", "evaluate models and methods on your data or on benchmarks"),
+    "train": ("cliptrase_d2.cli.train", "train a SAN"),
+    "prepare": ("cliptrase_d2.cli.prepare", "prepare a benchmark from its archives, or draw the emoji scenes"),
     "export": ("cliptrase_d2.cli.export", "export the image encoder to ONNX or torch.export, and check it"),
     "web": ("cliptrase_d2.web.command", "segment photos and compare methods in the browser"),
     "doctor": ("cliptrase_d2.cli.doctor", "check the installation, cached weights and benchmarks"),

@@ -28,7 +28,7 @@ def add_model_arguments(
     """
     parser.add_argument("--model", help="'emoji' (included) or a ViT of open_clip (default ViT-B-16)")
     parser.add_argument("--pretrained", metavar="TAG|FILE", help="weights (default: OpenAI's, or the first tag)")
-    parser.add_argument("--config-file", metavar="FILE", help="YAML configuration, instead of --model")
+    parser.add_argument("--config-file", metavar="FILE|NAME", help="configuration, instead of --model")
     parser.set_defaults(protocol=None, method=None)
     if protocols:
         parser.add_argument("--protocol", choices=protocols, help="how images are resized, cropped or tiled")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``cliptrase warm-start``."""
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="SAN, such as configs/san/*.yaml")
+    parser.add_argument("--config-file", required=True, metavar="FILE|NAME", help="SAN, such as san/san_vit_b16")
     parser.add_argument("--dataset", metavar="D.yaml|NAME", help="source of the images (default: DATASETS.TRAIN)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write")
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: configuration overrides")
@@ -52,5 +52,5 @@ def run(arguments: argparse.Namespace) -> int:
     content = {"model": {"side_adapter_network.query_embed": queries}}
     atomic_write(arguments.output, lambda file: torch.save(content, file))
     print(f"{side.NUM_QUERIES} queries of width {side.WIDTH} from {sample}: {arguments.output}")
-    print(f"  python train_net.py --config-file {arguments.config_file} MODEL.WEIGHTS {arguments.output}")
+    print(f"  cliptrase train --config-file {arguments.config_file} --opts MODEL.WEIGHTS {arguments.output}")
     return 0

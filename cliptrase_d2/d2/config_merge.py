@@ -9,6 +9,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import BASE_KEY, CfgNode
@@ -22,7 +23,7 @@ from cliptrase_d2.d2.published_keys import (
     has_key,
     translate_settings,
 )
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, suggest
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.utils.user_files import read_text
 
@@ -43,15 +44,47 @@ _FOREIGN = ("MODEL.MASK_FORMER", "MODEL.SEM_SEG_HEAD", "MODEL.SWIN", "INPUT.IMAG
 _MAX_FILES = 100
 
 
+def get_config_names() -> dict[str, Path]:
+    """Return the path of each configuration of the package by its name, such as "cliptrase/vit_b16_whole"."""
+    package = Path(__file__).resolve().parents[1]
+    # The folder of a clone becomes a part of the package when this is built.
+    folder = next(filter(Path.is_dir, (package / "configs", package.parent / "configs")), package)
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def find_config_file(name: str | os.PathLike[str], folder: str = "") -> str:
+    """Return the path of a configuration: a file, or one of the package by its name.
+
+    Args:
+        name: path of a file, which takes precedence; or a name such as "cliptrase/vit_b16_whole", which may be written
+            as in a clone, "configs/cliptrase/vit_b16_whole.yaml".
+        folder: that the path is relative to; "" for the working directory.
+    Raises:
+        InputError: there is neither.
+    """
+    path = os.path.join(folder, name)
+    if os.path.isfile(path):
+        return path
+    names, known = get_config_names(), os.fspath(name)
+    if known.startswith("configs/"):
+        known = known.removeprefix("configs/").removesuffix(".yaml")
+    if known in names:
+        return str(names[known])
+    if os.path.exists(path) or path.endswith(".py"):  # reading it explains the fault
+        return path
+    fix = "Check the path, or give the name of a configuration of the package, such as cliptrase/vit_b16_whole."
+    raise InputError(path, "no such file", suggest(known, names, fix))
+
+
 def merge_config_file(cfg: CfgNode, path: str | os.PathLike[str]) -> None:
-    """Merge a YAML file into `cfg`, after the files that its `_BASE_` names.
+    """Merge a YAML file, or a configuration of the package by its name, after the files that its `_BASE_` names.
 
     Keys of the published SAN are read as those of this project, and the log has a line about them.
 
     Raises:
         InputError: a file is missing, is not plain YAML or includes itself, or `cfg` has no such key or another type.
     """
-    source = os.fspath(path)
+    source = find_config_file(path)
     settings = [
         Setting(f"{file}: {key}", key, value)
         for file, content in _read_with_bases(source, (), [])
@@ -144,7 +177,7 @@ def _read_with_bases(path: str, parents: tuple[str, ...], files: list[str]) -> I
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise InputError(f"{path}: {BASE_KEY}", _show(bases), "Give a path, or a list of paths, relative to this file.")
     for base in bases:
-        base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        base_path = find_config_file(os.path.expanduser(base), os.path.dirname(path))
         yield from _read_with_bases(base_path, (*parents, os.path.realpath(path)), files)
     yield path, content
 

@@ -30,6 +30,8 @@ from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.vocabulary import read_class_file
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
+# The folder of a clone with the scripts and the emoji scenes; in an installed package, there is none.
+CLONE = Path(__file__).resolve().parents[2] / "datasets"
 _UNLABELLED = 255  # in every 8-bit file
 # Attributes of `Benchmark` that `DatasetSpec` has too, with the same meaning.
 _SPEC_OPTIONS = ("ignore_label", "label_map", "image_suffix", "label_suffix", "leave_unlabelled", "unscored_if_only")
@@ -89,8 +91,9 @@ class Benchmark:
         )
 
     def prepare_command(self, root: Path) -> str:
-        """Return the command that prepares the data set."""
-        return f"python {self.prepare} {root}"
+        """Return the command that prepares the data set. Without a clone, the package has the same script."""
+        name = Path(self.prepare).stem.removeprefix("prepare_")
+        return f"python {self.prepare} {root}" if CLONE.is_dir() else f"cliptrase prepare {name} {root}"
 
 
 def get_benchmark_root() -> Path:

@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
-from cliptrase_d2.data.benchmarks import DETECTRON2_NAMES, ROOT_VARIABLE, get_all_benchmarks, get_benchmark_root
+from cliptrase_d2.data.benchmarks import CLONE, DETECTRON2_NAMES, ROOT_VARIABLE, get_all_benchmarks, get_benchmark_root
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.emoji_scenes import files as emoji_scenes
 from cliptrase_d2.data.register import register_spec
 from cliptrase_d2.vocabulary import SYNONYM_SEPARATOR
 
 logger = logging.getLogger(__name__)
-# A clone of the repository has the scenes in a folder beside the package.
-_CLONE = Path(__file__).resolve().parents[2] / "datasets"
-_PREPARE_SCENES = "Run 'python datasets/prepare_emoji_scenes.py"
+_PREPARE_SCENES = "Run 'cliptrase prepare emoji_scenes"
 
 
 def register_builtin() -> None:
@@ -28,7 +26,7 @@ def register_builtin() -> None:
     directory. If it has no emoji scenes, those of the clone of the repository are used.
     """
     root = get_benchmark_root()
-    folders = [root / emoji_scenes.NAME, _CLONE / emoji_scenes.NAME]
+    folders = [root / emoji_scenes.NAME, CLONE / emoji_scenes.NAME]
     scenes, training_scenes = next(filter(Path.is_dir, folders), folders[0]), root / emoji_scenes.TRAINING_NAME
     fix = f"{_PREPARE_SCENES} {scenes}', or set {ROOT_VARIABLE} to the folder that has {emoji_scenes.NAME}/."
     options = f"--split seen --count {emoji_scenes.TRAINING_SCENES} --seed {emoji_scenes.TRAINING_SEED}"

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliptrase_d2.clip import embedded
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, suggest
 
 EMBEDDED = "emoji"  # short name of the model in this package
 _PREFERRED_TAGS = ("openai", "laion2b_s34b_b88k", "laion2b_s32b_b82k", "laion2b_s32b_b79k", "laion2b_s34b_b79k")
 
 
-def default_tag(name: str) -> str:
+def default_tag(name: str, where: str = "--model") -> str:
     """Return the default weights of a model: OpenAI's if available, then LAION's, then the first in open_clip.
 
+    Args:
+        name: of the model.
+        where: argument that has the name, for errors.
     Raises:
         InputError: open_clip has no weights for this model.
     """
@@ -21,25 +24,26 @@ def default_tag(name: str) -> str:
 
     tags = open_clip.list_pretrained_tags_by_model(name.replace("/", "-"))
     if not tags:
-        got, fix = f"{name!r} has no weights in open_clip", "Choose one of these, or give --pretrained a file."
+        fix = suggest(name, [EMBEDDED, *open_clip.list_models()], "Choose one of these, or name a file of weights.")
         allowed = f"{EMBEDDED}, or a model with weights in open_clip such as ViT-B-16, ViT-L-14 or ViT-H-14"
-        raise InputError("--model", got, fix, allowed=allowed)
+        raise InputError(where, f"{name!r} has no weights in open_clip", fix, allowed=allowed)
     return next((tag for tag in _PREFERRED_TAGS if tag in tags), tags[0])
 
 
-def model_options(name: str, pretrained: str | None = None) -> list[str]:
+def model_options(name: str, pretrained: str | None = None, where: str = "--model") -> list[str]:
     """Return KEY, VALUE, … of the configuration for a model.
 
     Args:
         name: "emoji", or a ViT of open_clip.
         pretrained: tag or file of the weights; None for ``default_tag``.
+        where: argument that has the name, for errors.
     Raises:
         InputError: open_clip has no weights for this model.
     """
     if name in (EMBEDDED, embedded.NAME):
         sizes = ["INPUT.MIN_SIZE_TEST", "112", "INPUT.MAX_SIZE_TEST", "448"]
         return ["MODEL.CLIP.NAME", embedded.NAME, "MODEL.CLIP.PRETRAINED", embedded.TAG, *sizes]
-    return ["MODEL.CLIP.NAME", name, "MODEL.CLIP.PRETRAINED", pretrained or default_tag(name)]
+    return ["MODEL.CLIP.NAME", name, "MODEL.CLIP.PRETRAINED", pretrained or default_tag(name, where)]
 
 
 def find_cached_weights(name: str, tag: str) -> Path | None:

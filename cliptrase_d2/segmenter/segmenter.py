@@ -19,6 +19,7 @@ from cliptrase_d2.data.protocol import Protocol
 from cliptrase_d2.segmenter.build import SegmentationModel, build_segmenter, resolve_device
 from cliptrase_d2.segmenter.image_input import ImageLike, check_several, rgb_pixels
 from cliptrase_d2.segmenter.prefetch import batched, prefetch
+from cliptrase_d2.segmenter.pretrained import model_options
 from cliptrase_d2.segmenter.result import SegmentationResult
 from cliptrase_d2.utils.errors import InputError, name_arguments
 from cliptrase_d2.utils.oom_retry import OOMRetry
@@ -66,7 +67,8 @@ class Segmenter:
         """Build the model of a configuration and load its weights. Without CUDA, the CPU is used.
 
         Args:
-            path: YAML file; None for ViT-B/16 with OpenAI's weights and images of any size.
+            path: YAML file, or the name of a configuration of the package, such as "cliptrase/voc20_224"; None for
+                ViT-B/16 with OpenAI's weights and images of any size.
             opts: KEY, VALUE, KEY, VALUE, …
         Raises:
             InputError: an invalid key, value, weights file or device.
@@ -84,6 +86,25 @@ class Segmenter:
                 max_size=cfg.INPUT.MAX_SIZE_TEST,
                 max_pixels=cfg.INPUT.MAX_PIXELS,
             )
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = "ViT-B-16", pretrained: str | None = None, opts: Sequence[str] = ()
+    ) -> Segmenter:
+        """Build CLIPtrase on a pretrained CLIP, for images of any size.
+
+        >>> Segmenter.from_pretrained("emoji")
+        Segmenter(CLIPtrase, whole at 112 pixels, cpu)
+
+        Args:
+            name: "emoji" for the model in this package, or a ViT of open_clip, such as "ViT-L-14".
+            pretrained: tag of open_clip, downloaded once, or a file; None for OpenAI's weights or, if there are none,
+                LAION's.
+            opts: KEY, VALUE, KEY, VALUE, …
+        Raises:
+            InputError: an unknown model, or as `from_config`.
+        """
+        return cls.from_config(opts=(*model_options(name, pretrained, "name"), *opts))
 
     def __repr__(self) -> str:
         side = self.protocol.short_side

@@ -111,6 +111,52 @@ def test_a_missing_file_a_folder_and_a_binary_file_are_named(cfg: CfgNode, tmp_p
             merge_config_file(cfg, path)
 
 
+def test_a_configuration_of_the_package_is_found_by_name(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emoji_scenes").mkdir()  # a folder of scenes is no configuration
+    for name in ("emoji_scenes", "configs/emoji_scenes.yaml"):  # the second as in a clone
+        assert load_config(name).OUTPUT_DIR == "output/emoji_scenes"
+    _write(tmp_path / "configs/emoji_scenes.yaml", "OUTPUT_DIR: mine\n")
+    _write(tmp_path / "cliptrase/vit_b16_whole", "OUTPUT_DIR: mine\n")
+    for name in ("configs/emoji_scenes.yaml", "cliptrase/vit_b16_whole"):
+        assert load_config(name).OUTPUT_DIR == "mine"  # an existing file wins
+
+
+def test_a_base_may_be_a_configuration_of_the_package(tmp_path: Path) -> None:
+    leaf = _write(tmp_path / "leaf.yaml", "_BASE_: cliptrase/voc20_whole\nSEED: 3\n")
+    cfg = load_config(leaf)
+    assert (cfg.MODEL.CLIPTRASE.CLS_LOGIT_WEIGHT, cfg.INPUT.MIN_SIZE_TEST, cfg.SEED) == (True, 336, 3)
+    _write(tmp_path / "cliptrase/voc20_whole", "SEED: 4\nINPUT: {MIN_SIZE_TEST: 7}\n")
+    assert load_config(leaf).INPUT.MIN_SIZE_TEST == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("cliptrase/vit_b16_hole", "Did you mean 'cliptrase/vit_b16_whole'"),
+        ("vit_b16_whole", "Did you mean 'cliptrase/vit_b16_whole'"),
+        ("configs/cliptrase/voc20_24.yaml", "Did you mean 'cliptrase/voc20_224'"),
+        ("emoji_scenes.yaml", "Did you mean 'emoji_scenes'"),  # a file name is that of a file
+        ("zzz", "name of a configuration of the package, such as "),
+    ],
+)
+def test_an_unknown_name_is_reported_with_near_ones(
+    name: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"^{name}: no such file\. ") as error:
+        load_config(name)
+    assert fix in str(error.value)
+
+
+def test_names_are_paths_without_the_folder_and_the_suffix() -> None:
+    names = config_merge.get_config_names()
+    assert {"emoji_scenes", "san/san_vit_b16", "Base-CLIPtrase"} <= set(names)
+    assert all(path.is_file() for path in names.values())
+
+
 def test_options_set_their_keys(cfg: CfgNode) -> None:
     merge_config_options(cfg, ["SEED", "3", "DATASETS.TEST", "('a', 'b')", "MODEL.WEIGHTS", "w.pth"])
     for nothing in (None, []):

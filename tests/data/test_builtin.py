@@ -60,11 +60,11 @@ def test_root_is_that_of_detectron2(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_missing_scenes_are_reported_at_the_first_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(builtin, "_CLONE", tmp_path / "no_clone")  # installed without the repository
+    monkeypatch.setattr(builtin, "CLONE", tmp_path / "no_clone")  # installed without the repository
     monkeypatch.chdir(tmp_path)
     register_builtin()
     for on_error in ("stop", "skip"):
-        with pytest.raises(InputError, match=r"prepare_emoji_scenes\.py .*DETECTRON2_DATASETS"):
+        with pytest.raises(InputError, match=r"cliptrase prepare emoji_scenes .*DETECTRON2_DATASETS"):
             list_records(name, on_error)
 
 

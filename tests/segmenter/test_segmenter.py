@@ -59,6 +59,37 @@ def test_the_result_describes_the_image(segmenter: Segmenter) -> None:
     assert segmenter(PIXELS, CLASSES, background=["wall", "floor"]).classes[3:] == ("background",)
 
 
+def test_from_pretrained_selects_the_model_and_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    selected: list[list[str]] = []
+    monkeypatch.setattr(Segmenter, "from_config", lambda path=None, opts=(): selected.append([*opts]))
+    Segmenter.from_pretrained()
+    Segmenter.from_pretrained("ViT-H-14", opts=["SEED", "3"])
+    Segmenter.from_pretrained("ViT-L/14", "weights.pt")
+    name, weights = "MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED"
+    assert selected == [
+        [name, "ViT-B-16", weights, "openai"],
+        [name, "ViT-H-14", weights, "laion2b_s32b_b79k", "SEED", "3"],
+        [name, "ViT-L/14", weights, "weights.pt"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"), [("vit-b-16", "Did you mean 'ViT-B-16'"), ("emojis", "'emoji'"), ("zzz", "file of weights")]
+)
+def test_from_pretrained_reports_an_unknown_model(name: str, fix: str) -> None:
+    with pytest.raises(InputError, match=rf"^name: '{name}' has no weights in open_clip") as error:
+        Segmenter.from_pretrained(name)
+    assert fix in str(error.value)
+
+
+def test_from_pretrained_equals_the_configuration_of_the_model() -> None:
+    image = ROOT / "datasets" / "emoji_scenes" / "images" / "seen_010.webp"
+    one = Segmenter.from_pretrained("emoji", opts=["MODEL.CLIPTRASE.ADAPTIVE_DBSCAN", "False"])
+    two = Segmenter.from_config("emoji_scenes")
+    words = ["soccer ball", "red book", "water"]
+    np.testing.assert_array_equal(one(image, words).label_map, two(image, words).label_map)
+
+
 @pytest.mark.parametrize("protocol", ["whole", "center_crop"])
 def test_the_result_is_the_one_that_evaluations_score(model: CLIPtrase, tmp_path: Path, protocol: str) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")

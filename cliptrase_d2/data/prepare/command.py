@@ -82,11 +82,11 @@ def run(description: str | None, prepare: Callable[[Options], None], keys: Seque
             for benchmark in benchmarks:
                 count = len(benchmark.spec(options.root).find_files().records)
                 print(f"{benchmark.title}: {count:,} of {benchmark.count:,} images with labels, as {benchmark.name}")
-                command = f"  DETECTRON2_DATASETS={options.root} python train_net.py"
+                command = f"  DETECTRON2_DATASETS={options.root} cliptrase"
                 if benchmark.key.endswith("_train"):
-                    print(f"{command} --config-file configs/san/san_vit_b16.yaml")
+                    print(f"{command} train --config-file san/san_vit_b16")
                 elif not benchmark.key.endswith("_paper"):
-                    print(f"{command} --eval-only --config-file configs/cliptrase/{benchmark.key}_224.yaml")
+                    print(f"{command} eval --config-file cliptrase/{benchmark.key}_224")
     except WriteError as error:
         sys.exit(f"error: {error} {_CONTINUE}")
     except InputError as error:

@@ -115,7 +115,8 @@ def _add_clip(cfg: CfgNode) -> None:
     clip.POS_EMBED_RESIZE = "scale_factor"
     # Precision of the image tower: "fp32", "bf16" or "fp16" (autocast). Distances are always float64.
     clip.PRECISION = "fp32"
-    # Prompt templates: "imagenet" (80, A.3), "vild" (14), "simple" (1).
+    # Prompt templates: "imagenet" (80, A.3), "vild" (14), "simple" (1), or a text file with a template per line, each
+    # with one "{}" for the word. A relative path starts at the working directory.
     clip.TEMPLATES = "imagenet"
     # Folder of the text feature cache; "" for no cache.
     clip.TEXT_CACHE = "~/.cache/cliptrase_d2"
@@ -126,7 +127,7 @@ def _add_method(cfg: CfgNode) -> None:
     # Class names of inputs that have no vocabulary and come from no registered data set; empty for those of
     # DATASETS.TRAIN in training and of DATASETS.TEST otherwise.
     method.VOCABULARY = []
-    # Prompts of a last class "background" besides VOCABULARY; empty for no such class.
+    # Prompts of a last class "background" besides VOCABULARY, "@voc" for a ready list; empty for no such class.
     method.BACKGROUND = []
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
     # trained), "clearclip", "naclip", "gem"; "own_patch", "cosine" and "cosine_oracle" of Table 1, the last of which

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -71,11 +72,64 @@ def test_empty_list_is_rejected() -> None:
         Vocabulary.parse([], background=["sky"], where="names.yaml")
 
 
-def test_string_is_rejected_because_its_letters_would_be_the_classes() -> None:
-    with pytest.raises(InputError, match="'cat'"):
-        Vocabulary.parse("cat")
-    with pytest.raises(InputError, match="'sky'"):
-        Vocabulary.parse(["cat"], background="sky")
+@pytest.mark.parametrize(
+    ("classes", "got"),
+    [("cat", "'cat'"), ({"cat", "dog"}, "set"), (None, "NoneType"), (3, "int")],
+    ids=["letters", "no order", "none", "number"],
+)
+def test_classes_that_are_not_a_list_are_rejected(classes: Any, got: str) -> None:
+    with pytest.raises(InputError, match=got):
+        Vocabulary.parse(classes)
+
+
+def test_dict_has_the_synonyms_of_each_class() -> None:
+    classes = {"person": ["man", "woman;lady"], "sky": [], "dog": "puppy", "sofa;couch": ("settee",), "road": None}
+    vocabulary = Vocabulary.parse(classes)
+    assert vocabulary.classes == ("person", "sky", "dog", "sofa", "road")
+    assert vocabulary.words[0] == ("person", "man", "woman", "lady")
+    assert vocabulary.words[1:] == (("sky",), ("dog", "puppy"), ("sofa", "couch", "settee"), ("road",))
+    assert vocabulary == Vocabulary.parse(["person;man;woman;lady", "sky", "dog;puppy", "sofa;couch;settee", "road"])
+
+
+def test_name_of_a_class_may_be_repeated_among_its_synonyms_in_a_dict() -> None:
+    assert Vocabulary.parse({"person": ["man", "person"]}).words == (("person", "man"),)
+
+
+@pytest.mark.parametrize(
+    ("classes", "got"),
+    [
+        ({}, "no classes"),
+        ({"sky": ""}, "''"),
+        ({"": ["sky"]}, "''"),
+        ({"sky": ["clouds", ""]}, "''"),
+        ({"sky": [3]}, "3"),
+        ({False: ["sky"]}, "False"),
+        ({"sky": {"clouds": []}}, "'sky' have the type dict"),
+        ({"sky": {"clouds", "air"}}, "'sky' have the type set"),
+        ({"sky": 3}, "'sky' have the type int"),
+        ({"sky": ["tree"], "tree": []}, "'tree' appears twice"),
+        ({"sky": ["clouds", "clouds"]}, "'clouds' appears twice"),
+        ({"sky": ["clouds, air"]}, "comma"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_faulty_dict_is_rejected(classes: Any, got: str) -> None:
+    with pytest.raises(InputError, match=rf"animals\.py.*{got}"):
+        Vocabulary.parse(classes, where="animals.py")
+
+
+@pytest.mark.parametrize("name", ["sky, tree", "sky,", ",sky", "sky;tree,", ",", "building, edifice;house"])
+def test_comma_in_a_name_is_rejected(name: str) -> None:
+    for classes, background in (([name], ()), (["dog"], [name])):
+        with pytest.raises(InputError, match=f"'{name}' contains a comma"):
+            Vocabulary.parse(classes, background)
+
+
+def test_official_class_lists_may_have_commas_but_no_stray_ones() -> None:
+    assert Vocabulary.parse(["building, edifice", "sky"], allow_commas=True).classes == ("building, edifice", "sky")
+    for name in ("sky,", ",sky", "building,, edifice", "building, ;edifice"):
+        with pytest.raises(InputError, match=f"'{name}' contains a comma"):
+            Vocabulary.parse([name], allow_commas=True)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +151,14 @@ def test_duplicate_names_are_rejected(classes: list[str], background: list[str],
 
 @given(st.lists(st.text("ab;, \u00e9\u2028\0", max_size=6) | st.none() | st.integers(), max_size=5))
 def test_any_list_is_parsed_completely_or_rejected(classes: list[object]) -> None:
-    words = [word.strip() for name in classes if isinstance(name, str) for word in name.split(";")]
+    names = [name for name in classes if isinstance(name, str)]
+    words = [word.strip() for name in names for word in name.split(";")]
     try:
         vocabulary = Vocabulary.parse(classes)  # type: ignore[arg-type]
     except InputError:
         is_text = all(isinstance(name, str) for name in classes)
-        has_control = any("\0" in word for word in words)
-        assert not classes or not is_text or not all(words) or len(set(words)) < len(words) or has_control
+        has_mark = any(letter in name for letter in ",\0" for name in names)
+        assert not classes or not is_text or not all(words) or len(set(words)) < len(words) or has_mark
     else:
         assert len(vocabulary.classes) == len(classes)
         assert list(vocabulary.prompts) == words

@@ -14,7 +14,8 @@ def add_class_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
     group = parser.add_mutually_exclusive_group(required=required)
     group.add_argument("--classes", help='class names, separated by commas; "cat;kitten" are synonyms of one class')
     group.add_argument("--classes-file", type=Path, metavar="FILE", help="text file with one class per line")
-    parser.add_argument("--background", default="", metavar="NAMES", help='prompts of an extra last class "background"')
+    background = 'prompts of an extra last class "background"; @voc, @coco_stuff, … for a ready list'
+    parser.add_argument("--background", default="", metavar="NAMES", help=background)
 
 
 def read_classes(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -30,7 +31,8 @@ def read_classes(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[
     else:
         classes, source = split_names(arguments.classes), "--classes"
     background = split_names(arguments.background)
-    Vocabulary.parse(classes, background, source)
+    Vocabulary.parse(classes, where=source)
+    Vocabulary.parse(classes, background, where="--background")
     return classes, background
 
 

@@ -32,7 +32,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def report_download(listener: Listener) -> Iterator[None]:
-    """Report the downloads of this thread within the block, if `hf_hub_download` of the installed huggingface_hub has `tqdm_class`.
+    """Report the downloads of this thread within the block, as far as the version of huggingface_hub permits it.
 
     Args:
         listener: is called, possibly in another thread, with the bytes done and the bytes in all; 0 if unknown.

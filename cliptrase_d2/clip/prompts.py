@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
+
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from cliptrase_d2.utils.errors import check_choice
+from cliptrase_d2.utils.errors import InputError, check_choice
+from cliptrase_d2.utils.user_files import CONTROL_CHARACTER, check_readable, read_text
 
 SLOT = "{}"
 
@@ -25,18 +29,38 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
 def get_templates(name: str) -> tuple[str, ...]:
     """Return the templates of a set. Each contains `SLOT` once.
 
+    Args:
+        name: of `TEMPLATE_SETS`, or the path of a text file with one template per line.
     Raises:
-        InputError: unknown set.
+        InputError: neither a set nor a file, or a line of the file is not a template.
     """
-    check_choice("templates", name, TEMPLATE_SETS)
-    return TEMPLATE_SETS[name]
+    if name in TEMPLATE_SETS:
+        return TEMPLATE_SETS[name]
+    path = Path(name).expanduser()
+    if not (path.suffix or len(path.parts) > 1 or path.exists()):
+        check_choice("templates", name, [*TEMPLATE_SETS, "FILE.txt"])
+    check_readable(path)
+    return _read_templates(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read_templates(path: Path, modified: int) -> tuple[str, ...]:
+    """Read a file of templates. Its time of change in nanoseconds only tells calls apart."""
+    templates = tuple(line.strip() for line in read_text(path).rstrip().splitlines())
+    for number, template in enumerate(templates, start=1):
+        if template.count(SLOT) != 1 or CONTROL_CHARACTER.search(template):
+            got = f"line {number}, {template[:60]!r}, is not a template"
+            raise InputError(path, got, f"Write {SLOT!r} once in each line, where the word belongs, and no empty line.")
+    if not templates:
+        raise InputError(path, "no templates", f"Write a template per line, such as 'a photo of a {SLOT}.'.")
+    return templates
 
 
 def fill(name: str, word: str) -> list[str]:
     """Return the prompts of a word, one for each template of the set `name`, in the set's order.
 
     Raises:
-        InputError: unknown set.
+        InputError: as `get_templates`.
     """
     # replace, not format: a word may contain braces.
     return [template.replace(SLOT, word) for template in get_templates(name)]

@@ -14,7 +14,7 @@ from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.utils.errors import InputError, suggest
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.utils.user_files import read_text
-from cliptrase_d2.vocabulary import Vocabulary, read_class_file
+from cliptrase_d2.vocabulary import Vocabulary, list_background, list_classes, read_class_file
 
 ClassGroups = dict[str, tuple[int, ...]]
 _REQUIRED_KEYS = ("name", "images", "classes")
@@ -32,7 +32,7 @@ class DatasetSpec:
         labels: folder or pattern of the label files; None for prediction only.
         ignore_label: class index and raw label value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None if the files hold class indices.
-        background: prompts of a last class named "background"; empty for no background class.
+        background: prompts of a last class named "background", "@name" for a ready list; empty for no such class.
         groups: name -> classes that are also scored separately, spelled as in ``classes``. Groups may overlap.
         image_suffix: ending of every image stem that its label file does not share, such as "_leftImg8bit".
         label_suffix: the same for the labels.
@@ -80,7 +80,7 @@ class DatasetSpec:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The C classes with their synonyms, the background class last."""
-        return Vocabulary.parse(self.classes, self.background, self.where)
+        return Vocabulary.parse(self.classes, self.background, self.where, allow_commas=True)
 
     @cached_property
     def class_groups(self) -> ClassGroups:
@@ -202,7 +202,13 @@ def _to_names(value: Any, key: str, path: Path) -> tuple[str, ...]:
 
 
 def _to_classes(value: Any, key: str, path: Path) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        return list_classes(value, path)
     return read_class_file(_to_path(value, key, path)) if isinstance(value, str) else _to_names(value, key, path)
+
+
+def _to_background(value: Any, key: str, path: Path) -> tuple[str, ...]:
+    return list_background(value) if isinstance(value, str) else _to_names(value, key, path)
 
 
 def _to_groups(value: Any, key: str, path: Path) -> dict[str, tuple[str, ...]]:
@@ -218,7 +224,7 @@ _CONVERTERS: dict[str, Callable[[Any, str, Path], Any]] = {
     "classes": _to_classes,
     "ignore_label": _keep,
     "label_map": _keep,
-    "background": _to_names,
+    "background": _to_background,
     "groups": _to_groups,
     "image_suffix": _to_text,
     "label_suffix": _to_text,

@@ -11,7 +11,7 @@ from cliptrase_d2.data.custom import ClassGroups, DatasetSpec
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.utils.errors import InputError, suggest
 from cliptrase_d2.visualization.overlay import palette
-from cliptrase_d2.vocabulary import Vocabulary
+from cliptrase_d2.vocabulary import BackgroundPrompts, ClassNames, Vocabulary, list_background, list_classes
 
 _REGISTER = "Register it with register_dataset, or pass its file: --dataset D.yaml, in training --train-dataset D.yaml."
 
@@ -19,12 +19,12 @@ _REGISTER = "Register it with register_dataset, or pass its file: --dataset D.ya
 def register_dataset(
     name: str,
     images: str | Path,
-    classes: Sequence[str],
+    classes: ClassNames,
     labels: str | Path | None = None,
     *,
     ignore_label: int = 255,
     label_map: Mapping[int, int] | None = None,
-    background: Sequence[str] = (),
+    background: BackgroundPrompts = (),
     groups: Mapping[str, Sequence[str]] | None = None,
     image_suffix: str = "",
     label_suffix: str = "",
@@ -35,11 +35,11 @@ def register_dataset(
     Args:
         name: unique name, also of the results folder.
         images: folder, or a pattern such as ``images/val_*`` or ``images/*/*`` for parts of one or more folders.
-        classes: class names in evaluation order; "a;b" are synonyms of one class.
+        classes: class names in evaluation order, in which "a;b" are synonyms of one class; or {"a": ["b"]}.
         labels: folder or pattern of the label files, which have the stems of their images; None for prediction only.
         ignore_label: class index and raw label value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None if the files hold class indices.
-        background: prompts of a last class named "background"; empty for no background class.
+        background: prompts of a last class named "background", or the name of a ready list; empty for no such class.
         groups: name -> classes that are also scored separately, for example {"things": [...], "stuff": [...]}.
         image_suffix: ending of every image stem that its label file does not share.
         label_suffix: the same for the labels.
@@ -50,17 +50,17 @@ def register_dataset(
         InputError: the description is invalid, or the name belongs to another data set.
     """
     groups = groups or {}
-    if any(isinstance(names, str) for names in (classes, background, *groups.values())):
+    if any(isinstance(names, str) for names in groups.values()):
         raise InputError(f"data set {name!r}", "one string instead of class names", "Put the names in a list.")
     return register_spec(
         DatasetSpec(
             name,
             Path(images),
-            tuple(classes),
+            list_classes(classes, f"data set {name!r}"),
             None if labels is None else Path(labels),
             ignore_label,
             label_map,
-            tuple(background),
+            list_background(background),
             {group: tuple(members) for group, members in groups.items()},
             image_suffix,
             label_suffix,
@@ -127,7 +127,7 @@ def get_dataset_labels(name: str) -> tuple[Vocabulary, LabelRule]:
         if not names:
             fix = "Choose a data set for semantic segmentation, or set stuff_classes in its metadata."
             raise InputError("dataset_name", f"the data set {name!r} has no class names", fix)
-        vocabulary = Vocabulary.parse(names, where=f"data set {name!r}")
+        vocabulary = Vocabulary.parse(names, where=f"data set {name!r}", allow_commas=True)
     options = (metadata.get("ignore_label", 255), metadata.get("label_map"), metadata.get("unscored_if_only"))
     return vocabulary, LabelRule(len(vocabulary.classes), *options)
 

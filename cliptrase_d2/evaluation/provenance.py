@@ -21,7 +21,7 @@ def result_hashes(cfg: CfgNode, dataset_name: str) -> dict[str, str]:
 
 
 def config_hash(cfg: CfgNode) -> str:
-    """Return twelve hexadecimal digits that change with every key and every weights file that can change a result.
+    """Return twelve hexadecimal digits that change with every key and file of the model that can change a result.
 
     They do not depend on the output folder, the expected results, the number of workers or the batch size, so an
     evaluation that ran out of memory can resume with smaller batches.
@@ -33,7 +33,7 @@ def config_hash(cfg: CfgNode) -> str:
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.TEST.BATCH_SIZE = 1
     files = cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.MASKS.BACKBONE_WEIGHTS
-    return digest(cfg.dump() + repr([_file_digest(path) for path in files]))
+    return digest(cfg.dump() + repr([_file_digest(path) for path in files]) + _file_digest(cfg.MODEL.CLIP.TEMPLATES))
 
 
 def data_hash(dataset_name: str) -> str:
@@ -52,7 +52,7 @@ def versions() -> dict[str, str]:
 
 
 def _file_digest(path: str) -> str:
-    """Return the SHA-256 of a weights file, which a later training may have replaced; "" for a tag or an address."""
+    """Return the SHA-256 of a file, which may be replaced later; "" for a tag, a name or an address."""
     file = Path(path).expanduser()
     if not path or not file.is_file():
         return ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from cliptrase_d2.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.vocabulary import Vocabulary
+from cliptrase_d2.vocabulary import Vocabulary, list_classes
 
 _FIX = "Add a 'vocabulary' to the input, or set MODEL.CLIPTRASE.VOCABULARY."
 
@@ -20,7 +20,7 @@ class InputVocabulary:
 
     The first of these that exists is used:
 
-    1. ``vocabulary`` of the input: a ``Vocabulary``, or a list of names in which ``;`` separates synonyms;
+    1. ``vocabulary`` of the input: a ``Vocabulary``, or names as in `Vocabulary.parse`;
     2. the classes of the data set ``meta["dataset_name"]`` of the input, which records of this package and the loader
        of the published SAN have;
     3. ``default``;
@@ -56,7 +56,7 @@ class InputVocabulary:
         """
         own = inputs.get("vocabulary")
         if own is not None:
-            return own if isinstance(own, Vocabulary) else _parse(_to_tuple(own), "vocabulary")
+            return own if isinstance(own, Vocabulary) else _parse(list_classes(own, "vocabulary"), "vocabulary")
         meta = inputs.get("meta")
         name = meta.get("dataset_name") if isinstance(meta, Mapping) else None
         vocabulary = get_dataset_vocabulary(name) or self.default
@@ -101,14 +101,11 @@ def get_dataset_vocabulary(name: str | None) -> Vocabulary | None:
         return None
     metadata = MetadataCatalog.get(name)
     names = metadata.get("stuff_classes")
-    return metadata.get("vocabulary") or (_parse(tuple(names), f"data set {name!r}") if names else None)
-
-
-def _to_tuple(names: object) -> tuple[str, ...]:
-    """Return names as a tuple; one string stays whole, for `Vocabulary.parse` to refuse it."""
-    return names if isinstance(names, str) else tuple(names)  # type: ignore[arg-type, return-value]
+    return metadata.get("vocabulary") or (
+        _parse(tuple(names), f"data set {name!r}", allow_commas=True) if names else None
+    )
 
 
 @lru_cache(maxsize=64)
-def _parse(names: tuple[str, ...], where: str) -> Vocabulary:
-    return Vocabulary.parse(names, where=where)
+def _parse(names: tuple[str, ...], where: str, allow_commas: bool = False) -> Vocabulary:
+    return Vocabulary.parse(names, where=where, allow_commas=allow_commas)

@@ -23,7 +23,7 @@ from cliptrase_d2.segmenter.pretrained import model_options
 from cliptrase_d2.segmenter.result import SegmentationResult
 from cliptrase_d2.utils.errors import InputError, name_arguments
 from cliptrase_d2.utils.oom_retry import OOMRetry
-from cliptrase_d2.vocabulary import Vocabulary
+from cliptrase_d2.vocabulary import BackgroundPrompts, ClassNames, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -116,14 +116,14 @@ class Segmenter:
         """Device of the model. Images may be on any device."""
         return self.model.device
 
-    def __call__(self, image: ImageLike, classes: Sequence[str], background: Sequence[str] = ()) -> SegmentationResult:
+    def __call__(self, image: ImageLike, classes: ClassNames, background: BackgroundPrompts = ()) -> SegmentationResult:
         """Segment one image.
 
         Args:
             image: a path; a PIL image; a uint8 array, grey [H,W], RGB [H,W,3] or RGBA [H,W,4]; or a uint8 tensor with
                 the channels first, [1,H,W], [3,H,W] or [4,H,W]. Alpha is dropped and the EXIF orientation applied.
-            classes: class names; "a;b" are synonyms of one class.
-            background: prompts of an extra last class "background"; empty for none.
+            classes: class names, in which "a;b" are synonyms of one class; or a dict such as {"a": ["b"]}.
+            background: prompts of an extra last class "background", or the name of a ready list; empty for none.
         Raises:
             InputError: an invalid image or vocabulary.
         """
@@ -131,7 +131,7 @@ class Segmenter:
         return self._segment([self._prepare(image, "image")], vocabulary)[0]
 
     def batch(
-        self, images: Iterable[ImageLike], classes: Sequence[str], background: Sequence[str] = ()
+        self, images: Iterable[ImageLike], classes: ClassNames, background: BackgroundPrompts = ()
     ) -> list[SegmentationResult]:
         """Segment several images at once. Each result equals that of a single call, up to float rounding.
 
@@ -153,8 +153,8 @@ class Segmenter:
     def stream(
         self,
         images: Iterable[ImageLike],
-        classes: Sequence[str],
-        background: Sequence[str] = (),
+        classes: ClassNames,
+        background: BackgroundPrompts = (),
         *,
         batch_size: int = 1,
     ) -> Generator[SegmentationResult, None, None]:

@@ -9,12 +9,13 @@ import numpy as np
 
 from cliptrase_d2.cli.class_arguments import split_names
 from cliptrase_d2.data.images import read_image
+from cliptrase_d2.ready_vocabularies import MARK
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.panels import fit_long_side
-from cliptrase_d2.vocabulary import Vocabulary
+from cliptrase_d2.vocabulary import SYNONYM_SEPARATOR, Vocabulary
 
 MAX_SIDE = 1024  # pixels; larger photos are segmented and shown at this size
-MAX_WORDS = 200
+MAX_WORDS = 200  # typed; a ready list has a known length
 # Pillow supports many more formats, some of which run programs or trust their headers. MPO (phones) opens as JPEG.
 _FORMATS = ("JPEG", "PNG", "WEBP")
 
@@ -61,10 +62,15 @@ def read_photo(path: str | None, max_pixels: int) -> Photo:
 def read_vocabulary(classes: str, background: str) -> Vocabulary:
     """Parse class names and background prompts, as the page shows them in its two text boxes.
 
+    Args:
+        classes: names, separated by commas or line breaks; "a;b" are synonyms of one class.
+        background: the same for prompts, and "@name" for those of a ready list.
     Raises:
-        InputError: no class, an empty or repeated name, or more than ``MAX_WORDS`` words.
+        InputError: no class, an empty or repeated name, an unknown ready list, or more than ``MAX_WORDS`` words.
     """
-    vocabulary = Vocabulary.parse(split_names(classes), split_names(background), where="Classes")
-    if len(vocabulary.prompts) > MAX_WORDS:
-        raise InputError("Classes", f"{len(vocabulary.prompts)} words", "Remove some.", allowed=f"at most {MAX_WORDS}")
-    return vocabulary
+    names, prompts = split_names(classes), split_names(background)
+    typed = sum(1 + entry.count(SYNONYM_SEPARATOR) for entry in names + prompts if not entry.startswith(MARK))
+    if typed > MAX_WORDS:
+        raise InputError("Classes", f"{typed} words", "Remove some.", allowed=f"at most {MAX_WORDS}")
+    Vocabulary.parse(names, where="Classes")
+    return Vocabulary.parse(names, prompts, where="Background")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -76,11 +77,19 @@ def test_class_files_backgrounds_and_folders(tmp_path: Path) -> None:
     for index in (0, 1):
         Image.open(SCENES / f"seen_00{index}.webp").save(photos / f"{index}.png")
     (tmp_path / "classes.txt").write_text("grass\nsand\n")
-    options = ("--classes-file", str(tmp_path / "classes.txt"), "--background", "lion, sky", "--model", "emoji")
+    options = ("--classes-file", str(tmp_path / "classes.txt"), "--background", "@common, lion", "--model", "emoji")
     assert run("segment", str(photos), *options, "--output", str(tmp_path / "out")) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{index}_{kind}.png" for index in (0, 1) for kind in ("overlay", "labels")
     }
+
+
+@pytest.mark.parametrize(
+    ("background", "got"), [("@vox", "'vox'.*'voc'"), ("gravel,,sand", "''"), ("bee", "'bee' appears twice")]
+)
+def test_faulty_background_is_an_error_of_its_argument(tmp_path: Path, background: str, got: str) -> None:
+    words = ("--classes", "bee", "--background", background, "--model", "emoji", "--output", str(tmp_path / "out"))
+    assert re.search(f"--background: .*{got}", fail("segment", SCENE, *words))
 
 
 @pytest.mark.parametrize(

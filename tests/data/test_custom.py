@@ -48,6 +48,27 @@ def test_classes_are_read_from_a_text_file(tmp_path: Path) -> None:
     assert spec.classes == ("sky", "tree;bush", "no")
 
 
+def test_classes_may_be_a_dict_and_the_background_a_ready_list(tmp_path: Path) -> None:
+    minimal = MINIMAL.replace("[sky, tree]", "{person: [man, woman], sky: [], tree: bush, road: }")
+    spec = read_dataset_file(write(tmp_path, minimal + "background: voc\ngroups: {things: [person]}\n"))
+    assert spec.classes == ("person;man;woman", "sky", "tree;bush", "road")
+    assert spec.vocabulary.classes == ("person", "sky", "tree", "road", "background")
+    assert spec.class_groups == {"things": (0,)}
+    background = spec.vocabulary.words[-1]
+    assert "sea" in background
+    assert not {"sky", "tree", "road"} & set(background)
+    mixed = read_dataset_file(write(tmp_path, minimal + "background: [lava, '@voc']\n"))
+    assert mixed.vocabulary.words[-1] == ("lava", *background)
+
+
+def test_official_names_with_commas_are_classes(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("building, edifice\nsky\n")
+    spec = read_dataset_file(write(tmp_path, "name: a\nimages: b\nclasses: classes.txt\n"))
+    assert spec.vocabulary.classes == ("building, edifice", "sky")
+    with pytest.raises(InputError, match=r"set\.yaml.*'sky,' contains a comma"):
+        read_dataset_file(write(tmp_path, MINIMAL.replace("[sky, tree]", "['sky,', tree]")))
+
+
 @pytest.mark.parametrize(("text", "match"), [("sky\n\ntree\n", "line 2"), (None, "no such file")])
 def test_invalid_class_file_is_rejected(tmp_path: Path, text: str | None, match: str) -> None:
     if text is not None:
@@ -74,7 +95,7 @@ def test_invalid_class_file_is_rejected(tmp_path: Path, text: str | None, match:
             (MINIMAL.replace("[sky, tree]", classes), match)
             for classes, match in (
                 *(("[sky, no]", "False"), ("[]", "no class"), ("[sky, tree, sky]", "'sky'")),
-                *(("5", "classes 5"), ("{a: 1}", "classes {'a': 1}")),
+                *(("5", "classes 5"), ("{sky: [no]}", "False"), ("{a: 1}", "'a' have the type int")),
             )
         ),
         *(
@@ -90,7 +111,8 @@ def test_invalid_class_file_is_rejected(tmp_path: Path, text: str | None, match:
                 ("labelz: truth", "'labelz'.*'labels'"),  # the closest key
                 ("zzz: 1", "'zzz'.*Remove it"),
                 ("label_map: {3: 0, 3: 1}", "3 twice"),
-                ("background: wall", "background 'wall'"),
+                ("background: wall", "background list is named 'wall'"),
+                ("background: {wall: []}", "background {'wall'"),
                 ("image_suffix: 5", "image_suffix 5"),
                 ("image_list: [a]", "image_list"),
                 ("labels: 5", "labels 5"),

@@ -122,10 +122,24 @@ def test_files_without_a_partner_are_listed(images: Path, name: str) -> None:
         DatasetCatalog.get(name)
 
 
+def test_classes_may_be_a_dict_and_the_background_a_ready_list(images: Path, name: str) -> None:
+    register_dataset(name, images, {"person": ["man", "woman"], "sky": []}, background="common")
+    vocabulary = MetadataCatalog.get(name).vocabulary
+    assert vocabulary.words[:2] == (("person", "man", "woman"), ("sky",))
+    assert vocabulary.words[2][:2] == ("cloud", "wall")  # without the sky
+
+
+def test_official_names_with_commas_are_classes(images: Path, name: str) -> None:
+    register_dataset(name, images, ["building, edifice", "sky"])
+    assert get_dataset_labels(name)[0].classes == ("building, edifice", "sky")
+
+
 @pytest.mark.parametrize(
     ("classes", "options"),
     [
         ("sky", {}),
+        (["sky,"], {}),
+        (["sky"], {"background": "vox"}),
         ([], {}),
         (["sky", "sky"], {}),
         (["sky", " "], {}),

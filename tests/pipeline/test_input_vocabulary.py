@@ -32,14 +32,20 @@ def datasets() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "own", [CAT_DOG, ["cat;kitten", "dog"], ("cat;kitten", "dog")], ids=["parsed", "list", "tuple"]
+    "own",
+    [CAT_DOG, ["cat;kitten", "dog"], ("cat;kitten", "dog"), {"cat": "kitten", "dog": []}],
+    ids=["parsed", "list", "tuple", "dict"],
 )
 def test_own_vocabulary_comes_first(datasets: dict[str, str], own: Any) -> None:
     inputs = {"vocabulary": own, "meta": {"dataset_name": datasets["cars"]}, "file_name": "elsewhere.png"}
     assert InputVocabulary(CAR).find(inputs) == CAT_DOG
 
 
-@pytest.mark.parametrize("own", ["cat, dog", [], ["cat", "cat"], ["cat", 3]], ids=["text", "empty", "twice", "number"])
+@pytest.mark.parametrize(
+    "own",
+    ["cat, dog", [], ["cat", "cat"], ["cat", 3], ["cat, dog"], {"cat": {}}],
+    ids=["text", "empty", "twice", "number", "comma", "nested"],
+)
 def test_faulty_own_vocabulary_is_refused(own: Any) -> None:
     with pytest.raises(InputError, match="vocabulary"):
         InputVocabulary(CAR).find({"vocabulary": own})
@@ -57,6 +63,15 @@ def test_unknown_data_set_of_the_record_is_ignored(meta: Any) -> None:
 
 def test_vocabulary_of_the_model_comes_before_the_data_sets(datasets: dict[str, str]) -> None:
     assert InputVocabulary(CAR, evaluation=(datasets["animals"],)).find({"file_name": "elsewhere.png"}) == CAR
+
+
+def test_commas_in_the_official_names_of_a_data_set_are_part_of_them(datasets: dict[str, str]) -> None:
+    MetadataCatalog.get("towns_of_test").set(stuff_classes=["building, edifice", "sky"])
+    try:
+        found = InputVocabulary().find({"meta": {"dataset_name": "towns_of_test"}})
+    finally:
+        MetadataCatalog.remove("towns_of_test")
+    assert found.classes == ("building, edifice", "sky")
 
 
 def test_training_and_evaluation_have_their_own_data_sets(datasets: dict[str, str]) -> None:
@@ -109,9 +124,9 @@ def test_no_class_names_anywhere_are_refused(names: tuple[str, ...]) -> None:
 
 
 def test_configuration_names_the_sources(tmp_path: Path) -> None:
-    words = ["MODEL.CLIPTRASE.VOCABULARY", "['cat;kitten', 'dog']", "MODEL.CLIPTRASE.BACKGROUND", "['wall']"]
+    words = ["MODEL.CLIPTRASE.VOCABULARY", "['cat;kitten', 'dog']", "MODEL.CLIPTRASE.BACKGROUND", "['wall', '@voc']"]
     names = ["DATASETS.TRAIN", "('a',)", "DATASETS.TEST", "('b', 'c')"]
     found = InputVocabulary.from_config(tiny_config(tmp_path, *words, *names))
-    assert found.default == Vocabulary.parse(["cat;kitten", "dog"], ["wall"])
+    assert found.default == Vocabulary.parse(["cat;kitten", "dog"], ["wall", "@voc"])
     assert (found.training, found.evaluation) == (("a",), ("b", "c"))
     assert InputVocabulary.from_config(tiny_config(tmp_path)).default is None

@@ -55,7 +55,7 @@ def test_missing_photos_are_rejected(path: str | None) -> None:
         read_photo(path, MAX_PIXELS)
 
 
-@pytest.mark.parametrize("classes", ["", " , ", "a, a", "a;;b", "a,,b"])
+@pytest.mark.parametrize("classes", ["", " , ", "a, a", "a;;b", "a,,b", "@voc"])
 def test_invalid_class_names_are_rejected(classes: str) -> None:
     with pytest.raises(InputError, match=r"^Classes: "):
         read_vocabulary(classes, "")
@@ -66,3 +66,11 @@ def test_the_number_of_words_is_limited() -> None:
     assert len(read_vocabulary(most, "").prompts) == MAX_WORDS
     with pytest.raises(InputError, match=rf"^Classes: {MAX_WORDS + 1} words"):
         read_vocabulary(most, "background word")
+
+
+def test_a_ready_background_does_not_count_as_typed_words() -> None:
+    most = ",".join(f"thing {index}" for index in range(MAX_WORDS))
+    assert len(read_vocabulary(most, "@coco").prompts) == MAX_WORDS + 171
+    assert read_vocabulary("sky, a\n", "@common, lava,").words[2][-1] == "lava"
+    with pytest.raises(InputError, match=r"^Background: .*'vox'.*'voc'"):
+        read_vocabulary("a", "@vox")

@@ -15,7 +15,7 @@ from cliptrase_d2.evaluation.evaluate import evaluate_dataset, find_results
 from cliptrase_d2.evaluation.expected import name_results
 from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
 from cliptrase_d2.segmenter.build import build_segmenter, prepare_segmenter
-from cliptrase_d2.visualization.overlay import palette
+from cliptrase_d2.visualization.colours import palette
 from tests.drawn_scenes import CLASSES, write_scenes
 from tests.pipeline.tiny_segmenter import tiny_config
 

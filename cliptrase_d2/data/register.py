@@ -10,7 +10,7 @@ from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.custom import ClassGroups, DatasetSpec
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.utils.errors import InputError, suggest
-from cliptrase_d2.visualization.overlay import palette
+from cliptrase_d2.visualization.colours import ClassColours
 from cliptrase_d2.vocabulary import BackgroundPrompts, ClassNames, Vocabulary, list_background, list_classes
 
 _REGISTER = "Register it with register_dataset, or pass its file: --dataset D.yaml, in training --train-dataset D.yaml."
@@ -83,10 +83,11 @@ def register_spec(spec: DatasetSpec) -> str:
             raise InputError(spec.where, f"another data set is named {spec.name!r}", "Choose another name.")
         return spec.name
     DatasetCatalog.register(spec.name, lambda: load_records(spec))
+    colours = ClassColours(spec.vocabulary.classes).assign(range(len(spec.vocabulary.classes)))
     metadata.set(
         spec=spec,
         stuff_classes=list(spec.vocabulary.classes),
-        stuff_colors=palette(len(spec.vocabulary.classes)).tolist(),  # for Detectron2's Visualizer
+        stuff_colors=colours.tolist(),  # for Detectron2's Visualizer
         vocabulary=spec.vocabulary,
         ignore_label=spec.ignore_label,
         label_map=spec.label_map,

@@ -14,8 +14,7 @@ from cliptrase_d2.d2 import Instances
 from cliptrase_d2.segmenter.conversions import CocoSegment, coco_segments, make_instances
 from cliptrase_d2.utils.atomic_files import atomic_write
 from cliptrase_d2.utils.errors import InputError, WriteError
-from cliptrase_d2.visualization.overlay import overlay, palette
-from cliptrase_d2.visualization.picture import class_shares, draw_labels
+from cliptrase_d2.visualization.picture import class_colours, class_shares, draw_labels
 
 _MAX_LISTED = 5  # classes in the repr
 _MAX_8_BIT_CLASSES = 255  # label files usually reserve 255 for ignored pixels
@@ -70,17 +69,18 @@ class SegmentationResult:
         """Return the share of the pixels, 0 to 1, of every class that occurs, the largest first."""
         return {self.classes[index]: share for index, share in class_shares(self.label_map, len(self.classes))}
 
-    def overlay(self, legend: bool = True) -> np.ndarray:
+    def overlay(self, legend: bool = True, names: bool = True) -> np.ndarray:
         """Draw the image under the colours of its classes.
+
+        Results with the same classes share their colours, as frames of a video do.
 
         Args:
             legend: add class names and shares on the right.
+            names: write the names of the classes on large regions.
         Returns:
             [H,W',3] uint8 RGB; W' is W without a legend.
         """
-        if legend:
-            return draw_labels(self.image, self.label_map, self.classes)
-        return overlay(self.image, self.label_map, palette(len(self.classes)))
+        return draw_labels(self.image, self.label_map, self.classes, legend=legend, names=names)
 
     def to_pil(self) -> Image.Image:
         """Return the label map as an image: mode "P" with the overlay's colours, or "I;16" above 255 classes.
@@ -90,7 +90,7 @@ class SegmentationResult:
         if len(self.classes) > _MAX_8_BIT_CLASSES:
             return Image.fromarray(self.label_map.astype(np.uint16))
         image = Image.fromarray(self.label_map.astype(np.uint8))
-        image.putpalette(palette(len(self.classes)).tobytes())
+        image.putpalette(class_colours(self.classes, self.label_map).tobytes())
         return image
 
     def to_coco(self, image_id: int | str | None = None) -> list[CocoSegment]:

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-logger = logging.getLogger(__name__)
+from cliptrase_d2.visualization.fonts import choose_font_size, find_font, measure_width, shorten
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-# Fallbacks for text outside the Latin characters of Pillow's default font.
-_SYSTEM_FONTS = (
-    *("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf"),
-    *("Arial Unicode.ttf", "msyh.ttc", "arial.ttf"),
-)
-_UNKNOWN = "\uffff"  # not a character: every font draws its placeholder for missing glyphs
-_MIN_FONT_SIZE, _MAX_FONT_SIZE = 12, 30
-_ROWS_PER_HEIGHT = 22  # the font size is the height of the picture divided by this
-_MAX_NAME_LENGTH = 36
 _INK, _PAPER, _FRAME = (34, 34, 34), (255, 255, 255), (150, 150, 150)
 
 
@@ -32,12 +19,12 @@ class LegendEntry(NamedTuple):
     Attributes:
         name: of the class.
         share: of the pixels, 0 to 1.
-        colour: [3] uint8 RGB.
+        colour: [3] uint8 RGB; None for pixels without a tint, whose box is crossed out.
     """
 
     name: str
     share: float
-    colour: np.ndarray
+    colour: np.ndarray | None
 
 
 def add_legend(picture: np.ndarray, entries: Sequence[LegendEntry]) -> np.ndarray:
@@ -61,28 +48,25 @@ def legend(entries: Sequence[LegendEntry], height: int) -> np.ndarray:
     Returns:
         [H,W,3] uint8 RGB, as wide as the names require.
     """
-    size = _font_size(height)
+    size = choose_font_size(height)
     row = round(size * 1.5)
     rows = (height - size) // row
     count = len(entries) if len(entries) <= rows else max(0, rows - 1)
-    lines: list[tuple[str, str, np.ndarray | None]] = [
-        (_shorten(entry.name), _percent(entry.share), entry.colour) for entry in entries[:count]
-    ]
+    lines = [(shorten(entry.name), _percent(entry.share)) for entry in entries[:count]]
     if rest := entries[count:]:
-        lines.append((f"… and {len(rest)} more", _percent(sum(entry.share for entry in rest)), None))
-    names = max((_width(name, size) for name, _, _ in lines), default=0)
-    shares = max((_width(share, size) for _, share, _ in lines), default=0)
+        lines.append((f"… and {len(rest)} more", _percent(sum(entry.share for entry in rest))))
+    names = max((measure_width(name, size) for name, _ in lines), default=0)
+    shares = max((measure_width(share, size) for _, share in lines), default=0)
     text_left = 2 * size + size // 2  # margin, colour, gap
     share_right = text_left + names + size + shares
     canvas = Image.new("RGB", (share_right + size, height), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    for index, (name, share, colour) in enumerate(lines):
+    for index, (name, share) in enumerate(lines):
         middle = size // 2 + row * index + row // 2
-        if colour is not None:
-            box = (size, middle - size // 2, 2 * size, middle + size // 2)
-            draw.rectangle(box, fill=(int(colour[0]), int(colour[1]), int(colour[2])), outline=_FRAME)
-        draw.text((text_left, middle), name, _INK, _font(name, size), anchor="lm")
-        draw.text((share_right, middle), share, _INK, _font(share, size), anchor="rm")
+        if index < count:
+            _draw_box(draw, (size, middle - size // 2, 2 * size, middle + size // 2), entries[index].colour)
+        draw.text((text_left, middle), name, _INK, find_font(name, size), anchor="lm")
+        draw.text((share_right, middle), share, _INK, find_font(share, size), anchor="rm")
     return np.array(canvas)
 
 
@@ -96,9 +80,9 @@ def add_caption(picture: np.ndarray, text: str) -> np.ndarray:
         [H',W',3] uint8 RGB, H' > H and W' >= W.
     """
     height, width = picture.shape[:2]
-    size = _font_size(height)
-    canvas = Image.new("RGB", (max(width, _width(text, size) + size), height + 2 * size), _PAPER)
-    ImageDraw.Draw(canvas).text((size // 2, size), text, _INK, _font(text, size), anchor="lm")
+    size = choose_font_size(height)
+    canvas = Image.new("RGB", (max(width, measure_width(text, size) + size), height + 2 * size), _PAPER)
+    ImageDraw.Draw(canvas).text((size // 2, size), text, _INK, find_font(text, size), anchor="lm")
     canvas.paste(Image.fromarray(picture), (0, 2 * size))
     return np.array(canvas)
 
@@ -114,63 +98,37 @@ def paragraphs(texts: Sequence[str], size: tuple[int, int]) -> np.ndarray:
         [H,W,3] uint8 RGB.
     """
     height, width = size
-    font_size = _font_size(height)
+    font_size = choose_font_size(height)
     lines: list[str] = []
     for text in texts:
         lines += [*([""] if lines else []), *_wrap(text, width - font_size, font_size)]
     step = round(font_size * 1.4)
-    widest = max((_width(line, font_size) for line in lines), default=0)
+    widest = max((measure_width(line, font_size) for line in lines), default=0)
     canvas = Image.new("RGB", (max(width, widest + font_size), max(height, step * len(lines))), _PAPER)
     draw = ImageDraw.Draw(canvas)
     for index, line in enumerate(lines):
-        draw.text((font_size // 2, step * index + step // 2), line, _INK, _font(line, font_size), anchor="lm")
+        draw.text((font_size // 2, step * index + step // 2), line, _INK, find_font(line, font_size), anchor="lm")
     return np.array(canvas)
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], colour: np.ndarray | None) -> None:
+    if colour is None:
+        draw.rectangle(box, outline=_FRAME)
+        draw.line(box, _FRAME)
+    else:
+        draw.rectangle(box, fill=(int(colour[0]), int(colour[1]), int(colour[2])), outline=_FRAME)
 
 
 def _wrap(text: str, width: int, size: int) -> list[str]:
     """Break a text into lines of at most `width` pixels, or of a single word."""
     lines: list[str] = []
     for word in text.split():
-        if lines and _width(f"{lines[-1]} {word}", size) <= width:
+        if lines and measure_width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
     return lines
 
 
-def _font_size(height: int) -> int:
-    return min(_MAX_FONT_SIZE, max(_MIN_FONT_SIZE, height // _ROWS_PER_HEIGHT))
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= _MAX_NAME_LENGTH else name[: _MAX_NAME_LENGTH - 1] + "…"
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
-
-
-def _width(text: str, size: int) -> int:
-    return int(np.ceil(_font(text, size).getlength(text)))
-
-
-@lru_cache(maxsize=1024)
-def _font(text: str, size: int) -> Font:
-    """Return the first font that has every character of a text; if none has, Pillow's default font."""
-    default = ImageFont.load_default(size)
-    if _covers(default, text):
-        return default
-    for name in _SYSTEM_FONTS:
-        try:
-            font = ImageFont.truetype(name, size)
-        except OSError:  # not installed
-            continue
-        if _covers(font, text):
-            return font
-    logger.warning("No installed font has every character of %r: the legend shows placeholders.", text)
-    return default
-
-
-def _covers(font: Font, text: str) -> bool:
-    unknown = bytes(font.getmask(_UNKNOWN))
-    return all(character.isspace() or bytes(font.getmask(character)) != unknown for character in set(text))

@@ -1,37 +1,21 @@
-"""Colour palette, and label maps drawn over photographs."""
+"""Label maps drawn over photographs."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-_GOLDEN_RATIO = 0.618034  # steps of this size around the colour circle keep successive hues far apart
-# Saturation and value, in turn. They separate colours whose hues are close.
-_SHADES = ((0.95, 1.00), (1.00, 0.75), (0.40, 1.00), (0.80, 0.50), (0.80, 0.95), (0.50, 0.65))
+UNKNOWN = -1  # label of pixels that belong to no class
+OPACITY = 0.45  # of the colours: the photograph stays visible
 _PIXELS_PER_LINE_WIDTH = 400  # of the short side: lines are 1 pixel wide below 600 pixels, 2 below 1000
 
 
-def palette(count: int) -> np.ndarray:
-    """Return the colours of classes 0, 1, …. The colour of a class does not depend on the number of classes.
-
-    Args:
-        count: C.
-    Returns:
-        [C,3] uint8 RGB.
-    """
-    index = np.arange(max(1, count))  # OpenCV rejects empty arrays
-    hue = (index * _GOLDEN_RATIO) % 1 * 360
-    saturation, value = np.array(_SHADES)[index % len(_SHADES)].T
-    colours = np.stack([hue, saturation, value], axis=1).astype(np.float32)  # [C,3]
-    return np.rint(cv2.cvtColor(colours[None], cv2.COLOR_HSV2RGB)[0, :count] * 255).astype(np.uint8)
-
-
-def overlay(image: np.ndarray, label_map: np.ndarray, colours: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """Blend a photograph with the colours of its classes and draw class boundaries in white.
+def overlay(image: np.ndarray, label_map: np.ndarray, colours: np.ndarray, opacity: float = OPACITY) -> np.ndarray:
+    """Blend a photograph with the colours of its classes and draw class boundaries in white. Unknown pixels stay.
 
     Args:
         image: [H,W,3] uint8 RGB.
-        label_map: [H,W] class indices, 0 to C-1.
+        label_map: [H,W] class indices, 0 to C-1, or -1 for unknown.
         colours: [C,3] uint8 RGB.
         opacity: of the colours, 0 to 1.
     Returns:
@@ -41,9 +25,12 @@ def overlay(image: np.ndarray, label_map: np.ndarray, colours: np.ndarray, opaci
     """
     if image.shape != (*label_map.shape, 3):
         raise ValueError(f"The image has shape {image.shape}, but the label map {label_map.shape}.")
-    if label_map.size and not 0 <= label_map.min() <= label_map.max() < len(colours):
+    if label_map.size and not UNKNOWN <= label_map.min() <= label_map.max() < len(colours):
         raise ValueError(f"Labels {label_map.min()} to {label_map.max()} exceed the range of {len(colours)} colours.")
-    blended = cv2.addWeighted(image, 1 - opacity, colours[label_map], opacity, 0)
+    with_unknown = np.vstack([colours, np.zeros((1, 3))]).astype(np.uint8)  # the last row is that of -1
+    blended = cv2.addWeighted(image, 1 - opacity, with_unknown[label_map], opacity, 0)
+    unknown = label_map == UNKNOWN
+    blended[unknown] = image[unknown]
     blended[find_boundaries(label_map)] = 255
     return blended
 
@@ -52,7 +39,7 @@ def find_boundaries(label_map: np.ndarray) -> np.ndarray:
     """Return the pixels at class boundaries. Lines become wider with the size of the map.
 
     Args:
-        label_map: [H,W] class indices, 0 to 65535.
+        label_map: [H,W] class indices, -1 to 65534.
     Returns:
         [H,W] bool.
     """

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
+from cliptrase_d2.visualization.colours import palette
+from cliptrase_d2.visualization.overlay import labels_at_size, overlay
 
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _OUTLINE = (255, 0, 255)  # magenta does not occur in the heat map

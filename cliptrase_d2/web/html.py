@@ -11,8 +11,8 @@ from PIL import Image
 
 from cliptrase_d2.methods.catalog import METHODS
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.overlay import labels_at_size, palette
-from cliptrase_d2.visualization.picture import class_shares, draw_labels
+from cliptrase_d2.visualization.overlay import labels_at_size
+from cliptrase_d2.visualization.picture import class_colours, class_shares, draw_labels
 from cliptrase_d2.web.labelling import Labelling
 from cliptrase_d2.web.uploads import Photo
 
@@ -29,7 +29,7 @@ def legend(labelling: Labelling, photo: Photo, method: str) -> str:
         photo: the photo.
         method: name of the method.
     """
-    colours = palette(len(labelling.classes))
+    colours = class_colours(labelling.classes, labelling.label_map)
     rows = [
         (labelling.classes[index], "rgb({} {} {})".format(*colours[index]), share, labelling.confidence[index])
         for index, share in class_shares(labelling.label_map, len(labelling.classes))

@@ -10,8 +10,9 @@ import numpy as np
 
 from cliptrase_d2.segmenter.explanation import Explanation, explain
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.overlay import overlay, palette
+from cliptrase_d2.visualization.overlay import overlay
 from cliptrase_d2.visualization.panels import mark_patch
+from cliptrase_d2.visualization.picture import class_colours
 from cliptrase_d2.web.figures import render_clustering, render_correlation
 from cliptrase_d2.web.html import alert, legend
 from cliptrase_d2.web.labelling import label
@@ -127,7 +128,8 @@ class SegmentationService:
         photo = self._read_photo(request.photo)
         with self.models.lend(*choice) as model:
             labelling = label(model, photo.pixels, read_vocabulary(request.classes, request.background))
-        picture = overlay(photo.pixels, labelling.label_map, palette(len(labelling.classes)))
+        colours = class_colours(labelling.classes, labelling.label_map)
+        picture = overlay(photo.pixels, labelling.label_map, colours)
         return SideResult(picture, legend(labelling, photo, choice.method))
 
     def _compute_explanation(self, path: str | None, point: Point, name: str) -> tuple[Explanation, tuple[str, ...]]:

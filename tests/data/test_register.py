@@ -7,7 +7,7 @@ from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, register_dataset, require_registered
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.overlay import palette
+from cliptrase_d2.visualization.colours import ClassColours
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_records_and_metadata(images: Path, name: str) -> None:
     metadata = MetadataCatalog.get(name)
     assert metadata.stuff_classes == ["sky", "tree", "background"]
     assert (metadata.ignore_label, metadata.label_map, metadata.evaluator_type) == (255, {9: 2}, "sem_seg")
-    assert metadata.stuff_colors == palette(3).tolist()
+    assert metadata.stuff_colors == ClassColours(metadata.stuff_classes).assign([]).tolist()
     vocabulary, rule = get_dataset_labels(name)
     assert vocabulary.prompts == ("sky", "tree", "wall")
     assert (rule.num_classes, rule.label_map) == (3, {9: 2})

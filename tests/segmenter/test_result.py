@@ -12,7 +12,7 @@ from PIL import Image
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.segmenter.result import SegmentationResult
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.overlay import palette
+from cliptrase_d2.visualization.picture import class_colours
 
 
 def make_result(
@@ -83,7 +83,8 @@ def test_label_maps_are_stored_exactly(tmp_path: Path, count: int, mode: str, dt
 
 
 def test_pil_images_have_the_colours_of_the_overlay() -> None:
-    np.testing.assert_array_equal(np.array(RESULT.to_pil().convert("RGB")), palette(3)[LABELS])
+    colours = class_colours(RESULT.classes, LABELS)
+    np.testing.assert_array_equal(np.array(RESULT.to_pil().convert("RGB")), colours[LABELS])
 
 
 def test_label_maps_are_only_saved_as_png(tmp_path: Path) -> None:

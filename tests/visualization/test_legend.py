@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
-from PIL import ImageFont
 
 from cliptrase_d2.visualization import legend as module
+from cliptrase_d2.visualization.fonts import measure_width
 from cliptrase_d2.visualization.legend import LegendEntry, add_caption, add_legend, legend, paragraphs
 
 RED, BLUE = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
@@ -45,13 +43,13 @@ def test_a_caption_is_above_the_picture_and_never_cut_off() -> None:
 
 def test_paragraphs_are_broken_between_words() -> None:
     # The font size is 12, lines are 17 pixels high, and the margins are half a character: two lines, a gap, one line.
-    width = module._width("one two", 12) + 12
+    width = measure_width("one two", 12) + 12
     picture = paragraphs(["one two three", "four"], (20, width))
     assert picture.shape == (4 * 17, width, 3)
     assert [bool((line < 128).any()) for line in picture.reshape(4, 17, width, 3)] == [True, True, False, True]
     assert (picture[:, :5] == 255).all()
     # A word that does not fit widens the picture.
-    assert paragraphs(["onetwoonetwo"], (20, 30)).shape[1] == module._width("onetwoonetwo", 12) + 12
+    assert paragraphs(["onetwoonetwo"], (20, 30)).shape[1] == measure_width("onetwoonetwo", 12) + 12
 
 
 @pytest.mark.parametrize("texts", [[], ["short"]])
@@ -79,17 +77,9 @@ def test_small_shares_are_not_rounded_to_zero(share: float, text: str) -> None:
     assert module._percent(share) == text
 
 
-def test_long_names_are_shortened() -> None:
-    assert module._shorten("x" * 100) == "x" * 35 + "…"
-    assert module._shorten("x" * 36) == "x" * 36
-
-
-def test_missing_glyphs_are_detected_and_reported(caplog: pytest.LogCaptureFixture) -> None:
-    font = ImageFont.load_default(12)
-    assert module._covers(font, "traffic light, 50 %")
-    assert not module._covers(font, "\ue000")
-    name = "\ue123"  # private use area: no font has it
-    with caplog.at_level(logging.WARNING):
-        drawn = legend([LegendEntry(name, 1.0, RED)], 50)
-    assert repr(name) in caplog.text
-    assert find_rows(drawn, RED).size
+def test_pixels_without_a_tint_have_a_crossed_box() -> None:
+    plain = legend([LegendEntry("unknown", 0.5, BLUE)], 120)
+    crossed = legend([LegendEntry("unknown", 0.5, None)], 120)
+    assert plain.shape == crossed.shape
+    box = (plain == BLUE).all(2)
+    assert 0 < (crossed[box] != 255).any(1).mean() < 0.3  # a thin line on white

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.overlay import labels_at_size, overlay, palette
+from cliptrase_d2.visualization.colours import palette
+from cliptrase_d2.visualization.overlay import labels_at_size, overlay
 from cliptrase_d2.visualization.panels import draw_clusters
 from cliptrase_d2.visualization.picture import class_shares
 

@@ -14,7 +14,7 @@ from cliptrase_d2.evaluation.published import published_benchmarks, published_so
 from cliptrase_d2.evaluation.report.artefacts import GalleryEntry
 from cliptrase_d2.evaluation.report.evaluations import Evaluation, EvaluationSource, read_evaluation
 from cliptrase_d2.utils.atomic_files import atomic_write_text
-from cliptrase_d2.visualization.overlay import palette
+from cliptrase_d2.visualization.colours import palette
 
 PICTURE_BYTES = 4 * 2**20  # limit of all pictures of a page, shared by its data sets
 _SHOWN_CARDS = 4  # images of a data set that are visible without a click

@@ -269,6 +269,9 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.TEST.STRIDE = 112
     # Images per step. The result of an image does not depend on the rest of the batch.
     cfg.TEST.BATCH_SIZE = 1
+    # Least probability of a pixel's class, 0 to 1; 0 for none. A pixel below it is unknown. It counts as the class that
+    # the file of the data set names as `unknown` or, without one, as wrong for its true class.
+    cfg.TEST.THRESHOLD = 0.0
     # On a broken image or label: "stop" at once, or "skip" it and list it in the report.
     cfg.TEST.ON_ERROR = "stop"
     # Write predictions/<image stem>.png: class index, 16-bit above 255 classes.

@@ -15,8 +15,10 @@ from tqdm import tqdm
 from cliptrase_d2.cli.inputs import describe_video, read_frames
 from cliptrase_d2.segmenter.result import SegmentationResult
 from cliptrase_d2.segmenter.segmenter import Segmenter
+from cliptrase_d2.unknown import UNKNOWN
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text, require_writable
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.visualization.picture import class_shares
 
 _CODEC = "mp4v"  # included in OpenCV's wheels
 
@@ -61,7 +63,13 @@ class Writer:
             atomic_write_text(self.folder / f"{stem}.json", json.dumps(to_plain_values(result)) + "\n")
 
     def write_video(
-        self, path: Path, segmenter: Segmenter, classes: Sequence[str], background: Sequence[str], every: int
+        self,
+        path: Path,
+        segmenter: Segmenter,
+        classes: Sequence[str],
+        background: Sequence[str],
+        every: int,
+        threshold: float = 0.0,
     ) -> None:
         """Segment a video frame by frame. Write ``<stem>_overlay.mp4`` and a PNG per frame to ``<stem>_labels/``.
 
@@ -73,7 +81,7 @@ class Writer:
         labels.mkdir(exist_ok=True)
         target = self.folder / f"{path.stem}_overlay.mp4"
         video: cv2.VideoWriter | None = None
-        results = segmenter.stream(read_frames(path, every), classes, background)
+        results = segmenter.stream(read_frames(path, every), classes, background, threshold=threshold)
         bar = tqdm(results, total=-(-count // every) or None, desc=path.name, unit="frame")
         try:
             for index, result in enumerate(bar):
@@ -88,10 +96,15 @@ class Writer:
 
 
 def to_plain_values(result: SegmentationResult) -> dict[str, Any]:
-    """Return the size, the class names and, for each class that occurs, its share and its mask as uncompressed RLE."""
+    """Return the size, the class names and, for each class that occurs, its share and its mask as uncompressed RLE.
+
+    Unknown pixels belong to no class.
+    """
     segments = []
-    for name, share in result.shares().items():
-        index = result.classes.index(name)
+    for index, share in class_shares(result.label_map, len(result.classes)):
+        if index == UNKNOWN:
+            continue
+        name = result.classes[index]
         mask = {"size": list(result.label_map.shape), "counts": count_runs(result.label_map == index)}
         segments.append({"class": name, "index": index, "share": share, "segmentation": mask})
     return {"size": list(result.label_map.shape), "classes": list(result.classes), "segments": segments}

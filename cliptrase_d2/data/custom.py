@@ -37,6 +37,7 @@ class DatasetSpec:
         image_suffix: ending of every image stem that its label file does not share, such as "_leftImg8bit".
         label_suffix: the same for the labels.
         image_list: text file with one stem (without ``image_suffix``) per line. Other files are ignored. None for all.
+        unknown: class that pixels below TEST.THRESHOLD count as, spelled as in ``classes``; "" for none.
         leave_unlabelled: ignore images without a label file. By default they are an error.
         unscored_if_only: raw label value; an image whose cropped labels have only this value is not scored.
         source: file that the description was read from, for error messages.
@@ -57,6 +58,7 @@ class DatasetSpec:
     image_suffix: str = ""
     label_suffix: str = ""
     image_list: Path | None = None
+    unknown: str = ""
     leave_unlabelled: bool = False
     unscored_if_only: int | None = None
     source: Path | None = field(default=None, compare=False)
@@ -70,7 +72,7 @@ class DatasetSpec:
         rule = self.label_rule  # computing it checks the class list, which is needed without labels too
         if self.labels is not None:
             rule.check(self.where)
-        _ = self.class_groups  # computing it checks the groups
+        _ = self.class_groups, self.unknown_class  # computing them checks them
 
     @property
     def where(self) -> str:
@@ -86,6 +88,18 @@ class DatasetSpec:
     def class_groups(self) -> ClassGroups:
         """Class indices of each group."""
         return resolve_groups(self.groups, self.classes, self.vocabulary.classes, self.where)
+
+    @cached_property
+    def unknown_class(self) -> int | None:
+        """Index of the class ``unknown``; None for none."""
+        names = self.vocabulary.classes
+        indices = {name: index for index, name in [*enumerate(self.classes), *enumerate(names)]}
+        if not self.unknown:
+            return None
+        if not isinstance(self.unknown, str) or self.unknown not in indices:
+            fix = "Spell it as in the class list, or remove the key."
+            raise InputError(self.where, f"unknown: {self.unknown!r}, which is no class", fix, allowed=", ".join(names))
+        return indices[self.unknown]
 
     @property
     def label_rule(self) -> LabelRule:
@@ -229,5 +243,6 @@ _CONVERTERS: dict[str, Callable[[Any, str, Path], Any]] = {
     "image_suffix": _to_text,
     "label_suffix": _to_text,
     "image_list": _to_path,
+    "unknown": _keep,
 }
 DATASET_KEYS = tuple(_CONVERTERS)

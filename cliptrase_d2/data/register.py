@@ -29,6 +29,7 @@ def register_dataset(
     image_suffix: str = "",
     label_suffix: str = "",
     image_list: str | Path | None = None,
+    unknown: str = "",
 ) -> str:
     """Register a folder of images, a folder of label files and a class list.
 
@@ -44,6 +45,7 @@ def register_dataset(
         image_suffix: ending of every image stem that its label file does not share.
         label_suffix: the same for the labels.
         image_list: text file with one stem per line. Other files are ignored. None for all.
+        unknown: class that pixels below TEST.THRESHOLD count as; "" for none, so that they count as wrong.
     Returns:
         The name, for ``DATASETS.TEST``.
     Raises:
@@ -65,6 +67,7 @@ def register_dataset(
             image_suffix,
             label_suffix,
             None if image_list is None else Path(image_list),
+            unknown,
         )
     )
 
@@ -93,6 +96,7 @@ def register_spec(spec: DatasetSpec) -> str:
         label_map=spec.label_map,
         unscored_if_only=spec.unscored_if_only,
         class_groups=spec.class_groups,
+        unknown_class=spec.unknown_class,
         evaluator_type="sem_seg",
     )
     return spec.name
@@ -141,6 +145,16 @@ def get_dataset_groups(name: str) -> ClassGroups:
     """
     require_registered(name)
     return MetadataCatalog.get(name).get("class_groups", {})
+
+
+def get_unknown_class(name: str) -> int | None:
+    """Return the index of the class that pixels below a threshold count as; None if the data set names none.
+
+    Raises:
+        InputError: the data set is not registered.
+    """
+    require_registered(name)
+    return MetadataCatalog.get(name).get("unknown_class")
 
 
 def load_records(spec: DatasetSpec) -> list[dict[str, Any]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase_d2.unknown import UNKNOWN
 from cliptrase_d2.utils.errors import InputError
 
 
@@ -18,7 +21,8 @@ class Counts:
     """Everything that a report is computed from. The counts of disjoint sets of images can be added.
 
     Attributes:
-        confusion: [C,C] int64 pixels, rows truth, columns prediction.
+        confusion: [C,C] int64 pixels, rows truth, columns prediction; [C,C+1] if pixels are predicted as unknown, which
+            is the last column.
         images: number of predicted images.
         without_valid_label: files without a scored pixel.
         skipped: ``file`` and ``reason`` of each image that could not be read.
@@ -35,7 +39,16 @@ class Counts:
         return cls(torch.zeros(num_classes, num_classes, dtype=torch.int64))
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(ours + theirs for ours, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+        (ours, *facts), (theirs, *others) = vars(self).values(), vars(other).values()
+        sums = (fact + other for fact, other in zip(facts, others, strict=True))
+        return Counts(add_confusions(ours, theirs), *sums)
+
+
+def add_confusions(first: Tensor, second: Tensor) -> Tensor:
+    """Add matrices [C,C] or [C,C+1], of which one may have no column for unknown."""
+    columns = max(first.shape[1], second.shape[1])
+    padded, other = (F.pad(counts, (0, columns - counts.shape[1])) for counts in (first, second))
+    return padded + other
 
 
 def confusion_matrix(
@@ -49,12 +62,13 @@ def confusion_matrix(
 
     Args:
         truth: [H,W] integers, 0 to C-1 or the ignore label.
-        prediction: [H,W] integers, 0 to C-1 wherever the truth is not ignored.
+        prediction: [H,W] integers, 0 to C-1, or -1 for unknown, wherever the truth is not ignored.
         num_classes: C.
         ignore_label: true label of pixels that are not scored.
         where: file that an error names.
     Returns:
-        [C,C] int64 on the device of the prediction; rows truth, columns prediction.
+        [C,C] int64 on the device of the prediction; rows truth, columns prediction. [C,C+1] if scored pixels are
+        unknown, which is the last column.
     Raises:
         InputError: the sizes differ, or a label is outside 0 to C-1.
     """
@@ -64,15 +78,19 @@ def confusion_matrix(
         got = f"a prediction of {_format_size(prediction)} for labels of {_format_size(truth)}"
         raise InputError(where, got, "Resize one of them.")
     scored = truth != ignore_label
-    for labels, kind in ((truth, "label"), (prediction, "predicted class")):
-        outside = scored & ((labels < 0) | (labels >= num_classes))
+    unknown = scored & (prediction == UNKNOWN)
+    columns = num_classes + int(unknown.any())
+    prediction = torch.where(unknown, num_classes, prediction)
+    for labels, kind, count in ((truth, "label", num_classes), (prediction, "predicted class", columns)):
+        outside = scored & ((labels < 0) | (labels >= count))
         if outside.any():
             allowed = f"0 to {num_classes - 1}, or the ignore label {ignore_label}"
             fix = "Check that the class list, label_map and vocabulary agree."
             raise InputError(where, f"the {kind} {int(labels[outside][0])}", fix, allowed)
-    pairs = torch.where(scored, truth * num_classes + prediction, num_classes**2)  # the last bin is dropped
-    counts = torch.bincount(pairs.flatten(), minlength=num_classes**2 + 1)
-    return counts[:-1].view(num_classes, num_classes)  # [C,C]
+    bins = num_classes * columns
+    pairs = torch.where(scored, truth * columns + prediction, bins)  # the last bin is dropped
+    counts = torch.bincount(pairs.flatten(), minlength=bins + 1)
+    return counts[:-1].view(num_classes, columns)
 
 
 def batch_confusion_matrix(
@@ -89,7 +107,7 @@ def batch_confusion_matrix(
         num_classes, ignore_label: as in ``confusion_matrix``.
         files: name of each image, for errors.
     Returns:
-        [C,C] int64.
+        [C,C] or [C,C+1] int64.
     Raises:
         InputError: as in ``confusion_matrix``.
     """
@@ -102,7 +120,7 @@ def batch_confusion_matrix(
         confusion_matrix(truth, prediction, num_classes, ignore_label, file)
         for truth, prediction, file in zip(truths, predictions, files, strict=True)
     ]
-    return torch.stack(matrices).sum(0)
+    return reduce(add_confusions, matrices)
 
 
 def _format_size(labels: Tensor) -> str:

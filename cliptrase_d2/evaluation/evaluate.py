@@ -37,6 +37,7 @@ from cliptrase_d2.evaluation.evaluator import (
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
 from cliptrase_d2.evaluation.provenance import digest, result_hashes, versions
 from cliptrase_d2.evaluation.unsupervised import UnsupervisedEvaluator
+from cliptrase_d2.unknown import check_threshold
 from cliptrase_d2.utils.atomic_files import remove_unfinished, require_writable
 from cliptrase_d2.utils.errors import InputError, name_arguments
 from cliptrase_d2.utils.interruption import Interrupted
@@ -94,6 +95,7 @@ def evaluate_dataset(
     """
     require_writable(Path(cfg.OUTPUT_DIR), "OUTPUT_DIR")
     check_augmentation(cfg)
+    check_evaluation_threshold(cfg)
     with name_arguments(ARGUMENT_KEYS):
         mapper = EvaluationMapper(cfg, name, patch_size=model.patch_multiple, resampling=model.resampling)
         records = list_records(name, cfg.TEST.ON_ERROR)
@@ -121,6 +123,20 @@ def evaluate_dataset(
     if comm.get_local_rank() == 0:
         progress.clear()
     return results
+
+
+def check_evaluation_threshold(cfg: CfgNode) -> None:
+    """Check TEST.THRESHOLD and the settings that it cannot be combined with.
+
+    Raises:
+        InputError: it is not in 0 to 1, or the evaluation has no scores of single pixels.
+    """
+    threshold = check_threshold(cfg.TEST.THRESHOLD, "TEST.THRESHOLD")
+    others = {"TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED, "TEST.UNSUPERVISED_GROUPS": cfg.TEST.UNSUPERVISED_GROUPS}
+    for other, is_set in others.items():
+        if threshold and is_set:
+            got = f"{threshold} with {other}, which has no scores on one grid"
+            raise InputError("TEST.THRESHOLD", got, "Set one of them to its default.")
 
 
 def find_results(cfg: CfgNode, name: str) -> dict[str, dict[str, float]] | None:
@@ -197,7 +213,12 @@ def _process_batches(
         images = [item for item in batch if not isinstance(item, BadRecord)]
         # Masks and class scores at output size cost time and memory. Only overlays need masks.
         inputs = [
-            {**image, "output_masks": image["file_name"] in evaluator.overlays, "output_sem_seg": False}
+            {
+                **image,
+                "output_masks": image["file_name"] in evaluator.overlays,
+                "output_sem_seg": False,
+                **({"threshold": evaluator.threshold} if evaluator.threshold else {}),
+            }
             for image in images
         ]
         for members, outputs in oom_retry(inputs):
@@ -244,7 +265,7 @@ def _build_evaluator(cfg: CfgNode, name: str, records: Sequence[Any], log_table:
     if cfg.TEST.UNSUPERVISED_GROUPS:
         arguments |= {"groups": cfg.TEST.UNSUPERVISED_GROUPS, "seed": max(0, cfg.SEED)}
         return UnsupervisedEvaluator(name, cfg.OUTPUT_DIR, **arguments)
-    return SegmentationEvaluator(name, cfg.OUTPUT_DIR, **arguments)
+    return SegmentationEvaluator(name, cfg.OUTPUT_DIR, threshold=cfg.TEST.THRESHOLD, **arguments)
 
 
 def _describe_protocol(cfg: CfgNode) -> dict[str, Any]:
@@ -253,6 +274,8 @@ def _describe_protocol(cfg: CfgNode) -> dict[str, Any]:
         protocol["max_size"] = cfg.INPUT.MAX_SIZE_TEST
     if cfg.TEST.PROTOCOL in ("slide", "tiles"):
         protocol |= {"window": cfg.TEST.WINDOW, "stride": cfg.TEST.STRIDE}
+    if cfg.TEST.THRESHOLD:
+        protocol["threshold"] = cfg.TEST.THRESHOLD
     if cfg.TEST.AUG.ENABLED:
         views = cfg.TEST.AUG
         protocol["views"] = {"short_sides": list(views.MIN_SIZES), "max_size": views.MAX_SIZE, "flip": views.FLIP}

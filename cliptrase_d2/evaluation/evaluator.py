@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase_d2.d2 import DatasetEvaluator, comm
-from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels
-from cliptrase_d2.evaluation.confusion import Counts, batch_confusion_matrix
+from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, get_unknown_class
+from cliptrase_d2.evaluation.confusion import Counts, add_confusions, batch_confusion_matrix
 from cliptrase_d2.evaluation.metrics import (
     CLASS_METRICS,
     DETECTRON2_MEANS,
@@ -28,6 +28,7 @@ from cliptrase_d2.evaluation.metrics import (
     segmentation_metrics,
 )
 from cliptrase_d2.evaluation.report.artefacts import write_confusion, write_gallery_entry
+from cliptrase_d2.unknown import UNKNOWN
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.tensors import stack_to_device
@@ -71,6 +72,8 @@ class SegmentationEvaluator(DatasetEvaluator):
             report page shows them in this order.
         context: further content of metrics.json: protocol, hashes, versions.
         log_table: log all means and a row per class; otherwise pAcc and mIoU only.
+        threshold: least score of a pixel's class, 0 to 1, which the model gets with each image; 0 for none. Pixels
+            below it count as the data set's unknown class or, if it has none, as wrong for their true class.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         overlays: Collection[str] = (),
         context: Mapping[str, Any] | None = None,
         log_table: bool = True,
+        threshold: float = 0.0,
     ):
         vocabulary, label_rule = get_dataset_labels(dataset_name)
         self.dataset_name = dataset_name
@@ -93,6 +97,8 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.overlays = dict.fromkeys(overlays)  # ordered, with fast look-up
         self.context = dict(context or {})
         self.log_table = log_table
+        self.threshold = threshold
+        self.unknown_class = get_unknown_class(dataset_name)
         self.reset()
 
     def reset(self) -> None:
@@ -109,10 +115,12 @@ class SegmentationEvaluator(DatasetEvaluator):
         Args:
             inputs: dicts with ``file_name``, for overlays ``image`` [3,h,w] in 0 to 255, and, with labels,
                 ``sem_seg`` [H,W].
-            outputs: dicts with ``label_map`` [H,W], in the same order and of the same sizes.
+            outputs: dicts with ``label_map`` [H,W], in the same order and of the same sizes; -1 means unknown.
         Raises:
             InputError: a class index outside the classes.
         """
+        if self.unknown_class is not None:
+            outputs = [{**one, "label_map": _replace_unknown(one["label_map"], self.unknown_class)} for one in outputs]
         pairs = list(zip(inputs, outputs, strict=True))
         labelled = [
             (image["sem_seg"], output["label_map"], image["file_name"]) for image, output in pairs if "sem_seg" in image
@@ -121,7 +129,7 @@ class SegmentationEvaluator(DatasetEvaluator):
             labels, label_maps, files = zip(*labelled, strict=True)
             truths = _move_labels(labels, label_maps[0].device)
             confusion = batch_confusion_matrix(truths, label_maps, len(self.classes), self.ignore_label, files)
-            self.counts.confusion += confusion.cpu()
+            self.counts.confusion = add_confusions(self.counts.confusion, confusion.cpu())
             is_empty = torch.stack([(truth == self.ignore_label).all() for truth in truths])
             self.counts.without_valid_label += compress(files, is_empty.tolist())
         for image, output in pairs:
@@ -174,7 +182,7 @@ class SegmentationEvaluator(DatasetEvaluator):
             logger.warning("skipped %s: %s", entry["file"], entry["reason"])
 
     def save(self, file_name: str, label_map: Tensor) -> None:
-        """Write the prediction [H,W] of an image."""
+        """Write the prediction [H,W] of an image. Unknown pixels have the largest value, 255 or 65535."""
         path = self.folder / "predictions" / f"{Path(file_name).stem}.png"
         depth = np.uint8 if len(self.classes) <= 255 else np.uint16
         image = Image.fromarray(label_map.cpu().numpy().astype(depth))
@@ -194,6 +202,10 @@ class SegmentationEvaluator(DatasetEvaluator):
         picture = Image.fromarray(draw_evaluation(pixels, prediction, truth, self.classes, self.ignore_label))
         # Thin letters and borders need full colour resolution.
         atomic_write(path, lambda file: picture.save(file, format="JPEG", quality=90, subsampling=0))
+
+
+def _replace_unknown(label_map: Tensor, index: int) -> Tensor:
+    return torch.where(label_map == UNKNOWN, index, label_map)
 
 
 def _move_labels(labels: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:

@@ -31,11 +31,12 @@ def segmentation_metrics(confusion: Tensor, classes: Sequence[str]) -> dict[str,
     - ``per_class``: name -> ``IoU``, ``accuracy`` (None for an absent class) and true ``pixels``.
 
     Args:
-        confusion: [C,C] counts, rows truth, columns prediction.
+        confusion: [C,C] counts, rows truth, columns prediction; or [C,C+1] with a last column of unknown pixels, which
+            are wrong for their true class.
         classes: C names.
     """
     counts = confusion.double()
-    correct, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)  # [C] each
+    correct, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)[: len(counts)]  # [C] each
     union = true + predicted - correct
     present = true > 0
     accuracy = correct / true.clamp_min(1)  # [C], 0 where absent
@@ -87,11 +88,11 @@ def group_metrics(confusion: Tensor, groups: Mapping[str, Sequence[int]]) -> dic
     - ``pAcc-<group>``: correct pixels of all true pixels of the group.
 
     Args:
-        confusion: [C,C] counts, rows truth, columns prediction.
+        confusion: [C,C] or [C,C+1] counts, as in ``segmentation_metrics``.
         groups: name -> class indices.
     """
     counts = confusion.double()
-    correct, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)  # [C] each
+    correct, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)[: len(counts)]  # [C] each
     iou = correct / (true + predicted - correct)  # [C], NaN for a class in neither
     values: list[float | None] = []
     for indices in groups.values():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cliptrase_d2 import __version__
 from cliptrase_d2.d2 import CfgNode, describe
-from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels
+from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, get_unknown_class
 
 _PACKAGES = ("torch", "open_clip_torch", "hdbscan", "numpy")
 
@@ -38,7 +38,9 @@ def config_hash(cfg: CfgNode) -> str:
 
 def data_hash(dataset_name: str) -> str:
     """Return twelve hexadecimal digits that change with the classes, their groups and the label rule of a data set."""
-    return digest(repr((get_dataset_labels(dataset_name), get_dataset_groups(dataset_name))))
+    parts = (get_dataset_labels(dataset_name), get_dataset_groups(dataset_name))
+    unknown = get_unknown_class(dataset_name)
+    return digest(repr(parts if unknown is None else (*parts, unknown)))
 
 
 def versions() -> dict[str, str]:

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase_d2.pipeline.upsample import region_weights, upsampled_argmax
+from cliptrase_d2.pipeline.upsample import region_weights, upsampled_argmax, upsampled_at, upsampled_sums
+from cliptrase_d2.unknown import UNKNOWN
 
 RULES = ("vote", "mean")
+_VOTES_AT_ONCE = 2**22  # pixels; more would need temporary maps of the size of a large photograph
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def pixel_labels(logits: Tensor, class_index: Tensor, size: tuple[int, int]) -> 
     Returns:
         [B,H,W] int64, 0 to C-1.
     """
-    return class_index[upsampled_argmax(logits, size)]
+    return upsampled_argmax(logits, size, class_index)
 
 
 def class_scores(
@@ -96,8 +98,12 @@ def vote(labels: Tensor, assignments: Sequence[Tensor], masks: Sequence[int], cl
     """
     slots = [max(1, count) for count in masks]  # an image without masks takes one slot, whose result is dropped
     first = torch.tensor([sum(slots[:index]) for index in range(len(slots))], device=labels.device)  # [B]
-    mask = torch.stack(list(assignments)) + first[:, None, None]  # [B,H,W], 0 to ΣQ-1
-    ballots = torch.bincount((mask * classes + labels).flatten(), minlength=sum(slots) * classes)
+    # A single image, which may be large, is not copied.
+    mask = assignments[0][None] if len(slots) == 1 else torch.stack(list(assignments)) + first[:, None, None]  # [B,H,W]
+    ballots = torch.zeros(sum(slots) * classes, dtype=torch.int64, device=labels.device)
+    rows = max(1, _VOTES_AT_ONCE // (len(labels) * labels.shape[2]))
+    for own, voters in zip(mask.split(rows, dim=1), labels.split(rows, dim=1), strict=True):
+        ballots += torch.bincount(torch.add(voters, own, alpha=classes).flatten(), minlength=len(ballots))
     ballots = ballots.view(-1, classes)  # [ΣQ,C]
     share = ballots / ballots.sum(1, keepdim=True).clamp_min(1)
     # The floor keeps classes without votes finite. A mask without pixels prefers no class.
@@ -133,24 +139,44 @@ def mean(
     return Classification(mask_logits.argmax(1)[assignment], mask_logits)
 
 
-def class_confidence(labels: Tensor, logits: Tensor, class_index: Tensor, classes: int) -> Tensor:
-    """Return CLIP's confidence in each predicted class: the mean probability of the class over its pixels.
+def class_probabilities(logits: Tensor, class_index: Tensor, classes: int) -> Tensor:
+    """Return the probability of each class at each grid point: the softmax over the classes of CLIP's logits.
 
-    The probabilities are the softmax of a patch's logits over the classes, upsampled bilinearly. They do not depend on
-    masks, so methods with and without masks can be compared.
+    They are the scores of pixels before masks, votes and refinement.
 
     Args:
-        labels: [H,W] int64, the class 0 to C-1 of each pixel.
-        logits: [R,h,w] on the grid.
+        logits: [R,h,w] of the words.
         class_index: [R] int64, the class of each word. A class scores as its best word.
         classes: C.
     Returns:
+        [C,h,w] float32 in [0,1], with sum 1 at every point.
+    """
+    best = logits.new_full((classes, *logits.shape[1:]), -torch.inf)
+    best = best.scatter_reduce(0, class_index[:, None, None].expand_as(logits), logits, "amax")  # [C,h,w]
+    return best.double().softmax(0).float()
+
+
+def class_confidence(labels: Tensor, scores: Tensor) -> Tensor:
+    """Return CLIP's confidence in each predicted class: the mean probability of the class over its pixels.
+
+    It does not depend on masks, so methods with and without masks can be compared.
+
+    Args:
+        labels: [H,W] int64, the class 0 to C-1 of each pixel, or -1 for unknown.
+        scores: [C,h,w], see ``class_probabilities``; upsampled bilinearly.
+    Returns:
         [C] float32 in [0,1]; 0 for a class without pixels.
     """
-    words, *grid = logits.shape
-    index = class_index[:, None].expand(-1, grid[0] * grid[1])
-    best = logits.new_full((classes, grid[0] * grid[1]), -torch.inf)
-    best = best.scatter_reduce(0, index, logits.reshape(words, -1), "amax")  # [C,N]
-    weights = region_weights(labels, classes, (grid[0], grid[1]))  # [C,N]
-    pixels = weights.sum(1).clamp_min(1)
-    return ((weights * best.double().softmax(0)).sum(1) / pixels).float()
+    sums, pixels = upsampled_sums(scores, labels)
+    return (sums / pixels.clamp_min(1)).float()
+
+
+def mark_unknown(labels: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Return the labels with -1 at each pixel whose class has a probability below the threshold.
+
+    Args:
+        labels: [H,W] int64, the class 0 to C-1 of each pixel, or -1 for unknown.
+        scores: [C,h,w], see ``class_probabilities``; upsampled bilinearly.
+        threshold: 0 to 1.
+    """
+    return labels.masked_fill(upsampled_at(scores, labels) < threshold, UNKNOWN)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-import hdbscan
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,6 +63,8 @@ def hdbscan_clusters(features: Tensor, min_cluster_size: int) -> Tensor:
 def _hdbscan(rows: np.ndarray, min_cluster_size: int) -> np.ndarray:
     if len(rows) <= min_cluster_size:  # the package fails unless a point is left over
         return np.full(len(rows), NOISE, dtype=np.int64)
+    import hdbscan  # slow to import, and not the default
+
     labels = hdbscan.HDBSCAN(min_cluster_size=min_cluster_size).fit_predict(rows)
     clusters, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     order = np.where(clusters == NOISE, -1, first)

@@ -20,12 +20,13 @@ from cliptrase_d2.mask_sources.backbone import VitBackbone
 from cliptrase_d2.mask_sources.timm_vit import load_vit
 from cliptrase_d2.methods import DenseMethod, get_method
 from cliptrase_d2.pipeline import stages
-from cliptrase_d2.pipeline.classify import Classification, class_scores
+from cliptrase_d2.pipeline.classify import Classification, class_probabilities, class_scores
 from cliptrase_d2.pipeline.input_vocabulary import OWN_VOCABULARY_ONLY, InputVocabulary
 from cliptrase_d2.pipeline.open_vocabulary import (
     MAX_SEM_SEG,
     ImageResult,
     OpenVocabularySegmenter,
+    apply_threshold,
     build_text_encoder,
     load_clip_from_config,
     read_patch_size,
@@ -197,20 +198,27 @@ class CLIPtrase(OpenVocabularySegmenter):
                 ``width`` of the result (default: the image's) and ``vocabulary``, a ``Vocabulary`` or a list of names
                 (default: see `InputVocabulary`); for an oracle ``sem_seg`` [H,W], the true labels; ``output_masks``
                 False to leave out ``pred_masks``; ``output_sem_seg`` to return ``sem_seg`` or not (default: up to
-                `max_sem_seg`).
+                `max_sem_seg`); ``output_grids`` True for ``scores`` and ``coarse_masks``; ``threshold``, the least
+                score of a pixel's class, 0 to 1.
         Returns:
             For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C] and ``sem_seg``
             [C,H,W], whose argmax is the label map. A refinement changes the label map and turns ``sem_seg`` into class
             shares in [0,1]; masks and their logits stay unrefined. With `output_mask_features` also ``assignment``
             [H,W] int64, the mask of every pixel, and ``mask_features`` [Q,D]; an image without masks counts as one
-            mask. An image in tiles has no masks or logits, see `segment_in_tiles`.
+            mask. An image in tiles has no masks or logits, see `segment_in_tiles`. With ``output_grids`` also
+            ``scores`` [C,h,w], see `class_probabilities`, and ``coarse_masks`` [Q,h',w'], which ``pred_masks``
+            upsamples. With a ``threshold``, ``label_map`` is -1 where the score of the class is below it, and
+            ``sem_seg`` does not change.
         Raises:
             InputError: no vocabulary, an oracle without true labels, or features that are NaN or infinite.
         """
         inputs = [self.complete(one) for one in batched_inputs]
         if self.in_tiles and self.window is not None and self.stride is not None:
-            return [ImageResult(one) for one in segment_in_tiles(self._segment_batch, inputs, self.window, self.stride)]
-        return self._segment_batch(inputs)
+            tiled = segment_in_tiles(self._segment_batch, inputs, self.window, self.stride)
+            outputs: list[dict[str, Tensor]] = [ImageResult(one) for one in tiled]
+        else:
+            outputs = self._segment_batch(inputs)
+        return [apply_threshold(one, output) for one, output in zip(inputs, outputs, strict=True)]
 
     def segment(
         self, images: Tensor, text: TextFeatures | None, sizes: Sequence[Size], labels: Tensor | None = None
@@ -353,6 +361,9 @@ class CLIPtrase(OpenVocabularySegmenter):
         shares = stages.refine(prediction.label_map, inputs["image"], self.settings)
         label_map = shares.label_map if shares else prediction.label_map
         output = ImageResult({"label_map": label_map, "pred_logits": prediction.mask_logits})
+        if inputs["output_grids"]:
+            output["scores"] = class_probabilities(result.logits[index], text.class_index, classes)
+            output["coarse_masks"] = masks.coarse
         if inputs.get("output_masks", True):
             output["pred_masks"] = masks.soft_masks()
         if inputs["output_sem_seg"] and shares:

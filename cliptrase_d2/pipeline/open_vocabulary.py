@@ -14,8 +14,10 @@ from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.clip.weights_source import get_model_config
 from cliptrase_d2.d2 import CfgNode
+from cliptrase_d2.pipeline.classify import mark_unknown
 from cliptrase_d2.pipeline.input_vocabulary import InputVocabulary
 from cliptrase_d2.pipeline.tiles import get_output_size
+from cliptrase_d2.unknown import check_threshold
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
@@ -51,17 +53,24 @@ class OpenVocabularySegmenter(nn.Module):
         self.register_load_state_dict_post_hook(_notify)
 
     def complete(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return an input with its ``vocabulary``, and with ``output_sem_seg`` True or False.
+        """Return an input with its ``vocabulary``, ``threshold``, ``output_sem_seg`` and ``output_grids``.
 
         Raises:
-            InputError: it has no vocabulary, or an invalid one.
+            InputError: it has no vocabulary, or an invalid one, or an invalid threshold.
         """
         vocabulary = self.vocabularies.find(inputs, in_training=self.training)
         wanted = inputs.get("output_sem_seg")
         if wanted is None:
             height, width = get_output_size(inputs)
             wanted = len(vocabulary.classes) * height * width * _BYTES <= self.max_sem_seg * 2**30
-        return {**inputs, "vocabulary": vocabulary, "output_sem_seg": bool(wanted)}
+        threshold = check_threshold(inputs.get("threshold", 0.0))
+        return {
+            **inputs,
+            "vocabulary": vocabulary,
+            "output_sem_seg": bool(wanted),
+            "threshold": threshold,
+            "output_grids": bool(threshold or inputs.get("output_grids", False)),
+        }
 
     def text_features(self, vocabulary: Vocabulary) -> TextFeatures:
         """Return the features of a vocabulary. Each vocabulary is encoded once."""
@@ -77,6 +86,13 @@ class OpenVocabularySegmenter(nn.Module):
 def _notify(model: OpenVocabularySegmenter, incompatible_keys: object) -> None:
     """Pass loaded weights on to the model's own method, which a class can override."""
     model._on_load(incompatible_keys)
+
+
+def apply_threshold(inputs: Mapping[str, Any], output: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Mark pixels of an output as unknown whose score is below the threshold of its completed input."""
+    if inputs["threshold"]:
+        output["label_map"] = mark_unknown(output["label_map"], output["scores"], inputs["threshold"])
+    return output
 
 
 def require_rgb(cfg: CfgNode) -> None:

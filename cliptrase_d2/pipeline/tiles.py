@@ -11,6 +11,7 @@ from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cliptrase_d2.pipeline.windows import starts
@@ -37,6 +38,12 @@ class Span(NamedTuple):
     def core_in_result(self) -> slice:
         """The core, counted from the start of the tile's result."""
         return slice(self.core.start - self.result.start, self.core.stop - self.result.start)
+
+    def scale(self, pixels: int, points: int) -> Span:
+        """Return the span with a result of ``points`` instead of ``pixels``. The cores still cover it once."""
+        parts = ((2 * edge * points + pixels) // (2 * pixels) for part in self[1:] for edge in (part.start, part.stop))
+        first, last, begin, end = parts
+        return Span(self.source, slice(first, last), slice(begin, end))
 
 
 def divide_side(pixels: int, result: int, window: int, stride: int) -> list[Span]:
@@ -70,12 +77,14 @@ def segment_in_tiles(
         batched_inputs: inputs of the model.
         window, stride: side and step of the tiles, in pixels of ``image``.
     Returns:
-        For every image ``label_map`` [H,W]; if the model returns them, ``sem_seg`` [C,H,W], ``assignment`` [H,W] to the
+        For every image ``label_map`` [H,W]; if the model returns them, ``sem_seg`` [C,H,W], ``scores`` [C,h,w] on the
+        grid of the whole image (where a tile starts between two grid points, its scores are shifted by less than half
+        a point), ``assignment`` [H,W] to the
         masks of all tiles, numbered tile by tile, and ``mask_features`` [Q,D] of these masks. ``pred_masks``, which
         would have a value for every pixel and every mask of every tile, and ``pred_logits`` are left out.
     """
     tiles = [(member, *tile) for member, inputs in enumerate(batched_inputs) for tile in _tile(inputs, window, stride)]
-    results = [_StitchedResult(get_output_size(inputs)) for inputs in batched_inputs]
+    results = [_StitchedResult(inputs["image"].shape[1:], get_output_size(inputs)) for inputs in batched_inputs]
     together = max(len(batched_inputs), _PIXELS_TOGETHER // window**2)
     for first in range(0, len(tiles), together):
         batch = tiles[first : first + together]
@@ -107,10 +116,15 @@ def _crop(inputs: dict[str, Any], rows: Span, columns: Span) -> dict[str, Any]:
 
 
 class _StitchedResult:
-    """The result of an image, to which tiles are added one by one."""
+    """The result of an image, to which tiles are added one by one.
 
-    def __init__(self, size: tuple[int, int]):
-        self.size = size
+    Args:
+        source: (height, width) of the input image.
+        size: (height, width) of the result.
+    """
+
+    def __init__(self, source: Sequence[int], size: tuple[int, int]):
+        self.source, self.size = source, size
         self.pixels: dict[str, Tensor] = {}
         self.features: list[Tensor] = []
         self.masks = 0
@@ -122,9 +136,24 @@ class _StitchedResult:
             if key not in self.pixels:
                 self.pixels[key] = part.new_empty((*part.shape[:-2], *self.size))
             self.pixels[key][..., rows.core, columns.core] = part + self.masks if key == "assignment" else part
+        if "scores" in output:
+            self._add_scores(output["scores"], rows, columns)
         if "mask_features" in output:
             self.features.append(output["mask_features"])
             self.masks += len(output["mask_features"])
+
+    def _add_scores(self, scores: Tensor, rows: Span, columns: Span) -> None:
+        """Copy the points of a tile's grid [C,h,w] that belong to its core."""
+        tile = [span.source.stop - span.source.start for span in (rows, columns)]
+        points = zip(self.source, scores.shape[1:], tile, strict=True)
+        grid = [max(1, round(pixels * count / side)) for pixels, count, side in points]  # of the whole image
+        if "scores" not in self.pixels:
+            self.pixels["scores"] = scores.new_empty((len(scores), *grid))
+        rows, columns = map(Span.scale, (rows, columns), self.size, grid)
+        shape = [span.result.stop - span.result.start for span in (rows, columns)]
+        if 0 not in shape:
+            part = F.interpolate(scores[None], shape, mode="bilinear", align_corners=False)[0]  # mostly unchanged
+            self.pixels["scores"][:, rows.core, columns.core] = part[:, rows.core_in_result, columns.core_in_result]
 
     def to_output(self) -> dict[str, Tensor]:
         """Return the stitched maps, with the features of all masks."""

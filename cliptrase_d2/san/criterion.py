@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 
@@ -189,6 +188,8 @@ def match(
         + weights.mask * cross_entropy_cost(predicted, truth)
         + weights.dice * dice_cost(predicted, truth)
     )  # [Q,T]
+    from scipy.optimize import linear_sum_assignment  # slow to import, and only training needs it
+
     # The trainer reports a loss that is NaN, with more context than an error raised here.
     queries, masks = linear_sum_assignment(cost.nan_to_num(0.0, 0.0, 0.0).cpu().numpy())
     return torch.from_numpy(queries), torch.from_numpy(masks)

@@ -20,6 +20,7 @@ from cliptrase_d2.pipeline.open_vocabulary import (
     MAX_SEM_SEG,
     ImageResult,
     OpenVocabularySegmenter,
+    apply_threshold,
     build_text_encoder,
 )
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
@@ -136,13 +137,15 @@ class SAN(OpenVocabularySegmenter):
             batched_inputs: a dict per image with ``image`` [3,H,W], RGB in 0 to 255, and optionally ``vocabulary``, a
                 ``Vocabulary`` or a list of names (default: see `InputVocabulary`). In training also ``sem_seg`` [H,W],
                 class indices, with one other value for unlabelled pixels; all images have the same vocabulary.
-                Otherwise optionally ``height`` and ``width`` of the result, and ``output_sem_seg`` to return
-                ``sem_seg`` or not (default: up to `max_sem_seg`).
+                Otherwise optionally ``height`` and ``width`` of the result, ``output_sem_seg`` to return ``sem_seg``
+                or not (default: up to `max_sem_seg`), ``output_grids`` True for ``scores``, and ``threshold``, the
+                least score of a pixel's class, 0 to 1.
             normalizers: divisors of the losses if the batch is part of a larger one.
         Returns:
             In training the weighted losses by name. Otherwise a dict per image with ``label_map`` [H,W] int64,
             ``pred_masks`` [Q,H,W] in [0,1], ``pred_logits`` [Q,C], the logarithms of the class probabilities (the rest
-            is "no object"), and ``sem_seg`` [C,H,W].
+            is "no object"), and ``sem_seg`` [C,H,W]. ``scores`` [C,h,w] is ``sem_seg`` on the grid of patches, divided
+            by its sum over the classes. With a ``threshold``, ``label_map`` is -1 where the score is below it.
         Raises:
             InputError: an input without a vocabulary, a training batch with several, or a model without weights.
         """
@@ -293,7 +296,11 @@ class SAN(OpenVocabularySegmenter):
         )
         if inputs["output_sem_seg"]:
             output["sem_seg"] = torch.einsum("qc,qhw->chw", probabilities, soft)
-        return output
+        if inputs["output_grids"]:
+            grid = [-(-side // stride) for side in size]
+            small = F.interpolate(part, grid, mode="bilinear", align_corners=False)[0].sigmoid()  # [Q,h,w]
+            output["scores"] = F.normalize(torch.einsum("qc,qhw->chw", probabilities, small), p=1, dim=0)
+        return apply_threshold(inputs, output)
 
 
 def _find_best_class(probabilities: Tensor, masks: Tensor) -> Tensor:

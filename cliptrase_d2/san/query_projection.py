@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from cliptrase_d2.san.side_network import INITIAL_SCALE
@@ -77,6 +76,8 @@ def find_prototypes(features: Tensor, count: int, seed: int = 0) -> Tensor:
     if len(features) < count:
         fix = "Use at least as many masks as queries: add images or reduce the queries."
         raise InputError("warm start", f"{len(features)} masks for {count} queries", fix)
+    from sklearn.cluster import KMeans  # slow to import, and only a warm start needs it
+
     kmeans = KMeans(n_clusters=count, n_init=3, random_state=seed).fit(features.double().numpy())
     order = np.argsort(-np.bincount(kmeans.labels_, minlength=count), kind="stable")
     return torch.from_numpy(kmeans.cluster_centers_[order]).float()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+import cv2
 import numpy as np
 import torch
 from pycocotools import mask as coco
-from scipy.special import softmax
 from torchvision.ops import masks_to_boxes
 
 from cliptrase_d2.d2 import Boxes, Instances
+from cliptrase_d2.unknown import UNKNOWN
+from cliptrase_d2.visualization.picture import class_shares
 
 
 class _Segment(TypedDict):
@@ -30,22 +32,20 @@ class CocoSegment(_Segment, total=False):
 
 
 def coco_segments(
-    label_map: np.ndarray, classes: Sequence[str], masks: np.ndarray, mask_logits: np.ndarray
+    label_map: np.ndarray, classes: Sequence[str], confidence: np.ndarray | None = None
 ) -> list[CocoSegment]:
     """Return one segment per class that occurs, in the order of the classes.
 
     Args:
-        label_map: [H,W] class indices, 0 to C-1.
+        label_map: [H,W] class indices, 0 to C-1, or -1 for unknown, which is no segment.
         classes: C names.
-        masks: [Q,H,W]. If Q is 0, segments have no score.
-        mask_logits: [Q,C].
+        confidence: [C], the score of each class; None for segments without a score.
     """
-    strongest = masks.argmax(0) if len(masks) else None  # [H,W]
-    scores = softmax(mask_logits, axis=1)  # [Q,C]
+    # COCO counts column by column. One small transposed copy serves all classes; -1 becomes the largest value.
+    columns = cv2.transpose(label_map.astype(np.uint8 if len(classes) < 256 else np.uint16))  # [W,H]
     segments = []
-    for index in np.unique(label_map).tolist():
-        inside = label_map == index
-        encoded: Any = coco.encode(np.asfortranarray(inside, dtype=np.uint8))
+    for index in sorted(index for index, _ in class_shares(label_map, len(classes)) if index != UNKNOWN):
+        encoded: Any = coco.encode((columns == index).view(np.uint8).T)
         segment = CocoSegment(
             category_id=index,
             category_name=classes[index],
@@ -53,28 +53,26 @@ def coco_segments(
             area=int(coco.area(encoded)),
             bbox=coco.toBbox(encoded).tolist(),
         )
-        if strongest is not None:
-            segment["score"] = float(scores[strongest[inside], index].mean())
+        if confidence is not None:
+            segment["score"] = float(confidence[index])
         segments.append(segment)
     return segments
 
 
-def make_instances(size: tuple[int, int], masks: np.ndarray, mask_logits: np.ndarray) -> Instances:
+def make_instances(strongest: np.ndarray, mask_logits: np.ndarray) -> Instances:
     """Return one instance per mask that is the strongest somewhere. Each pixel belongs to its strongest mask.
 
     Args:
-        size: (H, W).
-        masks: [Q,H,W].
+        strongest: [H,W] int64, the mask 0 to Q-1 of every pixel, or -1 for none.
         mask_logits: [Q,C].
     """
-    strongest = masks.argmax(0) if len(masks) else np.full(size, -1)  # [H,W]
     used = np.unique(strongest[strongest >= 0])
     hard = torch.from_numpy(strongest == used[:, None, None])  # [Q',H,W]
-    scores = softmax(mask_logits[used], axis=1)  # [Q',C]
+    scores = torch.from_numpy(mask_logits[used]).softmax(1)  # [Q',C]
     return Instances(
-        size,
+        (strongest.shape[0], strongest.shape[1]),
         pred_boxes=Boxes(masks_to_boxes(hard) + torch.tensor([0.0, 0.0, 1.0, 1.0])),  # right and bottom are exclusive
-        scores=torch.from_numpy(scores.max(1)),
-        pred_classes=torch.from_numpy(scores.argmax(1)),
+        scores=scores.amax(1),
+        pred_classes=scores.argmax(1),
         pred_masks=hard,
     )

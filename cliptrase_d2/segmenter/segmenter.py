@@ -20,7 +20,8 @@ from cliptrase_d2.segmenter.build import SegmentationModel, build_segmenter, res
 from cliptrase_d2.segmenter.image_input import ImageLike, check_several, rgb_pixels
 from cliptrase_d2.segmenter.prefetch import batched, prefetch
 from cliptrase_d2.segmenter.pretrained import model_options
-from cliptrase_d2.segmenter.result import SegmentationResult
+from cliptrase_d2.segmenter.result import SegmentationResult, SoftMasks
+from cliptrase_d2.unknown import check_threshold
 from cliptrase_d2.utils.errors import InputError, name_arguments
 from cliptrase_d2.utils.oom_retry import OOMRetry
 from cliptrase_d2.vocabulary import BackgroundPrompts, ClassNames, Vocabulary
@@ -116,7 +117,9 @@ class Segmenter:
         """Device of the model. Images may be on any device."""
         return self.model.device
 
-    def __call__(self, image: ImageLike, classes: ClassNames, background: BackgroundPrompts = ()) -> SegmentationResult:
+    def __call__(
+        self, image: ImageLike, classes: ClassNames, background: BackgroundPrompts = (), *, threshold: float = 0.0
+    ) -> SegmentationResult:
         """Segment one image.
 
         Args:
@@ -124,14 +127,21 @@ class Segmenter:
                 the channels first, [1,H,W], [3,H,W] or [4,H,W]. Alpha is dropped and the EXIF orientation applied.
             classes: class names, in which "a;b" are synonyms of one class; or a dict such as {"a": ["b"]}.
             background: prompts of an extra last class "background", or the name of a ready list; empty for none.
+            threshold: pixels whose score of their class is lower become unknown, -1; 0 to 1, 0 for none. See
+                `SegmentationResult.with_threshold`.
         Raises:
-            InputError: an invalid image or vocabulary.
+            InputError: an invalid image, vocabulary or threshold.
         """
         vocabulary = Vocabulary.parse(classes, background, where="classes")
-        return self._segment([self._prepare(image, "image")], vocabulary)[0]
+        return self._segment([self._prepare(image, "image")], vocabulary, threshold)[0]
 
     def batch(
-        self, images: Iterable[ImageLike], classes: ClassNames, background: BackgroundPrompts = ()
+        self,
+        images: Iterable[ImageLike],
+        classes: ClassNames,
+        background: BackgroundPrompts = (),
+        *,
+        threshold: float = 0.0,
     ) -> list[SegmentationResult]:
         """Segment several images at once. Each result equals that of a single call, up to float rounding.
 
@@ -140,7 +150,7 @@ class Segmenter:
 
         Args:
             images: each as in a single call, of any size.
-            classes, background: as in a single call, for all images.
+            classes, background, threshold: as in a single call, for all images.
         Returns:
             The results, in the order of the images.
         Raises:
@@ -148,7 +158,7 @@ class Segmenter:
         """
         vocabulary = Vocabulary.parse(classes, background, where="classes")
         check_several(images)
-        return self._segment([self._prepare_numbered(pair) for pair in enumerate(images)], vocabulary)
+        return self._segment([self._prepare_numbered(pair) for pair in enumerate(images)], vocabulary, threshold)
 
     def stream(
         self,
@@ -157,6 +167,7 @@ class Segmenter:
         background: BackgroundPrompts = (),
         *,
         batch_size: int = 1,
+        threshold: float = 0.0,
     ) -> Generator[SegmentationResult, None, None]:
         """Segment any number of images one after the other, and read the next images meanwhile.
 
@@ -173,7 +184,7 @@ class Segmenter:
 
         Args:
             images: each as in a single call; may be an endless generator of frames.
-            classes, background: as in a single call, for all images.
+            classes, background, threshold: as in a single call, for all images.
             batch_size: number of images, 1 or more, that are segmented together. Results come batch by batch.
         Yields:
             The results, in the order of the images. An error of an image, or of the iterable, is raised after the
@@ -185,7 +196,7 @@ class Segmenter:
         if batch_size < 1:
             raise InputError("batch_size", batch_size, "Use 1 to segment images one by one.", allowed="1 or more")
         check_several(images)
-        return self._stream(images, vocabulary, batch_size)
+        return self._stream(images, vocabulary, check_threshold(threshold), batch_size)
 
     def get_described_part(self, image: ImageLike, where: str = "image") -> tuple[Image.Image, tuple[int, int]]:
         """Return the part of an image that its result describes, and the (height, width) of the full image.
@@ -203,24 +214,30 @@ class Segmenter:
         return self.protocol.crop(full, Image.Resampling.BICUBIC, where), (full.height, full.width)
 
     def _stream(
-        self, images: Iterable[ImageLike], vocabulary: Vocabulary, batch_size: int
+        self, images: Iterable[ImageLike], vocabulary: Vocabulary, threshold: float, batch_size: int
     ) -> Generator[SegmentationResult, None, None]:
         with closing(prefetch(enumerate(images), self._prepare_numbered, batch_size)) as views:
             for batch in batched(views, batch_size):
-                yield from self._segment(batch, vocabulary)
+                yield from self._segment(batch, vocabulary, threshold)
 
     def _prepare_numbered(self, pair: tuple[int, ImageLike]) -> _View:
         index, image = pair
         return self._prepare(image, f"images[{index}]")
 
     def _prepare(self, image: ImageLike, where: str) -> _View:
-        part, _ = self.get_described_part(image, where)
         name = os.fspath(image) if isinstance(image, str | os.PathLike) else where
-        return _View(np.array(part), {**self.protocol.prepare_input(part), "file_name": name})
+        pixels = rgb_pixels(image, name, self.max_pixels)
+        part = self.protocol.crop(Image.fromarray(pixels), Image.Resampling.BICUBIC, name)
+        # Arrays and tensors belong to the caller, who may change them. A large photograph is not copied.
+        if self.protocol.crops or not isinstance(image, str | os.PathLike | Image.Image):
+            pixels = np.array(part)
+        return _View(pixels, {**self.protocol.prepare_input(part), "file_name": name})
 
-    def _segment(self, views: Sequence[_View], vocabulary: Vocabulary) -> list[SegmentationResult]:
+    def _segment(self, views: Sequence[_View], vocabulary: Vocabulary, threshold: float) -> list[SegmentationResult]:
         results: dict[int, SegmentationResult] = {}
-        options = {"vocabulary": vocabulary, "output_sem_seg": False}
+        # Masks at the size of a photograph would take more memory than everything else.
+        options = {"vocabulary": vocabulary, "output_sem_seg": False, "output_masks": False, "output_grids": True}
+        options["threshold"] = threshold
         for members, outputs in self._run_model([{**view.model_input, **options} for view in views]):
             if isinstance(outputs, InputError):
                 raise outputs
@@ -239,12 +256,16 @@ class _View(NamedTuple):
 
 def _make_result(pixels: np.ndarray, output: dict[str, Tensor], classes: tuple[str, ...]) -> SegmentationResult:
     label_map = output["label_map"]
-    masks = output.get("pred_masks", torch.empty(0, *label_map.shape))  # the protocol tiles returns none
-    logits = output.get("pred_logits", torch.empty(0, len(classes)))
+    size, nothing = (label_map.shape[0], label_map.shape[1]), torch.empty(0, *label_map.shape[:2])
+    masks: np.ndarray | SoftMasks = SoftMasks(output.get("coarse_masks", nothing).float().cpu(), size)
+    if "pred_masks" in output:  # SAN computes them anyway
+        masks = output["pred_masks"].float().cpu().numpy()
+    logits = output.get("pred_logits", torch.empty(0, len(classes)))  # the protocol tiles returns neither
     return SegmentationResult(
         image=pixels,
         label_map=label_map.cpu().numpy(),
         classes=classes,
-        masks=masks.float().cpu().numpy(),
+        masks=masks,
         mask_logits=logits.float().cpu().numpy(),
+        scores=output["scores"].float().cpu().numpy(),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-UNKNOWN = -1  # label of pixels that belong to no class
+from cliptrase_d2.unknown import UNKNOWN
+
 OPACITY = 0.45  # of the colours: the photograph stays visible
 _PIXELS_PER_LINE_WIDTH = 400  # of the short side: lines are 1 pixel wide below 600 pixels, 2 below 1000
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from cliptrase_d2.unknown import UNKNOWN, UNKNOWN_NAME
 from cliptrase_d2.visualization.colours import shared_colours
 from cliptrase_d2.visualization.legend import LegendEntry, add_caption, add_legend
 from cliptrase_d2.visualization.names import draw_names
-from cliptrase_d2.visualization.overlay import OPACITY, UNKNOWN, labels_at_size, overlay
+from cliptrase_d2.visualization.overlay import OPACITY, labels_at_size, overlay
 
-UNKNOWN_NAME = "unknown"
 NOT_SCORED, _BLACK = "(not scored)", (0, 0, 0)  # no class is black
 _MIN_SIDE = 320  # pixels; a legend does not fit beside a smaller image
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cliptrase_d2.pipeline.classify import class_confidence
+from cliptrase_d2.pipeline.classify import class_confidence, class_probabilities
 from cliptrase_d2.pipeline.stages import refine
 from cliptrase_d2.vocabulary import Vocabulary
 from cliptrase_d2.web.models import Model
@@ -47,5 +47,6 @@ def label(model: Model, photo: np.ndarray, vocabulary: Vocabulary) -> Labelling:
     label_map = result.predictions[0].label_map
     shares = refine(label_map, inputs["image"], core.settings)
     labels = shares.label_map if shares else label_map
-    confidence = class_confidence(labels, result.logits[0], words.features.class_index, len(vocabulary.classes))
+    scores = class_probabilities(result.logits[0], words.features.class_index, len(vocabulary.classes))
+    confidence = class_confidence(labels, scores)
     return Labelling(labels.cpu().numpy(), vocabulary.classes, confidence.cpu().numpy(), (*model.notes, *words.notes))

@@ -62,6 +62,14 @@ def test_all_outputs_of_an_image(tmp_path: Path) -> None:
         assert archive["classes"].tolist() == result["classes"]
 
 
+def test_a_threshold_leaves_pixels_without_a_class(tmp_path: Path) -> None:
+    assert run("segment", SCENE, *OPTIONS, str(tmp_path), "--json", "--threshold", "0.8") == 0
+    labels = read_label(tmp_path / "seen_010_labels.png")
+    assert 0 < (labels == 255).mean() < 1
+    segments = json.loads((tmp_path / "seen_010.json").read_text())["segments"]
+    assert sum(segment["share"] for segment in segments) == pytest.approx((labels != 255).mean())
+
+
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_run_lengths_are_those_of_coco(mask: np.ndarray) -> None:
     counts = count_runs(mask)
@@ -156,6 +164,7 @@ def test_a_video_is_segmented_frame_by_frame(tmp_path: Path) -> None:
         (["a.png", "--classes", "a, a"], "--classes"),
         (["a.png", "b/a.png"], "a.png and b/a.png"),
         (["a.png", "--every", "0"], "--every: 0"),
+        (["a.png", "--threshold", "7"], "--threshold: 7"),
         (["a.png", "--model", "ViT-Q"], "--model: 'ViT-Q'"),
         (["a.png", "--method", "kk"], "'kk'"),
         (["a.png", "--output", "notes.txt"], "--output"),

@@ -21,7 +21,7 @@ def test_every_key_is_read_and_relative_paths_start_at_the_file(tmp_path: Path) 
     text = (
         "name: my_set\nimages: photos\nlabels: ../truth\nclasses: [sky, 'tree;bush']\nignore_label: 254\n"
         "label_map: {0: 254, 1: 0, 7: 1, 9: 2}\nbackground: [wall, floor]\ngroups: {stuff: [sky, background]}\n"
-        "image_suffix: _rgb\nlabel_suffix: _ids\nimage_list: /lists/list.txt\n"
+        "image_suffix: _rgb\nlabel_suffix: _ids\nimage_list: /lists/list.txt\nunknown: background\n"
     )
     spec = read_dataset_file(write(tmp_path, text))
     assert (spec.images, spec.labels) == (tmp_path / "photos", tmp_path / "../truth")
@@ -31,6 +31,7 @@ def test_every_key_is_read_and_relative_paths_start_at_the_file(tmp_path: Path) 
     assert spec.vocabulary.classes == ("sky", "tree", "background")
     assert spec.vocabulary.prompts == ("sky", "tree", "bush", "wall", "floor")
     assert spec.class_groups == {"stuff": (0, 2)}
+    assert spec.unknown_class == 2
     assert (spec.image_suffix, spec.label_suffix) == ("_rgb", "_ids")
 
 
@@ -160,3 +161,9 @@ def test_groups_become_class_indices() -> None:
 def test_invalid_groups_are_rejected(groups: Any, match: str) -> None:
     with pytest.raises(InputError, match=rf"^set\.yaml: .*{match}"):
         resolve_groups(groups, ENTRIES, NAMES, "set.yaml")
+
+
+@pytest.mark.parametrize("value", ["car", "[sky]", "1"])
+def test_the_unknown_class_is_one_of_the_classes(tmp_path: Path, value: str) -> None:
+    with pytest.raises(InputError, match=r"set\.yaml: unknown: .*sky, tree"):
+        read_dataset_file(write(tmp_path, f"{MINIMAL}unknown: {value}\n"))

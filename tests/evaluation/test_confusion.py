@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from cliptrase_d2.evaluation.confusion import batch_confusion_matrix, confusion_matrix
+from cliptrase_d2.evaluation.confusion import Counts, batch_confusion_matrix, confusion_matrix
 from cliptrase_d2.utils.errors import InputError
 
 
@@ -30,7 +30,7 @@ def test_only_ignored_pixels_count_nothing() -> None:
     assert confusion_matrix(torch.full((2, 2), 255), torch.zeros(2, 2), 3, 255).sum() == 0
 
 
-@pytest.mark.parametrize(("truth", "prediction", "value"), [(100, 0, "label 100"), (0, -1, "-1"), (0, 80, "80")])
+@pytest.mark.parametrize(("truth", "prediction", "value"), [(100, 0, "label 100"), (0, -2, "-2"), (0, 80, "80")])
 def test_labels_outside_the_classes_are_rejected(truth: int, prediction: int, value: str) -> None:
     with pytest.raises(InputError, match=rf"a\.png: .*{value}"):
         confusion_matrix(torch.tensor([[truth]]), torch.tensor([[prediction]]), 80, 255, where="a.png")
@@ -55,3 +55,14 @@ def test_error_names_the_image_of_a_batch() -> None:
         batch_confusion_matrix(truths, predictions, 3, 255, ["a.png", "b.png"])
     with pytest.raises(InputError, match=r"b\.png: .*2x2.*3x2"):
         batch_confusion_matrix([truths[0], torch.zeros(2, 3)], predictions, 3, 255, ["a.png", "b.png"])
+
+
+def test_unknown_pixels_have_a_column_of_their_own() -> None:
+    truth, prediction = torch.tensor([[0, 1, 1, 255]]), torch.tensor([[-1, 1, -1, -1]])
+    counts = confusion_matrix(truth, prediction, 2, 255)
+    assert counts.tolist() == [[0, 0, 1], [0, 1, 1]]
+    ignored = confusion_matrix(truth[:, 3:], prediction[:, 3:], 2, 255)
+    assert ignored.tolist() == [[0, 0], [0, 0]]  # nothing that is scored is unknown
+    assert (Counts(ignored, 1) + Counts(counts, 1)).confusion.tolist() == counts.tolist()
+    both = batch_confusion_matrix([truth, truth[:, :2]], [prediction, truth[:, :2]], 2, 255, "ab")
+    assert both.tolist() == [[1, 0, 1], [0, 2, 1]]

@@ -103,3 +103,28 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     result = forked.run(["-m", "tests.evaluation.long_evaluation", str(tmp_path), "24000"], tmp_path)
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 4, "megabytes between a tenth and the end of 24,000 images"
+
+
+def test_the_threshold_reaches_the_model_and_the_report(dataset: str, tmp_path: Path) -> None:
+    class Doubtful(Oracle):
+        def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+            assert [image["threshold"] for image in batched_inputs] == [0.25]
+            return [{"label_map": image["sem_seg"].masked_fill(image["sem_seg"] == 0, -1)} for image in batched_inputs]
+
+    report = run(tiny_config(tmp_path, "TEST.THRESHOLD", "0.25"), Doubtful(), dataset)
+    assert report["protocol"]["threshold"] == 0.25
+    assert report["per_class"][CLASSES[0]]["IoU"] == 0
+    assert report["pAcc"] < 100
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["TEST.THRESHOLD", "1.2"], r"TEST\.THRESHOLD: 1\.2"),
+        (["TEST.THRESHOLD", "0.5", "TEST.UNSUPERVISED_GROUPS", "2"], r"TEST\.THRESHOLD: 0\.5 with TEST\.UNSUPERVISED"),
+        (["TEST.THRESHOLD", "0.5", "TEST.AUG.ENABLED", "True"], r"TEST\.THRESHOLD: 0\.5 with TEST\.AUG"),
+    ],
+)
+def test_thresholds_that_cannot_be_used_are_named(dataset: str, tmp_path: Path, options: list[str], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        run(tiny_config(tmp_path, *options), Oracle(), dataset)

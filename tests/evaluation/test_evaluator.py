@@ -180,3 +180,21 @@ def test_only_chosen_images_have_overlays(tmp_path: Path, name: str) -> None:
     evaluator.process([image("x/a.jpg")], [output([[0, 1]])])
     with Image.open(folder / "a.jpg") as picture:
         assert picture.width < width_with_truth
+
+
+def test_unknown_pixels_are_wrong_for_their_class(tmp_path: Path, name: str) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path, save_predictions=True)
+    evaluator.process([image("a.png", [[0, 0, 1, 255]])], [output([[0, -1, 1, -1]])])
+    results = evaluator.evaluate()["sem_seg"]
+    assert results["pAcc"] == pytest.approx(200 / 3)
+    assert (results["IoU-sky"], results["IoU-tree"]) == (50, 100)
+    saved = np.array(Image.open(tmp_path / "inference" / name / "predictions" / "a.png"))
+    assert saved.tolist() == [[0, 255, 1, 255]]
+
+
+def test_unknown_pixels_count_as_the_class_that_the_data_set_names(tmp_path: Path) -> None:
+    name = register_dataset(f"other_{tmp_path.name}", tmp_path, ["sky", "tree;bush"], tmp_path, unknown="tree;bush")
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    evaluator.process([image("a.png", [[0, 0, 1, 1]])], [output([[0, -1, 1, -1]])])
+    results = evaluator.evaluate()["sem_seg"]
+    assert (results["pAcc"], results["ACC-tree"], results["ACC-sky"]) == (75, 100, 50)

@@ -156,10 +156,12 @@ def test_number_of_classes(classes: int) -> None:
 def test_confidence_is_the_mean_probability_over_the_pixels_of_a_class() -> None:
     # Two patches side by side: logits ln 3 and 0 are probabilities 3/4 and 1/4, equal logits 1/2 each.
     logits = torch.tensor([[[math.log(3), 0.0]], [[0.0, 0.0]]])  # [2,1,2]
-    index, one_each = torch.tensor([0, 1]), torch.tensor([[0, 1]])
-    torch.testing.assert_close(classify.class_confidence(one_each, logits, index, 2), torch.tensor([0.75, 0.5]))
+    scores, one_each = classify.class_probabilities(logits, torch.tensor([0, 1]), 2), torch.tensor([[0, 1]])
+    torch.testing.assert_close(classify.class_confidence(one_each, scores), torch.tensor([0.75, 0.5]))
     both = torch.tensor([[0, 0]])  # the mean of 3/4 and 1/2; the other class has no pixel
-    torch.testing.assert_close(classify.class_confidence(both, logits, index, 2), torch.tensor([0.625, 0.0]))
+    torch.testing.assert_close(classify.class_confidence(both, scores), torch.tensor([0.625, 0.0]))
+    unknown = torch.tensor([[0, -1]])
+    torch.testing.assert_close(classify.class_confidence(unknown, scores), torch.tensor([0.75, 0.0]))
 
 
 def test_confidence_is_the_mean_of_upsampled_probabilities_of_the_best_words() -> None:
@@ -168,5 +170,21 @@ def test_confidence_is_the_mean_of_upsampled_probabilities_of_the_best_words() -
     best = torch.stack([logits[index == c].amax(0) for c in range(4)])  # [4,3,4]
     upsampled = reference.upsample(best.softmax(0), (11, 17))
     expected = torch.tensor([*(upsampled[c][labels == c].mean() for c in range(3)), 0.0])
-    confidence = classify.class_confidence(labels, logits, index, 4)
+    confidence = classify.class_confidence(labels, classify.class_probabilities(logits, index, 4))
     torch.testing.assert_close(confidence, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_pixels_below_the_threshold_become_unknown() -> None:
+    scores = torch.tensor([[[0.8, 0.4]], [[0.2, 0.6]]])  # [2,1,2]; upsampled, class 0 has 0.8, 0.7, 0.5, 0.4
+    labels = torch.tensor([[0, 0, 0, -1]])
+    assert classify.mark_unknown(labels, scores, 0.6).tolist() == [[0, 0, -1, -1]]
+    assert classify.mark_unknown(labels, scores, 0.0).tolist() == labels.tolist()
+
+
+def test_votes_of_large_images_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, assignments = torch.randint(4, (2, 30, 20)), [torch.randint(3, (30, 20)) for _ in range(2)]
+    expected = classify.vote(labels, assignments, [3, 3], 4)
+    monkeypatch.setattr(classify, "_VOTES_AT_ONCE", 100)
+    for found, whole in zip(classify.vote(labels, assignments, [3, 3], 4), expected, strict=True):
+        assert torch.equal(found.label_map, whole.label_map)
+        assert torch.equal(found.mask_logits, whole.mask_logits)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cliptrase_d2.clip.tokens import QKV, DenseFeatures, Needs
+from cliptrase_d2.clip.tokens import QKV, DenseFeatures, Needs, TextFeatures
 from cliptrase_d2.d2 import build_model
 from cliptrase_d2.pipeline.input_vocabulary import InputVocabulary
 from cliptrase_d2.pipeline.model import CLIPtrase
@@ -359,3 +359,30 @@ def test_refined_images_of_a_batch_do_not_mix() -> None:
     batch = [{"image": scene(0)}, {"image": scene(1), "height": 40, "width": 71}, {"image": scene(2)}]
     for output, inputs in zip(model(batch), batch, strict=True):
         assert torch.equal(output["label_map"], model([inputs])[0]["label_map"])
+
+
+def test_scores_are_the_softmax_over_the_classes_of_the_best_words() -> None:
+    model = tiny_segmenter()
+    words, image = telling_words(model, scene()), scene()
+    text = TextFeatures(words.features, torch.tensor([0, 0, 1, 2]), ("north", "upper", "lower"))
+    model.text_encoder = lambda _: text
+    (output,) = model([{"image": image, "output_grids": True}])
+    logits = model.segment(model.preprocess([{"image": image}]), text, [(96, 128)]).logits[0]
+    best = torch.stack([logits[:2].amax(0), logits[2], logits[3]])
+    torch.testing.assert_close(output["scores"], best.softmax(0))
+    size = (96, 128)
+    soft = torch.nn.functional.interpolate(output["coarse_masks"][None], size, mode="bilinear")[0]
+    assert torch.equal(soft, output["pred_masks"])
+
+
+def test_a_threshold_changes_no_other_label() -> None:
+    model = tiny_segmenter()
+    text = telling_words(model, scene())
+    model.text_encoder = lambda _: text
+    plain, marked = (model([{"image": scene(), "threshold": value}])[0] for value in (0.0, 0.6))
+    unknown = marked["label_map"] == -1
+    assert 0 < unknown.float().mean() < 1
+    assert torch.equal(marked["label_map"][~unknown], plain["label_map"][~unknown])
+    assert torch.equal(marked["sem_seg"], plain["sem_seg"])
+    with pytest.raises(InputError, match=r"threshold: 1\.5"):
+        model([{"image": scene(), "threshold": 1.5}])

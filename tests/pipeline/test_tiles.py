@@ -126,3 +126,31 @@ def in_tiles(window: int, stride: int) -> dict[str, Any]:
 def test_tiles_require_a_window_and_a_stride(argument: str) -> None:
     with pytest.raises(InputError, match=rf"in_tiles: .*{argument} None"):
         tiny_segmenter(**{**in_tiles(64, 32), argument: None})
+
+
+def test_scores_of_tiles_are_stitched_on_the_grid_of_the_image() -> None:
+    def segment(batch: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        # Tiles of 8x8 pixels with patches of 2 pixels; the score of a patch is the mean of its pixels.
+        pixels = [one["image"][:1].float() for one in batch]
+        return [{"label_map": part[0].long(), "scores": torch.nn.functional.avg_pool2d(part, 2)} for part in pixels]
+
+    image = torch.arange(12 * 16).view(1, 12, 16).expand(3, 12, 16)
+    (output,) = segment_in_tiles(segment, [{"image": image}], window=8, stride=4)
+    assert torch.equal(output["label_map"], image[0])
+    torch.testing.assert_close(output["scores"], torch.nn.functional.avg_pool2d(image[:1].float(), 2))
+    # The result has another size, and the last tile starts between two patches.
+    (output,) = segment_in_tiles(segment, [{"image": image[:, :, :15], "height": 12, "width": 15}], 8, 4)
+    assert output["scores"].shape == (1, 6, 8)
+    assert output["scores"].isfinite().all()
+
+
+def test_a_threshold_marks_the_pixels_of_tiles() -> None:
+    model = tiny_segmenter(**in_tiles(64, 32))
+    text = telling_words(model, scene())
+    model.text_encoder = lambda _: text
+    (plain,) = model([{"image": scene(), "output_grids": True}])
+    (output,) = model([{"image": scene(), "threshold": 0.5}])
+    own = torch.nn.functional.interpolate(plain["scores"][None], (96, 128), mode="bilinear")[0]
+    own = own.gather(0, plain["label_map"][None])[0]
+    assert torch.equal(output["label_map"], plain["label_map"].masked_fill(own < 0.5, -1))
+    assert (plain["scores"].sum(0) - 1).abs().max() < 1e-5

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cliptrase_d2.pipeline import upsample
-from cliptrase_d2.pipeline.upsample import region_weights, upsampled_argmax
+from cliptrase_d2.pipeline.upsample import (
+    region_weights,
+    upsampled_argmax,
+    upsampled_at,
+    upsampled_rows,
+    upsampled_sums,
+)
 from tests import forked
 from tests.pipeline import reference
 
@@ -45,6 +51,30 @@ def test_the_smallest_class_of_equal_scores_wins(
     # With small integers and powers of two, all weights and sums are exact, so ties are true ties.
     scores = torch.randint(values, (2, classes, *grid), generator=seeded(seed)).float()
     check_argmax(scores, (grid[0] * factors[0], grid[1] * factors[1]))
+
+
+@given(classes=st.integers(1, 9), grid=st.tuples(sides, sides), size=st.tuples(lengths, lengths), seed=seeds)
+def test_scores_at_labels_and_in_rows_equal_the_dense_scores(
+    classes: int, grid: tuple[int, int], size: tuple[int, int], seed: int
+) -> None:
+    scores = torch.rand(classes, *grid, generator=seeded(seed))
+    dense = reference.upsample(scores, size)
+    labels = torch.randint(-1, classes, size, generator=seeded(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upsample, "_BAND_PIXELS", 64)  # several bands
+        found, (sums, pixels) = upsampled_at(scores, labels), upsampled_sums(scores, labels)
+    expected = dense.gather(0, labels.clamp_min(0)[None])[0].masked_fill(labels < 0, torch.nan)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    inside = labels == torch.arange(classes)[:, None, None]  # [C,H,W]
+    torch.testing.assert_close(sums, (dense * inside).double().sum((1, 2)))
+    assert torch.equal(pixels, inside.sum((1, 2)))
+    start, stop = size[0] // 3, size[0] // 3 + 1
+    torch.testing.assert_close(upsampled_rows(scores, size, start, stop), dense[:, start:stop])
+
+
+def test_classes_can_have_other_numbers() -> None:
+    scores, names = torch.randn(1, 3, 4, 5), torch.tensor([7, 0, 7])
+    assert torch.equal(upsampled_argmax(scores, (40, 33), names), names[upsampled_argmax(scores, (40, 33))])
 
 
 @given(classes=st.integers(1, 30), grid=st.tuples(sides, sides), size=st.tuples(lengths, lengths), seed=seeds)

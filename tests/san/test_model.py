@@ -55,6 +55,13 @@ def test_label_map_is_the_argmax_of_the_scores(model: SAN) -> None:
     assert torch.equal(output["label_map"], output["sem_seg"].argmax(0))
 
 
+def test_scores_are_the_shares_of_the_classes_on_the_grid(model: SAN) -> None:
+    output = model([{"image": picture(50, 90), "output_grids": True}])[0]
+    assert output["scores"].shape == (3, 4, 6)  # patches of 16 pixels
+    torch.testing.assert_close(output["scores"].sum(0), torch.ones(4, 6))
+    assert (model([{"image": picture(50, 90), "threshold": 1.0}])[0]["label_map"] == -1).all()
+
+
 def test_result_does_not_depend_on_the_rest_of_the_batch(model: SAN) -> None:
     images = [picture(50, 90, seed=1), picture(64, 96, seed=2), picture(60, 70, seed=3)]  # all padded to 64x96
     batch = model([{"image": image} for image in images])

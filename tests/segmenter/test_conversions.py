@@ -20,22 +20,26 @@ COLUMNS = np.array([0, 0, 0, 1, 1, 2])
 HARD = np.eye(3, dtype=bool)[:, None, COLUMNS].repeat(4, axis=1)  # [3,4,6]
 MASKS = np.where(HARD, 0.6, 0.3)
 SHARES = np.array([[0.2, 0.0, 0.8], [0.9, 0.1, 0.0], [0.25, 0.25, 0.5]])
+# Probabilities of the classes in each column of pixels, which differ from the shares of votes.
+SCORES = np.array([[0.1, 0.1, 0.1, 0.6, 0.4, 0.1], [0.1] * 6, [0.8, 0.8, 0.8, 0.3, 0.5, 0.2]])[:, None].repeat(
+    4, axis=1
+)
 LABELS = np.broadcast_to(np.array([2, 0, 2])[COLUMNS], (4, 6))
 
 
 @pytest.fixture
 def result() -> SegmentationResult:
-    return make_result(LABELS, CLASSES, MASKS, np.log(np.maximum(SHARES, 1e-38)))
+    return make_result(LABELS, CLASSES, MASKS, np.log(np.maximum(SHARES, 1e-38)), SCORES)
 
 
 def test_every_class_that_occurs_is_an_annotation(result: SegmentationResult) -> None:
     sky, road = result.to_coco()
     assert (sky["category_id"], sky["category_name"], sky["area"]) == (0, "sky", 8)
     assert sky["bbox"] == [3.0, 0.0, 2.0, 4.0]
-    assert sky["score"] == pytest.approx(0.9)
+    assert sky["score"] == pytest.approx((0.6 + 0.4) / 2)
     assert (road["category_id"], road["category_name"], road["area"]) == (2, "road", 16)
     assert road["bbox"] == [0.0, 0.0, 6.0, 4.0]
-    assert road["score"] == pytest.approx((12 * 0.8 + 4 * 0.5) / 16)  # three columns of one mask and one of another
+    assert road["score"] == pytest.approx((3 * 0.8 + 0.2) / 4)  # the mean over its pixels
     assert "image_id" not in road
 
 
@@ -78,7 +82,7 @@ def test_masks_that_are_nowhere_the_strongest_are_no_instances() -> None:
     assert instances.pred_classes.tolist() == [2, 0, 2]
 
 
-def test_without_masks_there_are_neither_scores_nor_instances() -> None:
+def test_without_scores_and_masks_there_are_neither_scores_nor_instances() -> None:
     result = make_result(np.ones((2, 3)), CLASSES)
     (segment,) = result.to_coco()
     assert (segment["category_name"], segment["area"]) == ("tree", 6)

@@ -124,6 +124,31 @@ def test_tiles_return_labels_but_no_masks() -> None:
     assert repr(segmenter) == "Segmenter(CLIPtrase, tiles at the size of the image, cpu)"
 
 
+def test_scores_and_thresholds(segmenter: Segmenter) -> None:
+    plain = segmenter(PIXELS, CLASSES)
+    assert plain.scores.shape == (3, 4, 6)  # 64x96 pixels in patches of 16
+    np.testing.assert_allclose(plain.scores.sum(0), 1, rtol=1e-5)
+    threshold = float(np.median(plain.score_map()))
+    result = segmenter(PIXELS, CLASSES, threshold=threshold)
+    np.testing.assert_array_equal(result.label_map, plain.with_threshold(threshold).label_map)
+    assert 0.3 < (result.label_map == -1).mean() < 0.7
+    for other in (
+        segmenter.batch([PIXELS], CLASSES, threshold=threshold)[0],
+        next(segmenter.stream([PIXELS], CLASSES, threshold=threshold)),
+    ):
+        np.testing.assert_array_equal(other.label_map, result.label_map)
+    for call in (segmenter, segmenter.batch, segmenter.stream):
+        with pytest.raises(InputError, match=r"threshold: -0\.1"):
+            call([PIXELS] if call != segmenter else PIXELS, CLASSES, threshold=-0.1)
+
+
+def test_results_do_not_share_the_pixels_of_the_caller(segmenter: Segmenter) -> None:
+    frame = PIXELS.copy()
+    result = segmenter(frame, CLASSES)
+    frame[:] = 0
+    np.testing.assert_array_equal(result.image, PIXELS)
+
+
 def test_invalid_arguments_are_named(segmenter: Segmenter) -> None:
     with pytest.raises(InputError, match=r"^missing\.jpg"):
         segmenter("missing.jpg", CLASSES)

@@ -106,11 +106,13 @@ def find_worst_classes(confusion: np.ndarray, count: int = 12, others: int = 4) 
     """Return the confusions of the classes with the lowest IoU among those present in the truth, the worst first.
 
     Args:
-        confusion: [C,C] counts, rows truth, columns prediction.
+        confusion: [C,C] counts, rows truth, columns prediction; or [C,C+1] with a last column of unknown pixels, which
+            are no confusion with a class.
         count: largest number of classes.
         others: largest number of confusions of each; only those of at least one pixel.
     """
-    correct, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)  # [C] each
+    true, confusion = confusion.sum(1), confusion[:, : len(confusion)]
+    correct, predicted = confusion.diagonal(), confusion.sum(0)  # [C] each
     iou = 100 * correct / np.maximum(true + predicted - correct, 1)
     wrong = confusion - np.diag(correct)  # [C,C]
     present = np.flatnonzero(true)

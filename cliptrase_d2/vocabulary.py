@@ -87,10 +87,22 @@ def read_class_file(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: the file does not exist, or has an empty line before the last class.
     """
-    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    return split_class_lines(read_text(path), path)
+
+
+def split_class_lines(text: str, where: object) -> tuple[str, ...]:
+    """Return the class of each line of a text.
+
+    Args:
+        text: content of a file.
+        where: source of the text, for error messages.
+    Raises:
+        InputError: an empty line before the last class.
+    """
+    lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:
         # An empty line is not skipped: every class after it would get another index.
-        raise InputError(path, f"line {lines.index('') + 1} is empty", "Remove the line or write a class name in it.")
+        raise InputError(where, f"line {lines.index('') + 1} is empty", "Remove the line or write a class name in it.")
     return tuple(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from cliptrase_d2.utils.errors import InputError
@@ -13,7 +14,9 @@ def add_class_arguments(parser: argparse.ArgumentParser, *, required: bool) -> N
     """Add --classes or --classes-file, and --background."""
     group = parser.add_mutually_exclusive_group(required=required)
     group.add_argument("--classes", help='class names, separated by commas; "cat;kitten" are synonyms of one class')
-    group.add_argument("--classes-file", type=Path, metavar="FILE", help="text file with one class per line")
+    group.add_argument(
+        "--classes-file", type=Path, metavar="FILE", help="text file with one class per line; - for standard input"
+    )
     background = 'prompts of an extra last class "background"; @voc, @coco_stuff, … for a ready list'
     parser.add_argument("--background", default="", metavar="NAMES", help=background)
 
@@ -24,9 +27,11 @@ def read_classes(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[
     Raises:
         InputError: an unreadable file, or names that do not form a vocabulary.
     """
-    from cliptrase_d2.vocabulary import Vocabulary, read_class_file
+    from cliptrase_d2.vocabulary import Vocabulary, read_class_file, split_class_lines
 
-    if arguments.classes_file:
+    if str(arguments.classes_file) == "-":
+        classes, source = split_class_lines(sys.stdin.read(), "standard input"), "standard input"
+    elif arguments.classes_file:
         classes, source = read_class_file(arguments.classes_file), str(arguments.classes_file)
     else:
         classes, source = split_names(arguments.classes), "--classes"

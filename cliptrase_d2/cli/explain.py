@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cliptrase_d2.cli.class_arguments import parse_pair
 from cliptrase_d2.cli.model_arguments import add_model_arguments, build_segmenter_from, load_config_from, model_title
+from cliptrase_d2.cli.outputs import add_overwrite_argument, require_absent
 from cliptrase_d2.utils.errors import InputError
 
 _MAX_LAYERS = 12  # shown without --layers
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--point", metavar="X,Y", help="pixel whose patch is explained (default: image centre)")
     parser.add_argument("--layers", metavar="N,N-N", help="layers to show, from 1 (default: the last 12)")
     parser.add_argument("--output", type=Path, default=Path("output/explain"), help="folder (default output/explain)")
+    add_overwrite_argument(parser)
     add_model_arguments(parser, protocols=("whole", "center_crop"))
 
 
@@ -44,6 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     point = parse_pair(arguments.point, ",", "--point") if arguments.point is not None else None
     pixels = read_image(arguments.image, load_config_from(arguments).INPUT.MAX_PIXELS)
     require_writable(arguments.output, "--output")
+    paths = {name: arguments.output / f"{arguments.image.stem}_{name}.png" for name in ("correlation", "clusters")}
+    if not arguments.overwrite:
+        require_absent(paths.values())
     if point is None:
         point = pixels.shape[1] // 2, pixels.shape[0] // 2
         print(f"No --point given: using the image centre, {point[0]},{point[1]}.")
@@ -60,9 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         ("correlation", correlation, f"patch in row {row + 1}, column {column + 1}, {len(layers)} layers"),
         ("clusters", clusters, "clusters and masks before and after denoising"),
     ):
-        path = arguments.output / f"{arguments.image.stem}_{name}.png"
-        write_picture(picture, path)
-        print(f"{path}: {content}")
+        write_picture(picture, paths[name])
+        print(f"{paths[name]}: {content}")
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from cliptrase_d2.cli.class_arguments import add_class_arguments, parse_pair, read_classes
 from cliptrase_d2.cli.model_arguments import add_model_arguments, build_segmenter_from, model_title
+from cliptrase_d2.cli.outputs import add_overwrite_argument, require_absent
 from cliptrase_d2.utils.errors import InputError
 
 if TYPE_CHECKING:  # importing PyTorch would delay --help
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-type", choices=_TYPES, default=_TYPES[0], help="data type of the images (uint8)")
     help_tolerance = f"largest difference from PyTorch, relative to the largest value ({_TOLERANCE:g})"
     parser.add_argument("--tolerance", type=float, default=_TOLERANCE, metavar="PART", help=help_tolerance)
+    add_overwrite_argument(parser)
     add_class_arguments(parser, required=False)
     add_model_arguments(parser, method=True)
 
@@ -54,6 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.background and not has_classes:
         raise InputError("--background", "given without classes", "Add --classes or --classes-file.")
     vocabulary = Vocabulary.parse(*read_classes(arguments)) if has_classes else None
+    words = arguments.output.with_name(f"{arguments.output.stem}_words.npz")
+    if not arguments.overwrite:
+        require_absent([arguments.output, *([words] if has_classes else [])])
     segmenter = build_segmenter_from(arguments)
     report = export_tower(
         segmenter.model,
@@ -66,9 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     _print_report(report, arguments.tolerance)
     if vocabulary is not None:
-        path = arguments.output.with_name(f"{arguments.output.stem}_words.npz")
-        _write_text_features(path, segmenter.model.text_features(vocabulary))
-        print(f"{path}: text features of {len(vocabulary.classes)} classes ({len(vocabulary.prompts)} words)")
+        _write_text_features(words, segmenter.model.text_features(vocabulary))
+        print(f"{words}: text features of {len(vocabulary.classes)} classes ({len(vocabulary.prompts)} words)")
     return 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from cliptrase_d2.data.files import IMAGE_SUFFIXES
 from cliptrase_d2.data.images import MAX_PIXELS, check_pixels
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.user_files import check_name, check_readable
+from cliptrase_d2.utils.user_files import check_address, check_name, check_readable
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
@@ -26,31 +26,45 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_inputs(patterns: Sequence[str]) -> list[Path]:
-    """Return the matching files without duplicates, in the order of the arguments.
+def find_inputs(patterns: Sequence[str], recursive: bool = False, output: Path | None = None) -> dict[Path, str]:
+    """Return the matching files, in the order of the arguments, and the name of the results of each.
 
     Args:
-        patterns: files, folders (searched without their subfolders) and patterns such as ``*.jpg``.
+        patterns: files, folders and patterns such as ``*.jpg``.
+        recursive: search the subfolders of folders too. The names of results then contain the subfolders.
+        output: folder of results, which is not searched.
+    Returns:
+        The stem of the file by its path, below the subfolders: "street" or "monday/street".
     Raises:
         InputError: a pattern without a match, a file that is neither image nor video, or an unprintable name.
     """
-    files = list(dict.fromkeys(file for pattern in patterns for file in _expand(pattern)))
+    files: dict[Path, str] = {}
+    for pattern in patterns:
+        for file, name in _expand(pattern, recursive, output).items():
+            files.setdefault(file, name)
     for file in files:
         check_name(file)
     return files
 
 
-def _expand(pattern: str) -> list[Path]:
+def _expand(pattern: str, recursive: bool, output: Path | None) -> dict[Path, str]:
     path = Path(pattern).expanduser()
-    matches = [path] if path.exists() else map(Path, glob.glob(str(path), recursive=True))
-    files = sorted(filter(_is_supported, path.iterdir() if path.is_dir() else matches))
+    if path.is_dir():
+        matches = list(path.rglob("*") if recursive else path.iterdir())
+        if recursive and output:
+            matches = [file for file in matches if not file.resolve().is_relative_to(output.resolve())]
+    else:
+        matches = [path] if path.exists() else [Path(match) for match in glob.glob(str(path), recursive=True)]
+    files = sorted(filter(_is_supported, matches))
     if not files and path.exists():
         got = "folder without images or videos" if path.is_dir() else f"unsupported suffix {path.suffix!r}"
         allowed = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         raise InputError(path, got, "Choose another one, or convert the files.", allowed=allowed)
     if not files:
+        check_address(pattern)
         raise InputError(pattern, "no such file", "Check the path or pattern.")
-    return files
+    names = [file.relative_to(path) if path.is_dir() else Path(file.name) for file in files]
+    return {file: name.with_suffix("").as_posix() for file, name in zip(files, names, strict=True)}
 
 
 def _is_supported(path: Path) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
 from cliptrase_d2 import __version__
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.cli.console import add_console_arguments, configured_console
+from cliptrase_d2.utils.errors import InputError, suggest
 from cliptrase_d2.utils.interruption import exit_on_interrupt
 
 # Name -> module and summary. The module defines add_arguments(parser) and run(arguments), which returns an exit code.
@@ -23,6 +25,7 @@ COMMANDS = {
     "web": ("cliptrase_d2.web.command", "segment photos and compare methods in the browser"),
     "doctor": ("cliptrase_d2.cli.doctor", "check the installation, cached weights and benchmarks"),
     "warm-start": ("cliptrase_d2.cli.warm_start", "initialise the queries of a SAN from CLIPtrase's masks"),
+    "completion": ("cliptrase_d2.cli.completion", "print a script for completion in bash or zsh"),
 }
 
 
@@ -32,6 +35,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: command-line arguments; None for those of the process.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        fix = suggest(words[0], COMMANDS, "See cliptrase --help.")
+        sys.exit(f"error: {InputError('COMMAND', repr(words[0]), fix, allowed=', '.join(COMMANDS))}")
+    parser = build_parser()
+    arguments = parser.parse_args(words)
+    if "run" not in arguments:
+        parser.print_help()
+        return
+    try:
+        with exit_on_interrupt(), configured_console(arguments):
+            code = arguments.run(arguments)
+    except InputError as error:
+        if arguments.verbose:
+            traceback.print_exc()
+        sys.exit(f"error: {error}")
+    sys.exit(code)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the program with all its commands."""
     parser = argparse.ArgumentParser("cliptrase", description="Training-free open-vocabulary segmentation with CLIP.")
     parser.add_argument("--version", action="version", version=f"cliptrase_d2 {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND")
@@ -41,14 +65,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_arguments(subparser)
+        add_console_arguments(subparser)
         subparser.set_defaults(run=module.run)
-    arguments = parser.parse_args(argv)
-    if "run" not in arguments:
-        parser.print_help()
-        return
-    try:
-        with exit_on_interrupt():
-            code = arguments.run(arguments)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    sys.exit(code)
+    return parser

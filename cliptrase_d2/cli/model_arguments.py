@@ -19,7 +19,7 @@ DEFAULT_MODEL = "ViT-B-16"
 def add_model_arguments(
     parser: argparse.ArgumentParser, *, protocols: Sequence[str] = (), method: bool = False
 ) -> None:
-    """Add --model, --pretrained, --config-file and --opts.
+    """Add --model, --pretrained, --config-file, --device and --opts.
 
     Args:
         parser: of the command.
@@ -35,7 +35,13 @@ def add_model_arguments(
     if method:
         help_method = "dense features: cliptrase (default), sclip, maskclip, clip, clearclip, naclip, gem, ..."
         parser.add_argument("--method", metavar="NAME", help=help_method)
+    add_device_argument(parser)
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="configuration overrides")
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
 def build_segmenter_from(arguments: argparse.Namespace) -> Segmenter:
@@ -91,4 +97,6 @@ def get_options(arguments: argparse.Namespace) -> list[str]:
         options += ["TEST.PROTOCOL", arguments.protocol]
     if arguments.method:
         options += ["MODEL.CLIPTRASE.METHOD", arguments.method]
+    if arguments.device:
+        options += ["MODEL.DEVICE", arguments.device]
     return [*options, *arguments.opts]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 from cliptrase_d2.cli.evaluate import add_job_arguments
+from cliptrase_d2.cli.model_arguments import add_device_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, key in (("--train-dataset", "DATASETS.TRAIN"), ("--dataset", "DATASETS.TEST")):
         help_data = f"file in YAML, or name; replaces {key}; may be repeated"
         parser.add_argument(flag, action="append", metavar="DATA", help=help_data)
+    add_device_argument(parser)
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="configuration overrides")
 
 
@@ -28,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate and return 0."""
     from cliptrase_d2.cli.job import run_job
 
-    if arguments.output:
-        arguments.opts = ["OUTPUT_DIR", arguments.output, *arguments.opts]
+    given = {"OUTPUT_DIR": arguments.output, "MODEL.DEVICE": arguments.device}
+    arguments.opts = [*(word for pair in given.items() if pair[1] for word in pair), *arguments.opts]
     arguments.eval_only = False
     run_job(arguments)
     return 0

@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cliptrase_d2.cli.outputs import add_overwrite_argument, require_absent
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``cliptrase warm-start``."""
     parser.add_argument("--config-file", required=True, metavar="FILE|NAME", help="SAN, such as san/san_vit_b16")
     parser.add_argument("--dataset", metavar="D.yaml|NAME", help="source of the images (default: DATASETS.TRAIN)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.pth", help="checkpoint to write")
+    add_overwrite_argument(parser)
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: configuration overrides")
 
 
@@ -35,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output.suffix != ".pth":
         raise InputError("--output", arguments.output, "Give the file the suffix .pth.")
     require_writable(arguments.output.parent, "--output")
+    if not arguments.overwrite:
+        require_absent([arguments.output])
     cfg = load_config(arguments.config_file, arguments.opts)
     dataset = arguments.dataset
     if dataset and dataset.endswith((".yaml", ".yml")):

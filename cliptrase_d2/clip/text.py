@@ -109,7 +109,7 @@ class TextEncoder:
     def _progress_bar(self, words: int) -> tqdm:
         prompts = words * len(get_templates(self.templates))
         is_short = prompts * _TOKENS_PER_PROMPT <= _CHUNKS_WITHOUT_BAR * self.tokens_per_chunk
-        return tqdm(total=prompts, desc="Text features", unit="prompt", disable=is_short)
+        return tqdm(total=prompts, desc="Text features", unit="prompt", disable=is_short or None)
 
     @torch.no_grad()
     def _encode(self, words: Sequence[str], bar: tqdm) -> Tensor:

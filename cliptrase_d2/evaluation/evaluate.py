@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -182,7 +183,7 @@ def evaluate(
         desc=evaluator.dataset_name,
         unit="image",
         mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines
-        disable=not comm.is_main_process(),
+        disable=not comm.is_main_process() or bool(os.environ.get("TQDM_DISABLE")),
     )
     position = 0
     with explain_worker_deaths(f"the data set {evaluator.dataset_name}"), bar:

@@ -87,7 +87,7 @@ def sample_masks(cfg: CfgNode, dataset: str) -> MaskSample:
     count = min(max(1, cfg.MODEL.SAN.QUERY_INIT_IMAGES), len(records))
     chosen = [records[index * len(records) // count] for index in range(count)]
     features = []
-    for record in tqdm(chosen, desc="Warm start", unit="image", disable=not comm.is_main_process()):
+    for record in tqdm(chosen, desc="Warm start", unit="image", disable=None if comm.is_main_process() else True):
         image = model.preprocess([mapper({"file_name": record["file_name"]})])  # [1,3,H,W]
         result = model.segment(image, None, [(image.shape[2], image.shape[3])])
         masks = result.masks[0]

@@ -59,6 +59,24 @@ def coco_segments(
     return segments
 
 
+def make_coco_dataset(
+    segments: Sequence[CocoSegment], classes: Sequence[str], file_name: str, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Return a COCO data set of one image, which ``pycocotools.coco.COCO`` reads.
+
+    Args:
+        segments: annotations of the image, with the ``image_id`` 1.
+        classes: C names; a ``category_id`` is an index of them.
+        file_name: of the image.
+        size: (H, W).
+    """
+    return {
+        "images": [{"id": 1, "file_name": file_name, "height": size[0], "width": size[1]}],
+        "categories": [{"id": index, "name": name} for index, name in enumerate(classes)],
+        "annotations": [{**segment, "id": index, "iscrowd": 0} for index, segment in enumerate(segments, 1)],
+    }
+
+
 def make_instances(strongest: np.ndarray, mask_logits: np.ndarray) -> Instances:
     """Return one instance per mask that is the strongest somewhere. Each pixel belongs to its strongest mask.
 

@@ -16,14 +16,18 @@ from cliptrase_d2.data.images import MAX_PIXELS, convert_to_rgb, read_image
 from cliptrase_d2.utils.errors import InputError
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
-_ALLOWED = "a path, a PIL image, a uint8 array [H,W] or [H,W,3|4] (grey, RGB, RGBA), or a uint8 tensor [1|3|4,H,W]"
+_ALLOWED = (
+    "a path, a PIL image, an array [H,W] or [H,W,1|3|4] (grey, RGB, RGBA), or a tensor [1|3|4,H,W]; "
+    "arrays and tensors are uint8, or float in [0,1]"
+)
 
 
 def rgb_pixels(image: ImageLike, where: object, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return an image as [H,W,3] uint8 RGB. Alpha is dropped and the EXIF orientation applied.
 
     Args:
-        image: a path, a PIL image, an array with the channels last, or a tensor with the channels first.
+        image: a path, a PIL image, an array with the channels last, or a tensor with the channels first,
+            uint8 or float in [0,1]. An array or tensor may have an axis of length 1 before the others.
         where: name of the image in error messages; a path is its own name.
         max_pixels: limit for files and PIL images, which may not be decoded yet; 0 for no limit.
     Raises:
@@ -37,13 +41,14 @@ def rgb_pixels(image: ImageLike, where: object, max_pixels: int = MAX_PIXELS) ->
         return _convert_tensor(image, where)
     if not isinstance(image, np.ndarray):
         raise InputError(where, f"unsupported type {type(image).__name__}", "Convert the image.", allowed=_ALLOWED)
-    if image.dtype != np.uint8:
-        fix = "Scale it to 0..255 and convert it: (array * 255).round().astype('uint8') for values of 0..1."
-        raise InputError(where, f"an array of {image.dtype}{_describe_range(image)}", fix, allowed=_ALLOWED)
-    if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+    pixels = image[0] if image.ndim == 4 and len(image) == 1 else image
+    if pixels.size == 0 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         fix = "Pass one image at a time, with the channels last."
         raise InputError(where, f"an array of shape {list(image.shape)}", fix, allowed=_ALLOWED)
-    return image[..., :3] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    pixels = _to_uint8(pixels, "an array of", where)
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        return pixels[..., :3]
+    return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)  # [H,W] or [H,W,1] to [H,W,3]
 
 
 def check_several(images: Iterable[ImageLike]) -> None:
@@ -54,18 +59,28 @@ def check_several(images: Iterable[ImageLike]) -> None:
 
 
 def _convert_tensor(image: Tensor, where: object) -> np.ndarray:
-    if image.dtype != torch.uint8:
-        fix = "Scale it to 0..255 and convert it: (tensor * 255).round().byte() for values of 0..1."
-        values = _describe_range(image.detach().cpu().float().numpy())
-        raise InputError(where, f"a tensor of {str(image.dtype).removeprefix('torch.')}{values}", fix, allowed=_ALLOWED)
-    array = image.cpu().numpy()
-    if array.size == 0 or array.ndim != 3 or len(array) not in (1, 3, 4):
+    tensor = image.detach().cpu()
+    tensor = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
+    if tensor.numel() == 0 or tensor.ndim != 3 or len(tensor) not in (1, 3, 4):
         fix = "Pass one image at a time, with the channels first."
-        raise InputError(where, f"a tensor of shape {list(array.shape)}", fix, allowed=_ALLOWED)
+        raise InputError(where, f"a tensor of shape {list(image.shape)}", fix, allowed=_ALLOWED)
+    if tensor.dtype == torch.bfloat16:  # NumPy has no such type
+        tensor = tensor.float()
+    array = _to_uint8(tensor.numpy(), "a tensor of", where)
     rgb = array[:3] if len(array) >= 3 else np.repeat(array, 3, axis=0)  # [3,H,W]
     return np.ascontiguousarray(rgb.transpose(1, 2, 0))
 
 
-def _describe_range(array: np.ndarray) -> str:
-    has_range = array.size and array.dtype.kind in "iuf"
-    return f" from {array.min():g} to {array.max():g}" if has_range else ""
+def _to_uint8(values: np.ndarray, kind: str, where: object) -> np.ndarray:
+    """Return uint8 values unchanged, and floats in [0,1] in 0 to 255.
+
+    Raises:
+        InputError: another type, or floats outside [0,1] or that are NaN.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind == "f" and 0 <= values.min() <= values.max() <= 1:  # false for NaN
+        return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+    value_range = f" from {values.min():g} to {values.max():g}" if values.dtype.kind in "iuf" else ""
+    fix = "Convert it to uint8 in 0..255, or divide it by its largest possible value."
+    raise InputError(where, f"{kind} {values.dtype}{value_range}", fix, allowed=_ALLOWED)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from cliptrase_d2.clip import embedded
 from cliptrase_d2.utils.errors import InputError, suggest
 
+Options: TypeAlias = Sequence[str] | Mapping[str, Any]
 EMBEDDED = "emoji"  # short name of the model in this package
 _PREFERRED_TAGS = ("openai", "laion2b_s34b_b88k", "laion2b_s32b_b82k", "laion2b_s32b_b79k", "laion2b_s34b_b79k")
 
@@ -44,6 +47,23 @@ def model_options(name: str, pretrained: str | None = None, where: str = "--mode
         sizes = ["INPUT.MIN_SIZE_TEST", "112", "INPUT.MAX_SIZE_TEST", "448"]
         return ["MODEL.CLIP.NAME", embedded.NAME, "MODEL.CLIP.PRETRAINED", embedded.TAG, *sizes]
     return ["MODEL.CLIP.NAME", name, "MODEL.CLIP.PRETRAINED", pretrained or default_tag(name, where)]
+
+
+def list_options(
+    opts: Options, device: str | None = None, method: str | None = None, protocol: str | None = None
+) -> list[str]:
+    """Return KEY, VALUE, … of the configuration.
+
+    Args:
+        opts: keys and values, in a dict or alternating in a sequence. Values in a dict may be no text.
+        device, method, protocol: values of common keys; None to omit them. ``opts`` takes precedence.
+    """
+    named = {"MODEL.DEVICE": device, "MODEL.CLIPTRASE.METHOD": method, "TEST.PROTOCOL": protocol}
+    words = [word for key, value in named.items() if value is not None for word in (key, str(value))]
+    if not isinstance(opts, Mapping):
+        return [*words, *opts]
+    texts = {key: value if isinstance(value, str) else repr(value) for key, value in opts.items()}
+    return [*words, *(word for pair in texts.items() for word in pair)]
 
 
 def find_cached_weights(name: str, tag: str) -> Path | None:

@@ -269,27 +269,28 @@ class SegmentationResult:
         write_picture(self.overlay(), path)
 
     def save_labels(self, path: str | os.PathLike[str]) -> None:
-        """Write the label map as a PNG of class indices, with 16 bits above 255 classes.
+        """Write the label map as a PNG of class indices, which are those of a palette with the overlay's colours.
 
-        Unknown pixels have the largest value, 255 or 65535.
+        Above 255 classes, the indices have 16 bits and no palette. Unknown pixels have the largest value, 255 or 65535.
+        Pillow reads the indices; ``cv2.imread`` would return the colours.
 
         Raises:
             InputError: a suffix other than .png, or a file that cannot be written.
         """
         if not os.fspath(path).lower().endswith(".png"):
             raise InputError(path, "not a PNG file, which stores class indices exactly", "Use the suffix .png.")
-        write_picture(self._unsigned_labels(), path)
+        write_picture(self.to_pil(), path)
 
     def _unsigned_labels(self) -> np.ndarray:
         """Return the label map as integers without a sign, whose largest value is that of -1."""
         return self.label_map.astype(np.uint8 if len(self.classes) <= _MAX_8_BIT_CLASSES else np.uint16)
 
 
-def write_picture(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:
+def write_picture(picture: np.ndarray | Image.Image, path: str | os.PathLike[str]) -> None:
     """Write a picture in the format of the suffix.
 
     Args:
-        pixels: [H,W] or [H,W,3] uint8, or [H,W] uint16.
+        picture: an image, or pixels: [H,W] or [H,W,3] uint8, or [H,W] uint16.
         path: file, in an existing folder.
     Raises:
         InputError: a suffix that Pillow cannot write, or a file that cannot be written.
@@ -302,8 +303,9 @@ def write_picture(pixels: np.ndarray, path: str | os.PathLike[str]) -> None:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"no folder {path.parent}")
         # Higher levels take four times as long and save a seventh of the size of a photograph. Labels compress well.
-        options = {"compress_level": 1} if kind == "PNG" and pixels.ndim == 3 else {}
-        atomic_write(path, lambda file: Image.fromarray(pixels).save(file, format=kind, **options))
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        options = {"compress_level": 1} if kind == "PNG" and image.mode == "RGB" else {}
+        atomic_write(path, lambda file: image.save(file, format=kind, **options))
     except WriteError:
         raise
     except (ValueError, OSError) as error:  # including pixels that the format cannot store

@@ -19,7 +19,7 @@ from cliptrase_d2.data.protocol import Protocol
 from cliptrase_d2.segmenter.build import SegmentationModel, build_segmenter, resolve_device
 from cliptrase_d2.segmenter.image_input import ImageLike, check_several, rgb_pixels
 from cliptrase_d2.segmenter.prefetch import batched, prefetch
-from cliptrase_d2.segmenter.pretrained import model_options
+from cliptrase_d2.segmenter.pretrained import Options, list_options, model_options
 from cliptrase_d2.segmenter.result import SegmentationResult, SoftMasks
 from cliptrase_d2.unknown import check_threshold
 from cliptrase_d2.utils.errors import InputError, name_arguments
@@ -64,16 +64,28 @@ class Segmenter:
         self.protocol = Protocol(protocol, short_side, max_size, model.patch_multiple, model.resampling)
 
     @classmethod
-    def from_config(cls, path: str | os.PathLike[str] | None = None, opts: Sequence[str] = ()) -> Segmenter:
+    def from_config(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        opts: Options = (),
+        *,
+        device: str | None = None,
+        method: str | None = None,
+        protocol: str | None = None,
+    ) -> Segmenter:
         """Build the model of a configuration and load its weights. Without CUDA, the CPU is used.
 
         Args:
             path: YAML file, or the name of a configuration of the package, such as "cliptrase/voc20_224"; None for
                 ViT-B/16 with OpenAI's weights and images of any size.
-            opts: KEY, VALUE, KEY, VALUE, …
+            opts: keys of the configuration and their values: a dict, or KEY, VALUE, KEY, VALUE, … They take precedence.
+            device: "cpu", "cuda", "cuda:1", …
+            method: such as "sclip".
+            protocol: "whole", "slide", "tiles" or "center_crop".
         Raises:
             InputError: an invalid key, value, weights file or device.
         """
+        opts = list_options(opts, device, method, protocol)
         cfg = load_config(path, opts) if path else load_config(options=(*_DEFAULTS, *opts))
         if resolve_device(cfg):
             logger.info("No CUDA device found: running on the CPU.")
@@ -90,7 +102,14 @@ class Segmenter:
 
     @classmethod
     def from_pretrained(
-        cls, name: str = "ViT-B-16", pretrained: str | None = None, opts: Sequence[str] = ()
+        cls,
+        name: str = "ViT-B-16",
+        pretrained: str | None = None,
+        opts: Options = (),
+        *,
+        device: str | None = None,
+        method: str | None = None,
+        protocol: str | None = None,
     ) -> Segmenter:
         """Build CLIPtrase on a pretrained CLIP, for images of any size.
 
@@ -101,11 +120,12 @@ class Segmenter:
             name: "emoji" for the model in this package, or a ViT of open_clip, such as "ViT-L-14".
             pretrained: tag of open_clip, downloaded once, or a file; None for OpenAI's weights or, if there are none,
                 LAION's.
-            opts: KEY, VALUE, KEY, VALUE, …
+            opts, device, method, protocol: as in `from_config`.
         Raises:
             InputError: an unknown model, or as `from_config`.
         """
-        return cls.from_config(opts=(*model_options(name, pretrained, "name"), *opts))
+        options = [*model_options(name, pretrained, "name"), *list_options(opts, device, method, protocol)]
+        return cls.from_config(opts=options)
 
     def __repr__(self) -> str:
         side = self.protocol.short_side
@@ -123,8 +143,9 @@ class Segmenter:
         """Segment one image.
 
         Args:
-            image: a path; a PIL image; a uint8 array, grey [H,W], RGB [H,W,3] or RGBA [H,W,4]; or a uint8 tensor with
-                the channels first, [1,H,W], [3,H,W] or [4,H,W]. Alpha is dropped and the EXIF orientation applied.
+            image: a path; a PIL image; an array, grey [H,W] or [H,W,1], RGB [H,W,3] or RGBA [H,W,4]; or a tensor with
+                the channels first, [1,H,W], [3,H,W] or [4,H,W]. Arrays and tensors are uint8, or float in [0,1]. They
+                may have an axis of length 1 before the others. Alpha is dropped and the EXIF orientation applied.
             classes: class names, in which "a;b" are synonyms of one class; or a dict such as {"a": ["b"]}.
             background: prompts of an extra last class "background", or the name of a ready list; empty for none.
             threshold: pixels whose score of their class is lower become unknown, -1; 0 to 1, 0 for none. See

@@ -43,7 +43,7 @@ def map_parallel(
     """
     workers = min(workers, len(items) // min_per_worker)
     results = map(function, items) if workers <= 1 else _map_in_processes(function, items, workers)
-    yield from tqdm(results, title, done + len(items), initial=done, unit=unit, mininterval=1.0)
+    yield from tqdm(results, title, done + len(items), initial=done, unit=unit, mininterval=1.0, disable=None)
 
 
 def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from cliptrase_d2.utils.errors import InputError
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey it
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib joins the two slashes of https://
 _MAX_TEXT = 2**26  # bytes; the longest list of a benchmark has 10^6
 
 
@@ -25,12 +26,24 @@ def check_readable(path: str | os.PathLike[str], fix: str = "Check the path.") -
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
+        check_address(path)
         raise InputError(path, "no such file", fix) from None
     except (OSError, ValueError) as error:  # no permission, a name that is too long; a NUL in the name
         raise InputError(path, f"unreadable ({getattr(error, 'strerror', None) or error})", fix) from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise InputError(path, f"unreadable (it is {kind})", fix)
+
+
+def check_address(path: str | os.PathLike[str]) -> None:
+    """Raise if a path, at which no file exists, is an address such as https://example.org/photo.jpg.
+
+    Raises:
+        InputError: it is.
+    """
+    if _ADDRESS.match(os.fspath(path)):
+        got = "an address in a network, where a file is expected"
+        raise InputError(path, got, "Download the file, for example with curl -O, and give its path.")
 
 
 def check_name(path: Path) -> None:

@@ -27,38 +27,41 @@ class LegendEntry(NamedTuple):
     colour: np.ndarray | None
 
 
-def add_legend(picture: np.ndarray, entries: Sequence[LegendEntry]) -> np.ndarray:
+def add_legend(picture: np.ndarray, entries: Sequence[LegendEntry], names: Sequence[str] = ()) -> np.ndarray:
     """Add a legend on the right of a picture.
 
     Args:
         picture: [H,W,3] uint8 RGB.
         entries: in display order.
+        names: all names that similar pictures show, for legends of one width; none for the least width.
     Returns:
         [H,W',3] uint8 RGB, W' > W.
     """
-    return np.concatenate([picture, legend(entries, len(picture))], axis=1)
+    return np.concatenate([picture, legend(entries, len(picture), names)], axis=1)
 
 
-def legend(entries: Sequence[LegendEntry], height: int) -> np.ndarray:
+def legend(entries: Sequence[LegendEntry], height: int, names: Sequence[str] = ()) -> np.ndarray:
     """Draw a legend with colours, names and shares. If it does not fit, its last line sums up the remaining classes.
 
     Args:
         entries: in display order.
         height: H, of the picture beside the legend.
+        names: as in ``add_legend``.
     Returns:
         [H,W,3] uint8 RGB, as wide as the names require.
     """
     size = choose_font_size(height)
-    row = round(size * 1.5)
-    rows = (height - size) // row
+    row, rows = _measure_rows(height)
     count = len(entries) if len(entries) <= rows else max(0, rows - 1)
     lines = [(shorten(entry.name), _percent(entry.share)) for entry in entries[:count]]
     if rest := entries[count:]:
         lines.append((f"… and {len(rest)} more", _percent(sum(entry.share for entry in rest))))
-    names = max((measure_width(name, size) for name, _ in lines), default=0)
-    shares = max((measure_width(share, size) for _, share in lines), default=0)
+    all_names = [*(name for name, _ in lines), *map(shorten, names)]
+    all_shares = [*(share for _, share in lines), *([_percent(1.0)] if names else [])]
+    name_width = max((measure_width(name, size) for name in all_names), default=0)
+    share_width = max((measure_width(share, size) for share in all_shares), default=0)
     text_left = 2 * size + size // 2  # margin, colour, gap
-    share_right = text_left + names + size + shares
+    share_right = text_left + name_width + size + share_width
     canvas = Image.new("RGB", (share_right + size, height), _PAPER)
     draw = ImageDraw.Draw(canvas)
     for index, (name, share) in enumerate(lines):
@@ -68,6 +71,11 @@ def legend(entries: Sequence[LegendEntry], height: int) -> np.ndarray:
         draw.text((text_left, middle), name, _INK, find_font(name, size), anchor="lm")
         draw.text((share_right, middle), share, _INK, find_font(share, size), anchor="rm")
     return np.array(canvas)
+
+
+def count_rows(height: int) -> int:
+    """Return the number of entries that a legend of a height has room for."""
+    return _measure_rows(height)[1]
 
 
 def add_caption(picture: np.ndarray, text: str) -> np.ndarray:
@@ -111,6 +119,13 @@ def paragraphs(texts: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     return np.array(canvas)
 
 
+def _measure_rows(height: int) -> tuple[int, int]:
+    """Return the height of a row in pixels, and the number of rows."""
+    size = choose_font_size(height)
+    row = round(size * 1.5)
+    return row, (height - size) // row
+
+
 def _draw_box(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], colour: np.ndarray | None) -> None:
     if colour is None:
         draw.rectangle(box, outline=_FRAME)
@@ -131,4 +146,4 @@ def _wrap(text: str, width: int, size: int) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
+    return f"{100 * share:.1f} %" if share >= 0.0005 or not share else "< 0.1 %"

@@ -9,7 +9,7 @@ import numpy as np
 
 from cliptrase_d2.unknown import UNKNOWN, UNKNOWN_NAME
 from cliptrase_d2.visualization.colours import shared_colours
-from cliptrase_d2.visualization.legend import LegendEntry, add_caption, add_legend
+from cliptrase_d2.visualization.legend import LegendEntry, add_caption, add_legend, count_rows
 from cliptrase_d2.visualization.names import draw_names
 from cliptrase_d2.visualization.overlay import OPACITY, labels_at_size, overlay
 
@@ -51,6 +51,7 @@ def draw_labels(
     colours: np.ndarray | None = None,
     *,
     legend: bool = True,
+    fixed_legend: bool = False,
     names: bool = True,
     opacity: float = OPACITY,
 ) -> np.ndarray:
@@ -62,6 +63,7 @@ def draw_labels(
         classes: C names.
         colours: [C,3] uint8 RGB; None for ``class_colours``.
         legend: add class names and shares on the right.
+        fixed_legend: for frames of a video: all classes in their order if there is room, and always of one width.
         names: write the names of the classes on large regions.
         opacity: of the colours, 0 to 1.
     Returns:
@@ -73,13 +75,16 @@ def draw_labels(
         picture = draw_names(picture, label_map, classes)
     if not legend:
         return picture
+    shares = dict(class_shares(label_map, len(classes)))
+    if fixed_legend and len(classes) < count_rows(len(image)):  # the last row is that of unknown pixels
+        shares = dict.fromkeys(range(len(classes)), 0.0) | shares
     entries = [
         LegendEntry(UNKNOWN_NAME, share, None)
         if index == UNKNOWN
         else LegendEntry(classes[index], share, colours[index])
-        for index, share in class_shares(label_map, len(classes))
+        for index, share in shares.items()
     ]
-    return add_legend(picture, entries)
+    return add_legend(picture, entries, [*classes, UNKNOWN_NAME] if fixed_legend else ())
 
 
 def draw_evaluation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from tests.cli.commands import fail, run
 from tests.command_line import ROOT
 from tests.data.test_inspection import write_pairs
 
+SCENES_FOLDER = str(ROOT / "datasets" / "emoji_scenes" / "images" / "seen_00[01].webp")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 SCENES = str(ROOT / "datasets" / "emoji_scenes" / "dataset.yaml")
 
 
@@ -43,6 +46,63 @@ def test_help_does_not_import_pytorch() -> None:
     code = "import sys; from cliptrase_d2.cli import main; main.main([]); assert 'torch' not in sys.modules"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "similar"), [("segmnt", "'segment'"), ("Eval", "'eval'"), ("warmstart", "'warm-start'"), ("xyz", "--help")]
+)
+def test_unknown_commands_suggest_a_similar_one(word: str, similar: str) -> None:
+    message = fail(word, "photo.jpg", "--classes", "sky")
+    assert repr(word) in message
+    assert similar in message
+
+
+def test_quiet_prints_errors_only(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "cliptrase_d2", "segment", SCENES_FOLDER, "--classes", "grass", "--model", "emoji"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False, "env": ENVIRONMENT}
+    process = subprocess.run([*argv, "--quiet"], **options)  # type: ignore[call-overload]
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    process = subprocess.run([*argv, "--quiet"], **options)  # type: ignore[call-overload]
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: ")
+    assert "Traceback" not in process.stderr
+    process = subprocess.run([*argv, "--verbose"], **options)  # type: ignore[call-overload]
+    assert "Traceback" in process.stderr
+    assert process.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_no_progress_bar_without_a_terminal(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "cliptrase_d2", "segment", SCENES_FOLDER, "--classes", "grass", "--model", "emoji"]
+    process = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.count("SegmentationResult(") == 2
+
+
+def test_a_reader_may_close_the_pipe() -> None:
+    command = f"{sys.executable} -m cliptrase_d2 doctor | head -n 1; exit ${{PIPESTATUS[0]}}"
+    process = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    assert process.stdout.count("\n") == 1
+    assert "Traceback" not in process.stderr
+    assert "BrokenPipe" not in process.stderr
+    assert process.returncode in (0, 141)  # 0 if the pipe took all before it was closed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_names_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    assert run("completion", shell) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in COMMANDS)
+    assert "--skip-existing" in script
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_completion_needs_shtab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert "pip install shtab" in fail("completion", "bash")
 
 
 def test_doctor_needs_neither_network_nor_data(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -13,20 +14,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
-from pycocotools import mask as coco
+from pycocotools.coco import COCO
 
 from cliptrase_d2.cli import inputs
 from cliptrase_d2.cli.class_arguments import split_names
 from cliptrase_d2.cli.model_arguments import add_model_arguments, get_options
-from cliptrase_d2.cli.writers import Writer, count_runs
+from cliptrase_d2.cli.writers import Writer
 from cliptrase_d2.data.images import read_label
 from cliptrase_d2.segmenter import pretrained
 from cliptrase_d2.segmenter.result import SegmentationResult
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.visualization.colours import ClassColours
 from tests.cli.commands import fail, run
 from tests.command_line import ROOT
 
@@ -50,33 +49,26 @@ def test_all_outputs_of_an_image(tmp_path: Path) -> None:
     labels = read_label(tmp_path / "seen_010_labels.png")
     assert labels.shape == (224, 224)
     assert set(np.unique(labels)) == {0, 1, 2}
-    result = json.loads((tmp_path / "seen_010.json").read_text())
-    assert result["classes"] == ["soccer ball", "red book", "water"]
-    assert result["segments"][0]["class"] == "water"  # the largest
-    for segment in result["segments"]:
-        mask = coco.decode(coco.frPyObjects(segment["segmentation"], 224, 224))
-        assert np.array_equal(mask, labels == segment["index"])
+    dataset = COCO(tmp_path / "seen_010.json")
+    names = [category["name"] for category in dataset.loadCats(dataset.getCatIds())]
+    assert names == ["soccer ball", "red book", "water"]
+    assert dataset.loadImgs(1) == [{"id": 1, "file_name": "seen_010.webp", "height": 224, "width": 224}]
+    assert len(dataset.anns) == 3
+    for annotation in dataset.loadAnns(dataset.getAnnIds(imgIds=1)):
+        np.testing.assert_array_equal(dataset.annToMask(annotation), labels == annotation["category_id"])
+        assert 0 < annotation["score"] <= 1
     with np.load(tmp_path / "seen_010_masks.npz") as archive:
         assert archive["masks"].shape[1:] == (224, 224)
         assert archive["mask_logits"].shape == (len(archive["masks"]), 3)
-        assert archive["classes"].tolist() == result["classes"]
+        assert archive["classes"].tolist() == names
 
 
 def test_a_threshold_leaves_pixels_without_a_class(tmp_path: Path) -> None:
     assert run("segment", SCENE, *OPTIONS, str(tmp_path), "--json", "--threshold", "0.8") == 0
     labels = read_label(tmp_path / "seen_010_labels.png")
     assert 0 < (labels == 255).mean() < 1
-    segments = json.loads((tmp_path / "seen_010.json").read_text())["segments"]
-    assert sum(segment["share"] for segment in segments) == pytest.approx((labels != 255).mean())
-
-
-@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_run_lengths_are_those_of_coco(mask: np.ndarray) -> None:
-    counts = count_runs(mask)
-    size = list(mask.shape)
-    decoded = coco.decode(coco.frPyObjects({"size": size, "counts": counts}, *size))
-    assert np.array_equal(decoded, mask)
-    assert all(counts[1:])  # only the pixels before the mask may be a run of length 0
+    annotations = json.loads((tmp_path / "seen_010.json").read_text())["annotations"]
+    assert sum(annotation["area"] for annotation in annotations) == (labels != 255).sum()
 
 
 def test_class_files_backgrounds_and_folders(tmp_path: Path) -> None:
@@ -127,11 +119,11 @@ def test_ctrl_c_reports_the_finished_files(
 ) -> None:
     write, written = Writer.write, []
 
-    def interrupt(self: Writer, stem: str, result: SegmentationResult) -> None:
+    def interrupt(self: Writer, file: Path, name: str, result: SegmentationResult) -> None:
         if written:
             os.kill(os.getpid(), signal.SIGINT)
-        written.append(stem)
-        write(self, stem, result)
+        written.append(name)
+        write(self, file, name, result)
 
     monkeypatch.setattr(Writer, "write", interrupt)
     images = [str(SCENES / f"seen_00{index}.webp") for index in range(3)]
@@ -150,6 +142,99 @@ def test_a_video_is_segmented_frame_by_frame(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="64 x 48 = 3,072 pixels"):
         inputs.describe_video(tmp_path / "clip.mp4", max_pixels=3071)
     assert inputs.describe_video(tmp_path / "out" / "clip_overlay.mp4") == (3, 5.0)
+    (frame, *_) = inputs.read_frames(tmp_path / "out" / "clip_overlay.mp4", 1)
+    assert frame.shape[0] == 48
+    assert frame.shape[1] > 64  # with a legend
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip_overlay.mp4", "clip_labels"}
+
+
+def test_an_interrupted_video_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "clip.mp4", 3)
+    save, out = SegmentationResult.save_labels, tmp_path / "out"
+
+    def interrupt(self: SegmentationResult, path: Path) -> None:
+        save(self, path)
+        if path.name == "000001.png":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    argv = ("segment", str(tmp_path / "clip.mp4"), *OPTIONS, str(out), "--skip-existing")
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationResult, "save_labels", interrupt)
+        assert run(*argv) == 130
+    assert {path.name for path in out.iterdir()} == {"clip_labels"}
+    assert run(*argv) == 0
+    assert (out / "clip_overlay.mp4").exists()
+    assert len(list((out / "clip_labels").iterdir())) == 3
+
+
+def save_scenes(folder: Path, *names: str) -> None:
+    for index, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(SCENES / f"seen_00{index}.webp").resize((64, 64)).save(folder / name)
+
+
+def list_files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_subfolders_are_repeated_in_the_output(tmp_path: Path) -> None:
+    save_scenes(tmp_path, "a.png", "monday/a.png", "monday/noon/a.b.jpg")
+    argv = ("segment", str(tmp_path), *OPTIONS, str(tmp_path / "out"), "--recursive")
+    for _ in range(2):  # the second time, the folder contains the results of the first
+        assert run(*argv, "--overwrite") == 0
+        assert list_files(tmp_path / "out") == {
+            f"{name}_{kind}.png" for name in ("a", "monday/a", "monday/noon/a.b") for kind in ("overlay", "labels")
+        }
+
+
+def test_results_are_not_overwritten_silently(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_scenes(tmp_path / "photos", "a.png", "b.png")
+    argv = ("segment", str(tmp_path / "photos"), *OPTIONS, str(tmp_path / "out"))
+    assert run(*argv) == 0
+    message = fail(*argv)
+    assert "a_overlay.png" in message
+    assert "--overwrite" in message
+    assert "--skip-existing" in message
+    (tmp_path / "out" / "a_labels.png").unlink()
+    kept = (tmp_path / "out" / "b_labels.png").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(*argv, "--skip-existing") == 0
+    assert "1 of 2 files" in capsys.readouterr().out
+    assert (tmp_path / "out" / "a_labels.png").exists()
+    assert (tmp_path / "out" / "b_labels.png").stat().st_mtime_ns == kept
+    assert run(*argv, "--skip-existing") == 0
+    assert run(*argv, "--overwrite") == 0
+    assert (tmp_path / "out" / "b_labels.png").stat().st_mtime_ns != kept
+
+
+def test_broken_files_are_skipped_if_requested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_scenes(tmp_path / "photos", "a.png", "c.png")
+    (tmp_path / "photos" / "b.png").write_text("not a picture")
+    (tmp_path / "photos" / "d.mp4").write_text("not a video")
+    argv = ("segment", str(tmp_path / "photos"), *OPTIONS, str(tmp_path / "out"))
+    assert "b.png" in fail(*argv)
+    assert run(*argv, "--overwrite", "--on-error", "skip") == 1
+    skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped: ")]
+    assert ["b.png" in skipped[0], "d.mp4" in skipped[1]] == [True, True]
+    assert len(skipped) == 2
+    assert list_files(tmp_path / "out") == {f"{name}_{kind}.png" for name in "ac" for kind in ("overlay", "labels")}
+
+
+def test_classes_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = ("segment", SCENE, "--classes-file", "-", "--model", "emoji", "--output", str(tmp_path))
+    monkeypatch.setattr("sys.stdin", io.StringIO("soccer ball\n\nwater\n"))
+    assert "standard input: line 2 is empty" in fail(*argv)
+    monkeypatch.setattr("sys.stdin", io.StringIO("soccer ball\nwater\n"))
+    assert run(*argv) == 0
+    assert set(np.unique(read_label(tmp_path / "seen_010_labels.png"))) == {0, 1}
+
+
+def test_labels_have_the_colours_of_the_overlay(tmp_path: Path) -> None:
+    assert run("segment", SCENE, *OPTIONS, str(tmp_path)) == 0
+    labels = Image.open(tmp_path / "seen_010_labels.png")
+    assert labels.mode == "P"
+    colours = ClassColours(["soccer ball", "red book", "water"]).assign([])
+    np.testing.assert_array_equal(np.array(labels.convert("RGB")), colours[np.array(labels)])
 
 
 @pytest.mark.parametrize(
@@ -163,6 +248,8 @@ def test_a_video_is_segmented_frame_by_frame(tmp_path: Path) -> None:
         (["a.png", "--classes", "a,,b"], "--classes"),
         (["a.png", "--classes", "a, a"], "--classes"),
         (["a.png", "b/a.png"], "a.png and b/a.png"),
+        (["https://example.org/a.png"], "an address"),
+        (["a.png", "--device", "abacus"], "MODEL.DEVICE"),
         (["a.png", "--every", "0"], "--every: 0"),
         (["a.png", "--threshold", "7"], "--threshold: 7"),
         (["a.png", "--model", "ViT-Q"], "--model: 'ViT-Q'"),

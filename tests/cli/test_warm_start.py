@@ -23,7 +23,7 @@ def warm_start(folder: Path) -> torch.Tensor:
     (folder / "san.yaml").write_text("MODEL: {META_ARCHITECTURE: SAN}\n")
     files = ["--config-file", str(folder / "san.yaml"), "--dataset", str(folder / "scenes.yaml")]
     options = [*tiny_options(folder), *TINY_SAN, *TRAINING_OPTIONS]
-    assert run("warm-start", *files, "--output", str(folder / "init.pth"), "--", *options) == 0
+    assert run("warm-start", *files, "--output", str(folder / "init.pth"), "--overwrite", "--", *options) == 0
     content = torch.load(folder / "init.pth", weights_only=True)
     assert list(content) == ["model"]
     assert list(content["model"]) == ["side_adapter_network.query_embed"]

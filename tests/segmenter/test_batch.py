@@ -128,7 +128,7 @@ def test_a_broken_image_is_reported_after_the_results_before_it(
 
 
 def test_an_image_without_a_path_is_named_by_its_index(cliptrase: Segmenter) -> None:
-    images = [IMAGES[0], IMAGES[0] / 255.0]
+    images = [IMAGES[0], IMAGES[0] / 100.0]
     for call in (cliptrase.batch, lambda *arguments: list(cliptrase.stream(*arguments))):
         with pytest.raises(InputError, match=r"^images\[1\]: .*float64"):
             call(images, CLASSES)

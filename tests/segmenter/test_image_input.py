@@ -32,9 +32,18 @@ DTYPES = st.sampled_from([np.uint8, np.int8, np.uint16, np.int64, np.float32, np
         (torch.from_numpy(TRANSPARENT).permute(2, 0, 1), PIXELS),
         (PIXELS[..., 0], np.stack([PIXELS[..., 0]] * 3, axis=2)),
         (CHANNELS_FIRST[:1], np.stack([PIXELS[..., 0]] * 3, axis=2)),
+        (PIXELS[..., :1], np.stack([PIXELS[..., 0]] * 3, axis=2)),
         (PIXELS[::-1, ::2], PIXELS[::-1, ::2]),
+        (PIXELS / 255.0, PIXELS),
+        (CHANNELS_FIRST / 255, PIXELS),
+        (torch.zeros(3, 2, 2, dtype=torch.bfloat16), np.zeros((2, 2, 3))),
+        (PIXELS[None], PIXELS),
+        (CHANNELS_FIRST[None], PIXELS),
     ],
-    ids=["tensor", "RGBA array", "RGBA PIL", "RGBA tensor", "grey array", "grey tensor", "non-contiguous"],
+    ids=[
+        *("tensor", "RGBA array", "RGBA PIL", "RGBA tensor", "grey array", "grey tensor", "grey array with an axis"),
+        *("non-contiguous", "float array", "float tensor", "bfloat16 tensor", "batched array", "batched tensor"),
+    ],
 )
 def test_every_form_becomes_rgb(image: ImageLike, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(rgb_pixels(image, "image"), expected)
@@ -72,7 +81,7 @@ def test_arrays_and_tensors_are_converted_or_rejected(array: np.ndarray, as_tens
         assert pixels.dtype == np.uint8
         assert pixels.shape[2:] == (3,)
         assert pixels.size
-        assert array.dtype == np.uint8
+        assert array.dtype == np.uint8 or 0 <= array.min() <= array.max() <= 1
 
 
 @pytest.mark.parametrize("size", [(2, 3), (1, 1), (0, 3), (2, 0)])
@@ -90,17 +99,19 @@ def test_pil_images_are_converted_or_rejected(mode: str, size: tuple[int, int]) 
 @pytest.mark.parametrize(
     ("image", "got"),
     [
-        (PIXELS / 255.0, "array of float64 from 0 to 1"),
+        (PIXELS / 127.0, "array of float64 from 0 to 2.007"),
+        (np.full((2, 2), np.nan), "array of float64 from nan to nan"),
         (PIXELS.astype(np.int64), "array of int64 from 0 to 255"),
         (PIXELS > 127, "array of bool"),
         (PIXELS.transpose(2, 0, 1), "shape [3, 50, 70]"),
-        (PIXELS[None], "shape [1, 50, 70, 3]"),
+        (PIXELS[None].repeat(2, 0), "shape [2, 50, 70, 3]"),
         (PIXELS[..., :2], "shape [50, 70, 2]"),
         (PIXELS[:0], "shape [0, 70, 3]"),
-        (CHANNELS_FIRST / 255, "tensor of float32 from 0 to 1"),
-        (CHANNELS_FIRST.bfloat16(), "tensor of bfloat16 from 0 to 255"),
+        (CHANNELS_FIRST.float() - 255, "tensor of float32 from -255 to 0"),
+        (CHANNELS_FIRST.bfloat16(), "tensor of float32 from 0 to 255"),
+        (CHANNELS_FIRST.int(), "tensor of int32 from 0 to 255"),
         (torch.from_numpy(PIXELS), "tensor of shape [50, 70, 3]"),
-        (CHANNELS_FIRST[None], "tensor of shape [1, 3, 50, 70]"),
+        (CHANNELS_FIRST[None].repeat(2, 1, 1, 1), "tensor of shape [2, 3, 50, 70]"),
         (CHANNELS_FIRST[0], "tensor of shape [50, 70]"),
         (None, "NoneType"),
     ],
@@ -110,6 +121,12 @@ def test_unsupported_inputs_are_described(image: ImageLike, got: str) -> None:
         rgb_pixels(image, "images[3]")
     assert str(caught.value).startswith("images[3]: ")
     assert got in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.jpg", "s3://bucket/a.jpg"])
+def test_addresses_are_refused(address: str) -> None:
+    with pytest.raises(InputError, match=r"an address.*Download"):
+        rgb_pixels(address, "image")
 
 
 def test_a_truncated_open_image_is_rejected(tmp_path: Path) -> None:

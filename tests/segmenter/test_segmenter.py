@@ -188,3 +188,26 @@ def test_from_config_reads_a_file_and_full_weights(tmp_path: Path) -> None:
 def test_invalid_settings_name_their_key(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(InputError, match=rf"^{key}: .*{value}"):
         Segmenter.from_config(opts=[*random_weights(register_tiny(tmp_path)), key, value])
+
+
+def test_options_are_a_dict_a_list_or_arguments() -> None:
+    expected = "Segmenter(CLIPtrase, slide at 224 pixels, cpu)"
+    size = {"INPUT.MIN_SIZE_TEST": 224, "TEST.WINDOW": 112, "TEST.STRIDE": 56}
+    listed = [str(word) for pair in size.items() for word in pair]
+    for opts in (size, listed):
+        segmenter = Segmenter.from_pretrained("emoji", opts=opts, device="cpu", method="maskclip", protocol="slide")
+        assert repr(segmenter) == expected
+    assert repr(Segmenter.from_config("emoji_scenes", {**size, "TEST.PROTOCOL": "slide"}, protocol="whole")) == expected
+    with pytest.raises(InputError, match=r"MODEL\.CLIPTRASE\.METHOD"):
+        Segmenter.from_pretrained("emoji", method="kk")
+    with pytest.raises(InputError, match=r"MODEL\.NAME"):
+        Segmenter.from_pretrained("emoji", opts={"MODEL.NAME": "x"})
+
+
+def test_batches_of_tensors() -> None:
+    segmenter = Segmenter.from_pretrained("emoji")
+    tensor = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))  # [N,3,H,W]
+    results = segmenter.batch(tensor, ["sky", "grass"])
+    assert len(results) == 2
+    for one, result in zip(tensor, results, strict=True):
+        np.testing.assert_array_equal(result.image, (one * 255).round().byte().permute(1, 2, 0).numpy())

@@ -7,7 +7,8 @@ import pytest
 
 from cliptrase_d2.visualization import legend as module
 from cliptrase_d2.visualization.fonts import measure_width
-from cliptrase_d2.visualization.legend import LegendEntry, add_caption, add_legend, legend, paragraphs
+from cliptrase_d2.visualization.legend import LegendEntry, add_caption, add_legend, count_rows, legend, paragraphs
+from cliptrase_d2.visualization.picture import draw_labels
 
 RED, BLUE = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
 
@@ -83,3 +84,19 @@ def test_pixels_without_a_tint_have_a_crossed_box() -> None:
     assert plain.shape == crossed.shape
     box = (plain == BLUE).all(2)
     assert 0 < (crossed[box] != 255).any(1).mean() < 0.3  # a thin line on white
+
+
+@pytest.mark.parametrize("count", [3, 99])
+def test_legends_of_frames_have_one_width(count: int) -> None:
+    classes = [f"class {index}" for index in range(count)]
+    colours = np.zeros((count, 3), np.uint8)
+    colours[:2] = RED, BLUE
+    image = np.zeros((200, 100, 3), np.uint8)
+    labels = np.array([[0, 1], [2, -1]]), np.ones((2, 2), int)
+    frames = [np.kron(grid, np.ones((100, 50), int)) for grid in labels]
+    legends = [draw_labels(image, frame, classes, colours, fixed_legend=True, names=False)[:, 100:] for frame in frames]
+    assert legends[0].shape == legends[1].shape
+    if count < count_rows(200):  # rows stay in place, also those of classes that do not occur
+        for colour in (RED, BLUE):
+            assert len(find_rows(legends[0], colour))
+            np.testing.assert_array_equal(find_rows(legends[0], colour), find_rows(legends[1], colour))

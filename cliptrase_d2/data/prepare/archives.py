@@ -95,7 +95,9 @@ def unpack(archive: Path, root: Path, pick: Pick) -> list[Path]:
     limit = _MAX_GROWTH * archive.stat().st_size + _FREE_BYTES
     unpacked = 0
     with _wrap_archive_errors(archive):
-        for name, size, open_member in tqdm(_list_members(archive), desc=archive.name, unit="file", mininterval=1.0):
+        for name, size, open_member in tqdm(
+            _list_members(archive), desc=archive.name, unit="file", mininterval=1.0, disable=None
+        ):
             unpacked += size
             if unpacked > limit:
                 got = f"unpacks to more than {limit:,} bytes, {_MAX_GROWTH} times its size"

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cliptrase_d2.cli.inputs import find_inputs
     from cliptrase_d2.unknown import check_threshold
     from cliptrase_d2.utils.errors import InputError
-    from cliptrase_d2.utils.imports import paused_collection
+    from cliptrase_d2.utils.imports import hidden_module, paused_collection
     from cliptrase_d2.utils.interruption import Interrupted
 
     if arguments.every < 1:
@@ -64,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_threshold(arguments.threshold, "--threshold")
     files = find_inputs(arguments.images, arguments.recursive, arguments.output)
     arguments.classes, arguments.background = read_classes(arguments)
-    with paused_collection():  # after the checks, since the model's libraries are slow to import
+    # After the checks, since the model's libraries are slow to import. open_clip imports transformers only for text
+    # towers of the Hugging Face Hub, which no model here has.
+    with paused_collection(), hidden_module("transformers"):
         from cliptrase_d2.cli.writers import Writer
     writer = Writer(arguments.output, masks=arguments.masks, json=arguments.json)
     writer.check_collisions(files)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from cliptrase_d2.unknown import UNKNOWN
 from cliptrase_d2.utils.errors import InputError
+
+_WORST_IMAGES = 20  # limits memory and the size of progress files
 
 
 @dataclass
@@ -26,12 +30,14 @@ class Counts:
         images: number of predicted images.
         without_valid_label: files without a scored pixel.
         skipped: ``file`` and ``reason`` of each image that could not be read.
+        worst: ``file`` and ``pAcc``, in percent, of the images with the fewest correct pixels; see ``select_worst``.
     """
 
     confusion: Tensor
     images: int = 0
     without_valid_label: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    worst: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def empty(cls, num_classes: int) -> Counts:
@@ -39,9 +45,13 @@ class Counts:
         return cls(torch.zeros(num_classes, num_classes, dtype=torch.int64))
 
     def __add__(self, other: Counts) -> Counts:
-        (ours, *facts), (theirs, *others) = vars(self).values(), vars(other).values()
-        sums = (fact + other for fact, other in zip(facts, others, strict=True))
-        return Counts(add_confusions(ours, theirs), *sums)
+        return Counts(
+            add_confusions(self.confusion, other.confusion),
+            self.images + other.images,
+            self.without_valid_label + other.without_valid_label,
+            self.skipped + other.skipped,
+            select_worst([*self.worst, *other.worst]),
+        )
 
 
 def add_confusions(first: Tensor, second: Tensor) -> Tensor:
@@ -49,6 +59,21 @@ def add_confusions(first: Tensor, second: Tensor) -> Tensor:
     columns = max(first.shape[1], second.shape[1])
     padded, other = (F.pad(counts, (0, columns - counts.shape[1])) for counts in (first, second))
     return padded + other
+
+
+def select_worst(images: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the 20 images with the lowest ``pAcc``, the worst first. Equal ones are sorted by ``file``."""
+    return sorted(images, key=itemgetter("pAcc", "file"))[:_WORST_IMAGES]
+
+
+def count_correct(truth: Tensor, prediction: Tensor, ignore_label: int) -> Tensor:
+    """Return the numbers of scored and of correct pixels of an image, [2] int64.
+
+    Args:
+        truth, prediction, ignore_label: as in ``confusion_matrix``.
+    """
+    scored = truth != ignore_label
+    return torch.stack([scored.sum(), ((truth == prediction) & scored).sum()])
 
 
 def confusion_matrix(

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ from cliptrase_d2.evaluation.evaluator import (
 )
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
 from cliptrase_d2.evaluation.provenance import digest, result_hashes, versions
+from cliptrase_d2.evaluation.report.artefacts import write_timing
 from cliptrase_d2.evaluation.unsupervised import UnsupervisedEvaluator
 from cliptrase_d2.unknown import check_threshold
 from cliptrase_d2.utils.atomic_files import remove_unfinished, require_writable
@@ -177,15 +179,16 @@ def evaluate(
     evaluator.reset()
     was_training = model.training
     model.eval()
+    total, num_done = (len(loader.indices), 0) if done is None else (len(done), int(done.sum()))
     bar = tqdm(
-        total=len(loader.indices) if done is None else len(done),
-        initial=0 if done is None else int(done.sum()),
+        total=total,
+        initial=num_done,
         desc=evaluator.dataset_name,
         unit="image",
         mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines
         disable=not comm.is_main_process() or bool(os.environ.get("TQDM_DISABLE")),
     )
-    position = 0
+    position, start = 0, time.monotonic()
     with explain_worker_deaths(f"the data set {evaluator.dataset_name}"), bar:
         try:
             for size in _process_batches(model, loader, evaluator):
@@ -193,7 +196,7 @@ def evaluate(
                     writer.done(loader.indices[position : position + size], evaluator.counts)
                 position += size
                 # Other processes are assumed to be as fast as this one.
-                bar.update(min(size * comm.get_world_size(), (bar.total or 0) - bar.n))
+                bar.update(min(size * comm.get_world_size(), total - bar.n))
         finally:  # an error or Ctrl-C must not lose finished images
             if writer:
                 writer.flush()
@@ -201,6 +204,9 @@ def evaluate(
     num_seen = evaluator.counts.images + len(evaluator.counts.skipped)
     if num_seen != len(loader.indices):
         raise RuntimeError(f"{num_seen} of {len(loader.indices)} records were evaluated")
+    comm.synchronize()  # the time of the slowest process counts
+    if comm.is_main_process():
+        write_timing(evaluator.folder, time.monotonic() - start, total - num_done)
     return evaluator.evaluate(earlier)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,13 @@ from torch import Tensor
 
 from cliptrase_d2.d2 import DatasetEvaluator, comm
 from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, get_unknown_class
-from cliptrase_d2.evaluation.confusion import Counts, add_confusions, batch_confusion_matrix
+from cliptrase_d2.evaluation.confusion import (
+    Counts,
+    add_confusions,
+    batch_confusion_matrix,
+    count_correct,
+    select_worst,
+)
 from cliptrase_d2.evaluation.metrics import (
     CLASS_METRICS,
     DETECTRON2_MEANS,
@@ -130,14 +135,22 @@ class SegmentationEvaluator(DatasetEvaluator):
             truths = _move_labels(labels, label_maps[0].device)
             confusion = batch_confusion_matrix(truths, label_maps, len(self.classes), self.ignore_label, files)
             self.counts.confusion = add_confusions(self.counts.confusion, confusion.cpu())
-            is_empty = torch.stack([(truth == self.ignore_label).all() for truth in truths])
-            self.counts.without_valid_label += compress(files, is_empty.tolist())
+            self._rate_images(files, truths, label_maps)
         for image, output in pairs:
             if self.save_predictions:
                 self.save(image["file_name"], output["label_map"])
             if image["file_name"] in self.overlays:
                 self.draw(image, output)
             self.counts.images += 1
+
+    def _rate_images(self, files: Sequence[str], truths: Sequence[Tensor], label_maps: Sequence[Tensor]) -> None:
+        """Note the images without a scored pixel, and the worst of the others."""
+        pairs = zip(truths, label_maps, strict=True)
+        tallies = torch.stack([count_correct(truth, prediction, self.ignore_label) for truth, prediction in pairs])
+        rows = list(zip(files, tallies.tolist(), strict=True))  # one copy from the device
+        self.counts.without_valid_label += [file for file, (scored, _) in rows if not scored]
+        rated = [{"file": file, "pAcc": 100 * correct / scored} for file, (scored, correct) in rows if scored]
+        self.counts.worst = select_worst([*self.counts.worst, *rated])
 
     def evaluate(self, earlier: Counts | None = None) -> dict[str, dict[str, float]]:
         """Sum over all processes, write metrics.json and log the table.
@@ -159,6 +172,7 @@ class SegmentationEvaluator(DatasetEvaluator):
             "images": counts.images,
             "no_valid_label": sorted(counts.without_valid_label),
             "skipped": sorted(counts.skipped, key=lambda entry: entry["file"]),
+            "worst_images": counts.worst,
             "gallery": [Path(file_name).stem for file_name in self.overlays],
             **self.context,
         }

@@ -85,6 +85,8 @@ class Progress:
             return None
         if notes.pop("fingerprint", None) != self.fingerprint:
             return None
+        if {"confusion", *notes} != vars(Counts.empty(0)).keys():  # another version counted other things
+            return None
         counts = Counts(confusion, **notes)
         return (indices, counts) if counts.images + len(counts.skipped) == len(indices) else None
 

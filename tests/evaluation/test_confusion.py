@@ -3,7 +3,13 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from cliptrase_d2.evaluation.confusion import Counts, batch_confusion_matrix, confusion_matrix
+from cliptrase_d2.evaluation.confusion import (
+    Counts,
+    batch_confusion_matrix,
+    confusion_matrix,
+    count_correct,
+    select_worst,
+)
 from cliptrase_d2.utils.errors import InputError
 
 
@@ -66,3 +72,21 @@ def test_unknown_pixels_have_a_column_of_their_own() -> None:
     assert (Counts(ignored, 1) + Counts(counts, 1)).confusion.tolist() == counts.tolist()
     both = batch_confusion_matrix([truth, truth[:, :2]], [prediction, truth[:, :2]], 2, 255, "ab")
     assert both.tolist() == [[1, 0, 1], [0, 2, 1]]
+
+
+def test_correct_pixels_by_hand() -> None:
+    truth, prediction = torch.tensor([[0, 1, 1], [255, 2, 2]]), torch.tensor([[0, 1, 0], [0, -1, 2]])
+    assert count_correct(truth, prediction, 255).tolist() == [5, 3]  # an unknown pixel is wrong
+    assert count_correct(torch.full((2, 2), 255), torch.zeros(2, 2), 255).tolist() == [0, 0]
+
+
+def test_worst_images_of_all_shares_are_kept() -> None:
+    images = [{"file": f"{index:02d}.jpg", "pAcc": float(index * 7 % 30)} for index in range(30)]
+    first, second = (Counts(torch.zeros(1, 1), worst=select_worst(images[part::2])) for part in (0, 1))
+    assert [image["pAcc"] for image in (first + second).worst] == list(range(20))
+    assert (first + second).worst == (second + first).worst
+
+
+def test_equally_bad_images_are_sorted_by_file() -> None:
+    images = [{"file": file, "pAcc": 0.0} for file in ("b", "a", "c")]
+    assert [image["file"] for image in select_worst(images)] == ["a", "b", "c"]

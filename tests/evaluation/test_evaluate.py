@@ -1,4 +1,5 @@
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ def test_oracle_scores_100_percent_in_evaluation_mode(
     assert report["images"] == 5
     assert report["pAcc"] == report["mIoU"] == 100
     assert model.modes == [False, False, False]
+    timing = json.loads((tmp_path / "output" / "inference" / dataset / "timing.json").read_text())
+    assert timing["images"] == 5
+    assert timing["seconds"] > 0
+    assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(timing["finished"])) < timedelta(minutes=10)
     assert model.training == training
     captured = capsys.readouterr()
     assert dataset in captured.err  # the progress bar

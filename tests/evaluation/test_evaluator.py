@@ -63,6 +63,20 @@ def test_one_matrix_is_summed_over_the_data_set(tmp_path: Path, name: str) -> No
     assert files == ["confusion.npz", "metrics.json"]  # nothing else unless requested
 
 
+def test_worst_images_are_first_with_their_scores(tmp_path: Path, name: str) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    batch = {"good.jpg": [[0, 1]], "half.jpg": [[1, 1]], "empty.jpg": [[255, 255]], "bad.jpg": [[1, 0]]}
+    evaluator.process([image(file, truth) for file, truth in batch.items()], [output([[0, 1]])] * 4)
+    evaluator.evaluate()
+    written = report(tmp_path, name)
+    assert [tuple(item.values()) for item in written["worst_images"]] == [
+        ("bad.jpg", 0.0),
+        ("half.jpg", 50.0),
+        ("good.jpg", 100.0),
+    ]
+    assert written["no_valid_label"] == ["empty.jpg"]
+
+
 def test_groups_of_classes_have_metrics_of_their_own(tmp_path: Path) -> None:
     groups = {"things": ["tree"], "stuff": ["sky"], "none": ["sea"]}
     name = register_dataset(f"groups_{tmp_path.name}", tmp_path, ["sky", "tree", "sea"], tmp_path, groups=groups)

@@ -125,6 +125,9 @@ def test_resume_after_a_fault_gives_the_results_of_an_undisturbed_run(
         assert (f"resumed: {finished} of {COUNT} images were done" in caplog.text) == (finished > 0)
     assert read_results(resumed, dataset) == read_results(undisturbed, dataset)
     assert not list((tmp_path / "output").rglob("progress"))
+    if finished is not None:
+        timing = json.loads((Path(resumed.OUTPUT_DIR) / "inference" / dataset / "timing.json").read_text())
+        assert timing["images"] == COUNT - finished
 
 
 @pytest.mark.parametrize("too_large", ["", "scene_001.png"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,17 @@ import numpy as np
 
 from cliptrase_d2.data.benchmarks import Benchmark, find_benchmark
 from cliptrase_d2.evaluation.published import published_numbers
-from cliptrase_d2.evaluation.report.artefacts import GalleryEntry, read_confusion, read_gallery, read_json
+from cliptrase_d2.evaluation.report.artefacts import (
+    GalleryEntry,
+    read_confusion,
+    read_gallery,
+    read_json,
+    read_timing,
+)
+from cliptrase_d2.unknown import UNKNOWN_NAME
+
+_LEAST_PERCENT = 0.5  # of a cell of a heat map; smaller ones would be shown as 0
+_OTHERS = "other classes"
 
 
 @dataclass(frozen=True)
@@ -53,22 +63,43 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class HeatMap:
+    """Picture of a confusion matrix.
+
+    Attributes:
+        rows: names of true classes; the last may be "other classes".
+        columns: names of predicted classes: those of the rows, then "other classes" and "unknown" if they occur.
+        classes: number of rows and columns of single classes.
+        cells: row, column, percent of the pixels of the row; only cells that are not almost 0.
+        is_part: whether there are more true classes than rows.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    classes: int
+    cells: list[tuple[int, int, float]]
+    is_part: bool
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One method on one data set.
 
     Attributes:
         source: where it was read from.
         report: content of metrics.json.
-        rows: name and metrics of each class as in metrics.json, the highest IoU first, absent classes last.
         confusions: of the worst classes; None if there is no confusion matrix.
+        heat_map: None if there is no confusion matrix, or no pixel was scored.
+        timing: ``finished``, ``seconds`` and ``images`` of the run that ended the evaluation; None if not measured.
         comparisons: metric, our value and the paper's in percent; empty if the paper has none.
         gallery: pictures.
     """
 
     source: EvaluationSource
     report: dict[str, Any]
-    rows: list[tuple[str, dict[str, Any]]]
     confusions: list[Confusion] | None
+    heat_map: HeatMap | None
+    timing: dict[str, Any] | None
     comparisons: list[tuple[str, float | None, float]]
     gallery: list[GalleryEntry]
 
@@ -76,6 +107,12 @@ class Evaluation:
     def classes(self) -> list[str]:
         """C names in the order of the data set."""
         return list(self.report["per_class"])
+
+    @property
+    def speed(self) -> float | None:
+        """Images per second; None if it was not measured or an earlier run had finished all images."""
+        timing = self.timing
+        return timing["images"] / timing["seconds"] if timing and timing["images"] and timing["seconds"] else None
 
     @property
     def benchmark(self) -> Benchmark | None:
@@ -95,8 +132,9 @@ def read_evaluation(source: EvaluationSource) -> Evaluation:
     return Evaluation(
         source,
         report,
-        sorted(report["per_class"].items(), key=lambda item: (item[1]["IoU"] is None, -(item[1]["IoU"] or 0))),
         None if confusion is None else find_worst_classes(confusion),
+        make_heat_map(confusion, list(report["per_class"])) if confusion is not None and confusion.any() else None,
+        read_timing(source.folder),
         compare_with_paper(report, source.method),
         read_gallery(source.folder, [stem for stem in report.get("gallery", []) if stem not in skipped]),
     )
@@ -131,6 +169,34 @@ def find_worst_classes(confusion: np.ndarray, count: int = 12, others: int = 4) 
         )
         for index in present[np.argsort(iou[present], kind="stable")][:count]
     ]
+
+
+def make_heat_map(confusion: np.ndarray, names: Sequence[str], limit: int = 20) -> HeatMap:
+    """Return the picture of a confusion matrix: the classes in the ground truth, in the order of the data set.
+
+    Args:
+        confusion: [C,C] or [C,C+1] counts, as in ``find_worst_classes``; at least one is not 0.
+        names: of the C classes.
+        limit: largest number of classes. If there are more, those with the most wrong pixels are shown: pixels of the
+            class that are predicted as another, and pixels predicted as the class that belong to others.
+    """
+    num_classes, true = len(confusion), confusion.sum(1)
+    wrong = true + confusion[:, :num_classes].sum(0) - 2 * confusion.diagonal()  # [C]
+    present = np.flatnonzero(true)
+    shown = np.sort(present[np.argsort(-wrong[present], kind="stable")[:limit]])  # [K]
+    place = np.full(confusion.shape[1], len(shown))  # all other classes share place K
+    place[shown] = np.arange(len(shown))
+    place[num_classes:] = len(shown) + 1
+    counts = np.zeros((len(shown) + 1, len(shown) + 2), np.int64)
+    np.add.at(counts, (place[:num_classes, None], place[None]), confusion)
+    is_part = len(present) > len(shown)
+    labels = [*(names[index] for index in shown), _OTHERS, UNKNOWN_NAME]
+    kept = [column for column in range(len(labels)) if column < len(shown) or counts[:, column].any()]
+    counts = counts[: len(shown) + is_part]
+    percent = 100 * counts[:, kept] / counts.sum(1, keepdims=True)
+    places = np.argwhere(percent >= _LEAST_PERCENT).tolist()
+    cells = [(row, column, float(percent[row, column])) for row, column in places]
+    return HeatMap(labels[: len(counts)], [labels[column] for column in kept], len(shown), cells, is_part)
 
 
 def compare_with_paper(report: Mapping[str, Any], method: str) -> list[tuple[str, float | None, float]]:

@@ -1,25 +1,35 @@
-"""Report page of a run: one HTML file without scripts that loads nothing."""
+"""Report page of a run: one HTML file that loads nothing. Its one script, which sorts tables, is not needed."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cliptrase_d2.evaluation.metrics import HEADLINE
-from cliptrase_d2.evaluation.published import published_benchmarks, published_source
-from cliptrase_d2.evaluation.report.artefacts import GalleryEntry
+from cliptrase_d2.evaluation.published import published_source
+from cliptrase_d2.evaluation.report.artefacts import LABELS, PARTS, GalleryEntry, encode_picture
 from cliptrase_d2.evaluation.report.evaluations import Evaluation, EvaluationSource, read_evaluation
+from cliptrase_d2.unknown import UNKNOWN_NAME
 from cliptrase_d2.utils.atomic_files import atomic_write_text
-from cliptrase_d2.visualization.colours import palette
+from cliptrase_d2.visualization.colours import ClassColours
+from cliptrase_d2.visualization.picture import NOT_SCORED, draw_labels
 
 PICTURE_BYTES = 4 * 2**20  # limit of all pictures of a page, shared by its data sets
 _SHOWN_CARDS = 4  # images of a data set that are visible without a click
-_CHIPS = 14  # classes in the legend of an image
-_NOT_SCORED = "(not scored)"
+_BLACK = (0, 0, 0)  # pixels that are not scored; no class has this colour
+_RUN_FILES = ("config.yaml", "log.txt")
+_EVALUATION_FILES = ("metrics.json", "confusion.npz", "predictions", "overlays")  # the last two on request
+_OPACITY = 0.6  # high, so that colours match the legend; the plain image is shown too
 _TITLES = {"image": "Image", "truth": "Ground truth", "prediction": "Prediction", "masks": "Masks"}
 
 
@@ -40,14 +50,24 @@ class GalleryCard:
     Attributes:
         stem: of the image's file.
         figures: its pictures.
-        chips: name and CSS colour of the classes in the legend.
-        more: number of classes that the legend leaves out.
+        chips: name and CSS colour of every class in the pictures, the largest first.
+        scores: method, percent of correct pixels.
+        links: method, relative path of the picture in overlays/.
     """
 
     stem: str
     figures: list[Figure]
     chips: list[tuple[str, str]]
-    more: int
+    scores: list[tuple[str, float]]
+    links: list[tuple[str, str]]
+
+
+class WorstImage(NamedTuple):
+    """An image with few correct pixels: file, percent of correct pixels, title and relative path of its pictures."""
+
+    file: Path
+    accuracy: float
+    links: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -55,15 +75,21 @@ class DatasetSection:
     """All methods on one data set.
 
     Attributes:
+        number: of the data set, from 1.
         name: as registered.
         evaluations: one per method.
-        cards: images of the gallery that fit the page.
+        links: title and relative path of the files of each evaluation.
+        worst: method and its images with the fewest correct pixels; not of methods without rated images.
+        cards: images of the gallery that fit the page, the worst first.
         left_out: number of chosen images with pictures that do not fit.
         missing: number of chosen images without pictures.
     """
 
+    number: int
     name: str
     evaluations: list[Evaluation]
+    links: list[list[tuple[str, str]]]
+    worst: list[tuple[str, list[WorstImage]]]
     cards: list[GalleryCard]
     left_out: int
     missing: int
@@ -75,9 +101,31 @@ class DatasetSection:
         return benchmark.title if benchmark else self.name
 
     @property
+    def scored(self) -> bool:
+        """Whether a pixel has a true class."""
+        return self.evaluations[0].report["mIoU"] is not None
+
+    @property
+    def rows(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Name of each class in the ground truth and its metrics by every method, the highest mean IoU first."""
+        reports = [evaluation.report["per_class"] for evaluation in self.evaluations]
+        rows = [(name, [report[name] for report in reports]) for name in reports[0]]
+        # Methods may have skipped different images.
+        present = [row for row in rows if any(metrics["IoU"] is not None for metrics in row[1])]
+        return sorted(present, key=lambda row: -sum(metrics["IoU"] or 0 for metrics in row[1]))
+
+    @property
+    def absent(self) -> list[str]:
+        """Names of the classes that are not in the ground truth."""
+        present = {name for name, _ in self.rows}
+        return [name for name in self.evaluations[0].classes if name not in present]
+
+    @property
     def groups(self) -> list[str]:
-        """Metrics of the groups of classes."""
-        return [key for key in self.evaluations[0].report if key.startswith(("mIoU-", "pAcc-"))]
+        """Metrics of the groups of classes that occur."""
+        reports = [evaluation.report for evaluation in self.evaluations]
+        keys = (key for key in reports[0] if key.startswith(("mIoU-", "pAcc-")))
+        return [key for key in keys if any(report[key] is not None for report in reports)]
 
 
 def write_page(
@@ -103,16 +151,26 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "signed": _signed, "thousands": _thousands}
+    environment.filters |= {
+        "percent": _percent,
+        "signed": _signed,
+        "thousands": _thousands,
+        "sha256": _sha256,
+        "speed": _speed,
+    }
     text = environment.get_template("page.html").render(
-        sections=[_build_section(name, evaluations, PICTURE_BYTES // len(names)) for name in names],
+        sections=[
+            _build_section(number, name, evaluations, PICTURE_BYTES // len(names), path.parent)
+            for number, name in enumerate(names, start=1)
+        ],
         configuration=configuration,
-        facts=facts,
+        files=_find_links(path.parent, _RUN_FILES, path.parent),
+        facts=_describe_time(evaluations) | dict(facts),
         random_weights=random_weights,
         headline=HEADLINE,
-        published_benchmarks=published_benchmarks(),
         published_source=published_source(),
         shown_cards=_SHOWN_CARDS,
+        timed=any(evaluation.speed for evaluation in evaluations),
     )
     atomic_write_text(path, text)
 
@@ -129,42 +187,145 @@ def _thousands(value: int) -> str:
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def _build_section(name: str, evaluations: Sequence[Evaluation], budget: int) -> DatasetSection:
+def _sha256(text: str) -> str:
+    """Return the hash by which a Content-Security-Policy permits a script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _describe_time(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    """Return date, duration and speed of all evaluations of a page; empty if none was measured."""
+    timings = [evaluation.timing for evaluation in evaluations if evaluation.timing]
+    if not timings:
+        return {}
+    finished = datetime.fromisoformat(max(timing["finished"] for timing in timings))
+    seconds, images = (sum(timing[key] for timing in timings) for key in ("seconds", "images"))
+    reports = [evaluation.report for evaluation in evaluations]
+    total = sum(report["images"] + len(report["skipped"]) for report in reports)
+    note = f", for {images} of {total} images; earlier runs evaluated the others" if images < total else ""
+    facts = {"Finished": f"{finished:%Y-%m-%d %H:%M} UTC", "Duration": _duration(seconds) + note}
+    return facts | ({"Speed": f"{_speed(images / seconds)} images/s"} if images and seconds else {})
+
+
+def _speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min {rest} s"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{rest} s"
+
+
+def _find_links(folder: Path, names: Sequence[str], base: Path) -> list[tuple[str, str]]:
+    """Return the name and the path, relative to the page, of the files in a folder that exist."""
+    files = [folder / name for name in names]
+    return [(file.name, _link(file, base)) for file in files if file.exists()]
+
+
+def _link(file: Path, base: Path) -> str:
+    return quote(Path(os.path.relpath(file, base)).as_posix() + ("/" if file.is_dir() else ""))
+
+
+def _build_section(
+    number: int, name: str, evaluations: Sequence[Evaluation], budget: int, base: Path
+) -> DatasetSection:
     own = [evaluation for evaluation in evaluations if evaluation.report["dataset"] == name]
     chosen = {stem for evaluation in own for stem in evaluation.report.get("gallery", [])}
-    drawn = dict.fromkeys(entry.stem for evaluation in own for entry in evaluation.gallery)
-    cards = list(_build_cards(own, list(drawn), budget))
-    return DatasetSection(name, own, cards, left_out=len(drawn) - len(cards), missing=len(chosen) - len(drawn))
+    drawn: dict[str, list[tuple[Evaluation, GalleryEntry]]] = {}
+    for evaluation in own:
+        for entry in evaluation.gallery:
+            drawn.setdefault(entry.stem, []).append((evaluation, entry))
+    cards = list(_build_cards(sorted(drawn.values(), key=_mean_accuracy), budget, base))
+    links = [_find_links(evaluation.source.folder, _EVALUATION_FILES, base) for evaluation in own]
+    worst = [(evaluation.source.method, _list_worst(evaluation, base)) for evaluation in own]
+    left_out, missing = len(drawn) - len(cards), len(chosen) - len(drawn)
+    return DatasetSection(number, name, own, links, [pair for pair in worst if pair[1]], cards, left_out, missing)
 
 
-def _build_cards(evaluations: Sequence[Evaluation], stems: Sequence[str], budget: int) -> Iterator[GalleryCard]:
-    """Yield cards until the budget, in bytes of pictures, is used up."""
-    classes = [*evaluations[0].classes, _NOT_SCORED]
-    colours = [f"#{bytes(colour).hex()}" for colour in palette(len(classes) - 1)] + ["#000000"]
-    for stem in stems:
-        entries = [(each, entry) for each in evaluations for entry in each.gallery if entry.stem == stem]
-        files = [
-            (evaluation.source.method, entry, part, path)
-            for position, (evaluation, entry) in enumerate(entries)
-            for part, path in entry.pictures.items()
-            if position == 0 or part not in ("image", "truth")  # these are the same for all methods
-        ]
-        budget -= sum(path.stat().st_size for *_, path in files)
+def _list_worst(evaluation: Evaluation, base: Path) -> list[WorstImage]:
+    images = []
+    for image in evaluation.report.get("worst_images", []):
+        file = Path(image["file"])
+        folder = evaluation.source.folder
+        pictures = {
+            "image": file,
+            "overlay": folder / "overlays" / f"{file.stem}.jpg",
+            "label map": folder / "predictions" / f"{file.stem}.png",
+        }
+        links = [(title, _link(picture, base)) for title, picture in pictures.items() if picture.is_file()]
+        images.append(WorstImage(file, image["pAcc"], links))
+    return images
+
+
+def _mean_accuracy(entries: Sequence[tuple[Evaluation, GalleryEntry]]) -> float:
+    """Return the mean accuracy of the methods on an image, in percent; more than 100 if it is not scored."""
+    accuracies = [entry.accuracy for _, entry in entries if entry.accuracy is not None]
+    return sum(accuracies) / len(accuracies) if accuracies else 101.0
+
+
+def _build_cards(
+    images: Sequence[Sequence[tuple[Evaluation, GalleryEntry]]], budget: int, base: Path
+) -> Iterator[GalleryCard]:
+    """Yield a card for each image until the budget, in bytes of pictures, is used up. All share their colours."""
+    if not images:
+        return
+    classes = images[0][0][0].classes
+    names = [*classes, NOT_SCORED, UNKNOWN_NAME]  # the last is that of the index -1
+    shares = _sum_shares(entry for entries in images for _, entry in entries)
+    order = [index for index in shares if 0 <= index < len(classes)]
+    colours = np.vstack([ClassColours(classes).assign(order), _BLACK]).astype(np.uint8)
+    css = [*(f"#{bytes(colour).hex()}" for colour in colours), "transparent"]
+    for entries in images:
+        figures = []
+        for position, (evaluation, entry) in enumerate(entries):
+            parts = [part for part in PARTS if part in entry.files]
+            # The image and the truth are the same for all methods.
+            for part in parts if position == 0 else [part for part in parts if part not in ("image", "truth")]:
+                content = _draw_part(entry, part, names, colours)
+                budget -= len(content)
+                figures.append(_build_figure(evaluation.source.method, entry, part, content, names))
         if budget < 0:
             return
-        figures = [_build_figure(*file, classes) for file in files]
-        shares = [share for _, entry in entries for label_map in entry.classes.values() for share in label_map]
-        largest = {index: max(share for other, share in shares if other == index) for index, _ in shares}
-        shown = sorted(largest, key=lambda index: -largest[index])
-        chips = [(classes[index], colours[index]) for index in shown[:_CHIPS]]
-        yield GalleryCard(stem, figures, chips, more=len(shown[_CHIPS:]))
+        overlays = [
+            (each.source.method, each.source.folder / "overlays" / f"{entry.stem}.jpg") for each, entry in entries
+        ]
+        yield GalleryCard(
+            entries[0][1].stem,
+            figures,
+            [(names[index], css[index]) for index in _sum_shares(entry for _, entry in entries)],
+            [(each.source.method, entry.accuracy) for each, entry in entries if entry.accuracy is not None],
+            [(method, _link(file, base)) for method, file in overlays if file.is_file()],
+        )
 
 
-def _build_figure(method: str, entry: GalleryEntry, part: str, path: Path, classes: Sequence[str]) -> Figure:
+def _sum_shares(entries: Iterable[GalleryEntry]) -> dict[int, float]:
+    """Return the sum of the shares of each class in all labels, the largest first."""
+    total: dict[int, float] = {}
+    for entry in entries:
+        for index, share in (pair for label_map in entry.classes.values() for pair in label_map):
+            total[index] = total.get(index, 0.0) + share
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def _draw_part(entry: GalleryEntry, part: str, names: Sequence[str], colours: np.ndarray) -> bytes:
+    if part not in LABELS:
+        return entry.files[part].read_bytes()
+    return encode_picture(
+        draw_labels(
+            entry.read_picture("image"), entry.read_labels(part), names, colours, legend=False, opacity=_OPACITY
+        )
+    )
+
+
+def _build_figure(method: str, entry: GalleryEntry, part: str, content: bytes, names: Sequence[str]) -> Figure:
     title = caption = _TITLES[part]
     if part not in ("image", "truth"):
         title = f"{title} of {method}"
         caption = f"{method}, masks" if part == "masks" else method
-    shares = ", ".join(f"{classes[index]} {100 * share:.0f} %" for index, share in entry.classes.get(part, [])[:6])
+    shares = ", ".join(f"{names[index]} {100 * share:.0f} %" for index, share in entry.classes.get(part, [])[:6])
     alt = f"{title} for {entry.stem}" + (f": {shares}" if shares else "")
-    return Figure(caption, alt, entry.size, f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}")
+    return Figure(caption, alt, entry.size, f"data:image/webp;base64,{base64.b64encode(content).decode()}")

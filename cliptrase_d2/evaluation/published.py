@@ -39,6 +39,11 @@ def published_numbers(benchmark: str, protocol: str, short_side: int) -> dict[st
     return {method: dict(zip(tables["metrics"], numbers, strict=True)) for method, numbers in row.items()}
 
 
+def published_benchmarks() -> list[str]:
+    """Return the keys of the benchmarks that have published numbers."""
+    return list(_read_tables()["short_side"]["224"])
+
+
 def published_source() -> str:
     """Return the source of ``published_numbers`` and the model that they were measured with."""
     return _read_tables()["source"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -42,11 +43,18 @@ def map_parallel(
         InputError: a worker process was killed; or an error of ``function``.
     """
     workers = min(workers, len(items) // min_per_worker)
-    results = map(function, items) if workers <= 1 else _map_in_processes(function, items, workers)
-    yield from tqdm(results, title, done + len(items), initial=done, unit=unit, mininterval=1.0, disable=None)
+    in_process = (function(item) for item in items)
+    results = in_process if workers <= 1 else _map_in_processes(function, items, workers)
+    bar = tqdm(desc=title, total=done + len(items), initial=done, unit=unit, mininterval=1.0, disable=None)
+    with bar, closing(results):  # after an interruption, the remaining items are cancelled at once
+        for result in results:
+            yield result
+            bar.update()
 
 
-def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def _map_in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Generator[Result, None, None]:
     # Not "fork", which copies OpenCV's thread pool in an arbitrary state; the copy may hang.
     with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
         try:

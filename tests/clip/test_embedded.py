@@ -1,6 +1,4 @@
-import configparser
 import json
-from fnmatch import fnmatch
 from pathlib import Path
 
 import open_clip
@@ -13,8 +11,6 @@ from cliptrase_d2.clip.load import get_tokenizer, load_clip
 from cliptrase_d2.clip.weights_source import find_weights, get_model_config
 from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import sparse_state
-
-SETUP = Path(__file__).resolve().parents[2] / "setup.cfg"
 
 
 def test_name_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,11 +47,3 @@ def test_tag_loads_the_packaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not report.quick_gelu
     assert report.missing == report.unexpected == report.random == ()
     torch.testing.assert_close(model.encode_text(tokens), trained.encode_text(tokens), atol=1e-2, rtol=0)
-
-
-def test_both_files_are_installed_with_the_package() -> None:
-    setup = configparser.ConfigParser()
-    setup.read(SETUP, encoding="utf-8")
-    patterns = [pattern.strip() for pattern in setup["options.package_data"]["*"].split(",")]
-    for path in (embedded.CONFIG, embedded.WEIGHTS):
-        assert any(fnmatch(path.name, pattern) for pattern in patterns), path.name

@@ -1,4 +1,5 @@
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -282,7 +283,12 @@ def test_words_that_training_never_met_are_reported(
         forbid_encoding()
 
 
-def test_progress_is_shown_for_long_work_only(tokenizer: SimpleTokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_for_long_work_on_a_terminal(
+    tokenizer: SimpleTokenizer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TextEncoder(tiny_clip(), tokenizer, templates="imagenet", tokens_per_chunk=256)(VOCABULARY)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     TextEncoder(tiny_clip(), tokenizer, templates="simple")(VOCABULARY)
     assert capsys.readouterr().err == ""
     TextEncoder(tiny_clip(), tokenizer, templates="imagenet", tokens_per_chunk=256)(VOCABULARY)

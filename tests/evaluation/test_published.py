@@ -4,13 +4,12 @@ from statistics import fmean
 
 import pytest
 
-from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.evaluation import published
 from cliptrase_d2.evaluation.metrics import HEADLINE
 from cliptrase_d2.evaluation.published import PUBLISHED_PROTOCOL as CROP
 from cliptrase_d2.evaluation.published import published_numbers
 
-KEYS = [key for key in BENCHMARKS if published_numbers(key, CROP, 224)]
+KEYS = published.published_benchmarks()
 
 
 def test_numbers_of_one_benchmark() -> None:

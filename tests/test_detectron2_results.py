@@ -15,7 +15,7 @@ from cliptrase_d2.evaluation.evaluate import evaluate_dataset, find_results
 from cliptrase_d2.evaluation.expected import name_results
 from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
 from cliptrase_d2.segmenter.build import build_segmenter, prepare_segmenter
-from cliptrase_d2.visualization.colours import palette
+from cliptrase_d2.visualization.colours import ClassColours
 from tests.drawn_scenes import CLASSES, write_scenes
 from tests.pipeline.tiny_segmenter import tiny_config
 
@@ -72,12 +72,14 @@ def test_detectron2_verifies_the_results_of_several_methods(cfg: CfgNode) -> Non
 
 
 def test_detectron2_draws_classes_in_our_colours(cfg: CfgNode) -> None:
-    visualizer = Visualizer(np.zeros((200, 400, 3), np.uint8), MetadataCatalog.get(cfg.DATASETS.TEST[0]))
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    visualizer = Visualizer(np.zeros((200, 400, 3), np.uint8), metadata)
     labels = np.zeros((200, 400), np.int64)
     labels[:, 200:] = 3
     picture = visualizer.draw_sem_seg(labels, alpha=1.0).get_image()
+    colours = ClassColours(metadata.stuff_classes).assign([])
     # Away from the borders of the masks and from their names, which are in the middle.
-    assert np.abs(picture[20, [20, 380]].astype(int) - palette(4)[[0, 3]]).max() <= 1
+    assert np.abs(picture[20, [20, 380]].astype(int) - colours[[0, 3]]).max() <= 1
 
 
 def test_detectron2s_loader_passes_the_name_of_the_data_set(cfg: CfgNode) -> None:

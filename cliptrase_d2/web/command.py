@@ -75,11 +75,12 @@ def launch(arguments: argparse.Namespace, folder: Path) -> tuple[gr.Blocks, str]
     from cliptrase_d2.web.examples import draw_examples
     from cliptrase_d2.web.guard import Guard
     from cliptrase_d2.web.models import Models
-    from cliptrase_d2.web.page import STYLE, THEME, build_page, notify
+    from cliptrase_d2.web.page import STYLE, THEME, build_page, show_download
     from cliptrase_d2.web.service import SegmentationService
 
-    models = Models(arguments.models, arguments.opts, notify)
-    page = build_page(SegmentationService(models, arguments.max_pixels), draw_examples(folder))
+    models, examples = Models(arguments.models, arguments.opts, show_download), draw_examples(folder)
+    drawings = {example.file.name for example in examples}
+    page = build_page(SegmentationService(models, arguments.max_pixels, drawings), examples)
     max_upload = round(arguments.max_upload_mb * 2**20)
     try:
         _, address, _ = page.launch(

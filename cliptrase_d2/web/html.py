@@ -1,47 +1,71 @@
-"""HTML of the results: legends with downloads, and error messages. User text is escaped."""
+"""HTML of the results: pictures with their classes and downloads, and error messages. User text is escaped."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from cliptrase_d2.methods.catalog import METHODS
+from cliptrase_d2.segmenter.conversions import coco_segments
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.overlay import labels_at_size
-from cliptrase_d2.visualization.picture import class_colours, class_shares, draw_labels
+from cliptrase_d2.visualization.overlay import OPACITY, labels_at_size
+from cliptrase_d2.visualization.picture import draw_labels
 from cliptrase_d2.web.labelling import Labelling
+from cliptrase_d2.web.layers import make_layers
 from cliptrase_d2.web.uploads import Photo
 
 TEMPLATES = Environment(loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined)
 
 
-def legend(labelling: Labelling, photo: Photo, method: str) -> str:
-    """Render the classes that occur, the largest first, with colour, share and confidence, and files to download.
-
-    The files are the label map at the size of the original photo, and the overlay with its legend.
+def render_result(labelling: Labelling, photo: Photo, method: str) -> str:
+    """Render the photo under its classes, the classes with share and confidence, and files to download.
 
     Args:
         labelling: of the photo.
         photo: the photo.
-        method: name of the method.
+        method: identifier of the method.
     """
-    colours = class_colours(labelling.classes, labelling.label_map)
-    rows = [
-        (labelling.classes[index], "rgb({} {} {})".format(*colours[index]), share, labelling.confidence[index])
-        for index, share in class_shares(labelling.label_map, len(labelling.classes))
-    ]
-    labels = labels_at_size(labelling.label_map, photo.size).astype(np.uint8)
-    picture = draw_labels(photo.pixels, labelling.label_map, labelling.classes)
-    files = (
-        ("Label map", f"{photo.name}_labels.png", encode_picture_uri(labels, "png")),
-        ("Overlay", f"{photo.name}_overlay.jpg", encode_picture_uri(picture, "jpeg")),
+    height, width = labelling.label_map.shape
+    layers = make_layers(labelling)
+    shares = ", ".join(f"{layer.name} {layer.share:.1%}" for layer in layers)
+    return TEMPLATES.get_template("result.html").render(
+        layers=layers, width=width, height=height, photo=encode_picture_uri(photo.pixels), opacity=round(100 * OPACITY),
+        description=f"The photo under the colours of its classes: {shares}", files=_make_files(labelling, photo),
+        method=METHODS[method], notes=labelling.notes,
+    )  # fmt: skip
+
+
+def render_picture(pixels: np.ndarray, description: str) -> str:
+    """Render a picture that can be clicked.
+
+    Args:
+        pixels: [H,W,3] uint8 RGB.
+        description: alternative text.
+    """
+    height, width = pixels.shape[:2]
+    return TEMPLATES.get_template("picture.html").render(
+        width=width, height=height, photo=encode_picture_uri(pixels), description=description
     )
-    template = TEMPLATES.get_template("legend.html")
-    return template.render(rows=rows, files=files, name=method, method=METHODS[method], notes=labelling.notes)
+
+
+def _make_files(labelling: Labelling, photo: Photo) -> list[tuple[str, str, str]]:
+    """Return title, file name and data URI of the overlay, and of labels and JSON at the size of the original photo.
+
+    The JSON is that of ``SegmentationResult.to_coco``.
+    """
+    labels = labels_at_size(labelling.label_map, photo.size)
+    picture = draw_labels(photo.pixels, labelling.label_map, labelling.classes)
+    segments = json.dumps(coco_segments(labels, labelling.classes, labelling.confidence))
+    return [
+        ("Overlay", f"{photo.name}_overlay.jpg", encode_picture_uri(picture, "jpeg")),
+        ("Label map", f"{photo.name}_labels.png", encode_picture_uri(labels.astype(np.uint8), "png")),
+        ("JSON", f"{photo.name}.json", _encode_uri("application/json", segments.encode())),
+    ]
 
 
 def alert(error: InputError) -> str:
@@ -58,4 +82,8 @@ def encode_picture_uri(pixels: np.ndarray, kind: str = "webp") -> str:
     """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, quality=92)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _encode_uri(f"image/{kind}", buffer.getvalue())
+
+
+def _encode_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -13,22 +13,21 @@ from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import NamedTuple
 
+from cliptrase_d2.clip import embedded
+from cliptrase_d2.clip.download import Listener, report_download
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode
-from cliptrase_d2.methods import get_method
 from cliptrase_d2.methods.catalog import METHODS as ALL_METHODS
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
-from cliptrase_d2.segmenter.pretrained import describe_download, model_options
+from cliptrase_d2.segmenter.pretrained import EMBEDDED, describe_download, download_size, model_options
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.utils.errors import InputError, check_choice, name_arguments
 from cliptrase_d2.vocabulary import Vocabulary
+from cliptrase_d2.web.methods import METHODS
 
-# A photograph has no true labels for an oracle.
-METHODS = tuple(
-    name for name, method in ALL_METHODS.items() if not get_method(method.settings["method"]).needs.true_labels
-)
+DRAWINGS = "Emoji CLIP has only seen drawings of emoji. Its labels for a photograph are mostly wrong."
 _MAX_MODELS = 2  # one for each side of the page
 _MAX_VOCABULARIES = 32
 _MAX_RECORDS = 1000
@@ -73,14 +72,19 @@ class Models:
         models: "emoji", ViTs of open_clip, or YAML configurations, named by their stems. Text features are not cached
             on disk, which visitors could fill with words.
         changes: of every configuration: KEY, VALUE, …
-        notify: called with a message before a download.
+        notify: called with a message before a download; may return a listener for its progress.
     Attributes:
         names: of the models.
     Raises:
         InputError: open_clip has no weights for a model, two models have one name, or a configuration does not fit.
     """
 
-    def __init__(self, models: Sequence[str], changes: Sequence[str] = (), notify: Callable[[str], None] = print):
+    def __init__(
+        self,
+        models: Sequence[str],
+        changes: Sequence[str] = (),
+        notify: Callable[[str], Listener | None] = print,
+    ):
         self._sources: dict[str, tuple[str | None, list[str]]] = {}  # a file, if any, and KEY, VALUE, …
         for model in models:
             file = model if model.endswith((".yaml", ".yml")) else None
@@ -95,6 +99,20 @@ class Models:
         self._model = lru_cache(_MAX_MODELS)(self._load_once)
         self._failures: dict[str, tuple[float, InputError]] = {}  # when, and the error
         self._lock = threading.Lock()
+
+    def has_seen_photographs(self, name: str) -> bool:
+        """Return whether a model was trained on photographs: every model but Emoji CLIP."""
+        return self._clip(name).NAME != embedded.NAME
+
+    def get_download_size(self, name: str) -> float:
+        """Return the megabytes that the first use of a model downloads, about; 0 for none."""
+        clip = self._clip(name)
+        return download_size(clip.NAME) if describe_download(clip.NAME, clip.PRETRAINED) else 0
+
+    def get_title(self, name: str) -> str:
+        """Return the name of a model for visitors, with the kind of its training images."""
+        title = "Emoji CLIP" if name == EMBEDDED else name
+        return f"{title} ({'photographs' if self.has_seen_photographs(name) else 'drawings'})"
 
     @contextmanager
     def lend(self, name: str, method: str) -> Iterator[Model]:
@@ -125,12 +143,14 @@ class Models:
             self._failures[name] = time.monotonic(), error
             raise
 
+    def _clip(self, name: str) -> CfgNode:
+        return load_config(*self._sources[name]).MODEL.CLIP
+
     def _load(self, name: str) -> Model:
-        clip = load_config(*self._sources[name]).MODEL.CLIP
+        clip = self._clip(name)
         message = describe_download(clip.NAME, clip.PRETRAINED)
-        if message:
-            self._notify(message)
-        with capture_warnings() as notes:
+        listener = (self._notify(message) if message else None) or (lambda done, total: None)
+        with capture_warnings() as notes, report_download(listener):
             segmenter = Segmenter.from_config(*self._sources[name])
         core = segmenter.model
         assert isinstance(core, CLIPtrase)  # checked at the start

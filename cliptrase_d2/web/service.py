@@ -1,22 +1,20 @@
-"""Segmentation and explanation of uploaded photos, as pictures and HTML. Independent of Gradio."""
+"""Segmentation and explanation of uploaded photos, as HTML. Independent of Gradio."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from cliptrase_d2.segmenter.explanation import Explanation, explain
+from cliptrase_d2.unknown import check_threshold
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.overlay import overlay
 from cliptrase_d2.visualization.panels import mark_patch
-from cliptrase_d2.visualization.picture import class_colours
 from cliptrase_d2.web.figures import render_clustering, render_correlation
-from cliptrase_d2.web.html import alert, legend
-from cliptrase_d2.web.labelling import label
-from cliptrase_d2.web.models import Models
+from cliptrase_d2.web.html import alert, render_picture, render_result
+from cliptrase_d2.web.labelling import Labelling, label
+from cliptrase_d2.web.models import DRAWINGS, Models
 from cliptrase_d2.web.uploads import read_photo, read_vocabulary
 
 _EXPLAINED_METHOD = "cliptrase"  # explanations do not depend on the chosen method
@@ -24,11 +22,19 @@ _PHOTO_CACHE, _RESULT_CACHE = 4, 8  # entries
 
 
 class SegmentRequest(NamedTuple):
-    """A visitor's input: the server's copy of the photo, the class names and the background prompts."""
+    """A visitor's input.
+
+    Attributes:
+        photo: the server's copy.
+        classes: class names.
+        background: background prompts.
+        threshold: pixels whose class has a lower probability, 0 to 1, are unknown.
+    """
 
     photo: str | None
     classes: str
     background: str
+    threshold: float = 0
 
 
 class Choice(NamedTuple):
@@ -36,13 +42,6 @@ class Choice(NamedTuple):
 
     model: str
     method: str
-
-
-class SideResult(NamedTuple):
-    """One side of the page: the overlay, [H,W,3] uint8 RGB or None, and the legend or an error as HTML."""
-
-    picture: np.ndarray | None
-    html: str
 
 
 class Point(NamedTuple):
@@ -53,9 +52,9 @@ class Point(NamedTuple):
 
 
 class ExplanationView(NamedTuple):
-    """The photo with a marked patch, [H,W,3] uint8 RGB or None, and both figures, or an error, as HTML."""
+    """The photo with a marked patch, and both figures, or an error, as HTML."""
 
-    picture: np.ndarray | None
+    picture: str
     correlation: str
     clustering: str
 
@@ -66,44 +65,38 @@ class SegmentationService:
     Args:
         models: available models.
         max_pixels: largest number of pixels of a photo.
+        drawings: names of files without the warning that Emoji CLIP has seen no photograph.
     """
 
-    def __init__(self, models: Models, max_pixels: int):
-        self.models = models
+    def __init__(self, models: Models, max_pixels: int, drawings: Collection[str] = ()):
+        self.models, self._drawings = models, drawings
         # Paths are valid cache keys: the server names its copies by their hashes.
         self._read_photo = lru_cache(_PHOTO_CACHE)(partial(read_photo, max_pixels=max_pixels))
-        self._segment = lru_cache(_RESULT_CACHE)(self._compute_segmentation)
+        self._label = lru_cache(_RESULT_CACHE)(self._compute_labelling)
+        self._render = lru_cache(_RESULT_CACHE)(self._render_result)
         self._explain = lru_cache(_RESULT_CACHE)(self._compute_explanation)
 
-    def segment(self, request: SegmentRequest, choices: Sequence[Choice]) -> Iterator[tuple[str, list[SideResult]]]:
+    def segment(self, request: SegmentRequest, choices: Sequence[Choice]) -> Iterator[tuple[str, list[str]]]:
         """Segment a photo with one choice after the other.
 
         Yields:
-            After each choice, an empty message and the results so far. For an invalid request, an error message and
-            empty results.
+            After each choice, an empty message and the results so far, as HTML. For an invalid request, an error
+            message and empty results. The same error on both sides is shown once.
         """
         try:
             self._read_photo(request.photo)
             read_vocabulary(request.classes, request.background)
+            check_threshold(request.threshold, "Unknown below")
         except InputError as error:
-            yield alert(error), [SideResult(None, "") for _ in choices]
+            yield alert(error), [""] * len(choices)
             return
-        results: list[SideResult] = []
+        results: list[str] = []
         for choice in choices:
             try:
-                results.append(self._segment(request, choice))
+                results.append(self._render(request, choice))
             except InputError as error:
-                results.append(SideResult(None, alert(error)))
+                results.append("" if alert(error) in results else alert(error))
             yield "", results
-
-    def locate(self, path: str | None, pixel: Sequence[int]) -> Point:
-        """Convert a pixel (x, y) of a picture on the page to a point of the photo.
-
-        Raises:
-            InputError: the photo is missing or expired.
-        """
-        height, width = self._read_photo(path).pixels.shape[:2]
-        return Point(*(round(100 * (index + 0.5) / side) for index, side in zip(pixel, (width, height), strict=True)))
 
     def explain(self, path: str | None, point: Point, models: Sequence[str]) -> ExplanationView:
         """Explain the segmentation of a photo by CLIPtrase at one point.
@@ -116,21 +109,28 @@ class SegmentationService:
         try:
             results = {name: self._explain(path, point, name) for name in dict.fromkeys(models)}
         except InputError as error:
-            return ExplanationView(None, alert(error), "")
-        first, _ = results[models[0]]
+            return ExplanationView("", alert(error), "")
+        (first, _), title = results[models[0]], self.models.get_title
+        marked = mark_patch(first.image, first.clusters.shape, first.patch)
         return ExplanationView(
-            mark_patch(first.image, first.clusters.shape, first.patch),
-            "".join(render_correlation(result, name, notes) for name, (result, notes) in results.items()),
-            "".join(render_clustering(result, name, notes) for name, (result, notes) in results.items()),
+            render_picture(marked, "The photo with one patch marked"),
+            "".join(render_correlation(result, title(name), notes) for name, (result, notes) in results.items()),
+            "".join(render_clustering(result, title(name), notes) for name, (result, notes) in results.items()),
         )
 
-    def _compute_segmentation(self, request: SegmentRequest, choice: Choice) -> SideResult:
+    def _render_result(self, request: SegmentRequest, choice: Choice) -> str:
+        labelling = self._label(request._replace(threshold=0), choice)
+        if request.threshold:
+            labelling = labelling.with_threshold(request.threshold)
+        return render_result(labelling, self._read_photo(request.photo), choice.method)
+
+    def _compute_labelling(self, request: SegmentRequest, choice: Choice) -> Labelling:
         photo = self._read_photo(request.photo)
         with self.models.lend(*choice) as model:
             labelling = label(model, photo.pixels, read_vocabulary(request.classes, request.background))
-        colours = class_colours(labelling.classes, labelling.label_map)
-        picture = overlay(photo.pixels, labelling.label_map, colours)
-        return SideResult(picture, legend(labelling, photo, choice.method))
+        is_drawing = Path(str(request.photo)).name in self._drawings
+        is_fit = is_drawing or self.models.has_seen_photographs(choice.model)
+        return labelling if is_fit else labelling._replace(notes=(DRAWINGS, *labelling.notes))
 
     def _compute_explanation(self, path: str | None, point: Point, name: str) -> tuple[Explanation, tuple[str, ...]]:
         pixels = self._read_photo(path).pixels

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from cliptrase_d2.clip import download
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 from cliptrase_d2.web import models as module
-from cliptrase_d2.web.models import METHODS, Models
+from cliptrase_d2.web.methods import METHODS, group_methods, name_method
+from cliptrase_d2.web.models import Models
 from tests.clip.tiny import register_tiny
 
 
@@ -25,6 +27,27 @@ def configuration(folder: Path, name: str, *lines: str) -> str:
 def test_no_oracle_is_offered() -> None:
     assert {"cliptrase", "clip", "maskclip", "sclip+clusters"} <= set(METHODS)
     assert not [name for name in METHODS if "oracle" in name]
+
+
+def test_every_method_has_one_group_and_a_name_of_its_own() -> None:
+    groups = group_methods()
+    rows = [row for rows in groups.values() for row in rows]
+    assert sorted(method for method, _ in rows) == sorted(METHODS)
+    assert len({name for _, name in rows}) == len(rows)
+    assert not [name for _, name in rows if "_" in name or "+" in name]
+    masks, pixels, ablations = groups.values()
+    assert masks[0] == ("cliptrase", "CLIPtrase")
+    assert ("sclip+clusters", "SCLIP with masks") in masks
+    assert ("gem", name_method("gem")) in pixels
+    assert ("cosine+clusters", "Cosine with masks") in ablations
+
+
+def test_a_model_has_a_title_and_the_size_of_its_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = Models(["emoji", "ViT-B-16"])
+    monkeypatch.setattr(module, "describe_download", lambda name, tag: "Downloading." if name == "ViT-B-16" else "")
+    assert [models.get_title(name) for name in models.names] == ["Emoji CLIP (drawings)", "ViT-B-16 (photographs)"]
+    assert models.get_download_size("emoji") == 0
+    assert 590 < models.get_download_size("ViT-B-16") < 610  # 150 million parameters of four bytes
 
 
 def test_a_method_has_the_settings_of_the_evaluation(models: Models) -> None:
@@ -74,6 +97,23 @@ def test_a_download_is_announced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(module, "describe_download", lambda name, tag: f"{name} {tag!r}")
     with Models([file], notify=messages.append).lend("a", "clip"):
         assert messages == ["tiny-vit ''"]
+
+
+def test_the_listener_of_an_announcement_follows_the_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    models = Models([configuration(tmp_path, "a.yaml")], notify=lambda _: lambda *report: reports.append(report))
+    build = module.Segmenter.from_config
+
+    def fetch_and_build(*arguments: object) -> object:
+        listener = download._listener.get()
+        assert listener is not None
+        listener(3, 4)
+        return build(*arguments)
+
+    monkeypatch.setattr(module, "describe_download", lambda *_: "Downloading.")
+    monkeypatch.setattr(module.Segmenter, "from_config", fetch_and_build)
+    with models.lend("a", "clip"):
+        assert reports == [(3, 4)]
 
 
 def test_a_failure_is_repeated_for_a_short_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

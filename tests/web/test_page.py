@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,37 @@ TIMEOUT = 180_000  # milliseconds, enough on a busy machine
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 
 
+# The texts of the page outside pictures, with the contrast (WCAG 2) to their backgrounds.
+CONTRAST = """() => {
+  const parse = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = colour => {
+    const [r, g, b] = parse(colour).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const background = node => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor, [, , , alpha = 1] = parse(colour);
+      if (alpha === 1) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (walker.nextNode()) {
+    const text = walker.currentNode.data.trim(), node = walker.currentNode.parentElement;
+    if (!text || !node.checkVisibility({ visibilityProperty: true }) || node.closest("svg, option, style, script"))
+      continue;
+    const pair = [luminance(getComputedStyle(node).color), luminance(background(node))].sort((a, b) => b - a);
+    found.push([text.slice(0, 40), (pair[0] + .05) / (pair[1] + .05)]);
+  }
+  return found;
+}"""
+# Visible controls and pictures without a name for screen readers.
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, img, svg[role=img]")].filter(node =>
+  node.checkVisibility() && !node.ariaLabel && !node.title && !node.alt && !node.labels?.length
+  && !node.innerText?.trim() && !node.closest("[aria-hidden=true], button[aria-label]") && node.ariaHidden !== "true"
+).map(node => node.outerHTML.slice(0, 200))"""
+
+
 class Watched:
     """The page in the browser, with the hosts that it contacts and the errors that it reports."""
 
@@ -34,7 +66,7 @@ class Watched:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
         self.page.goto(self.address)
-        self.page.wait_for_selector("#right .answer")
+        self.page.wait_for_selector("#left .empty li")
 
     def measure_overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
@@ -45,7 +77,7 @@ class Watched:
 
     def focus(self, selector: str) -> None:
         """Press Tab until an element has the focus."""
-        for _ in range(60):  # more than one round
+        for _ in range(90):  # more than one round
             if self.page.evaluate("selector => document.activeElement.matches(selector)", selector):
                 return
             self.page.keyboard.press("Tab")
@@ -54,6 +86,11 @@ class Watched:
     def upload(self, file: str | Path) -> None:
         self.page.locator("#photo").get_by_role("button", name="Remove Image").click()
         self.page.locator("#photo input[type=file]").first.set_input_files(file)
+
+    def open_example(self) -> None:
+        """Open the pig and the hamburger on lava."""
+        self.page.locator("#examples button").first.click()
+        self.page.wait_for_function("document.querySelectorAll('#left tbody tr').length === 3")
 
     def segment(self, classes: str) -> None:
         self.page.locator("#classes textarea").fill(classes)
@@ -88,7 +125,19 @@ def desktop(opened: Watched) -> Watched:
     return opened
 
 
-def test_a_phone_needs_no_horizontal_scrolling(opened: Watched) -> None:
+def test_an_empty_page_says_how_to_start(opened: Watched) -> None:
+    text = opened.page.locator("#left .empty").inner_text()
+    assert all(word in text for word in ("photo", "Name the classes", "Segment"))
+    assert opened.page.locator("#left svg[role=img]").count() == 0
+    assert opened.page.locator("#photo").bounding_box()["y"] < PHONE["height"] / 2
+
+
+def test_a_phone_shows_the_result_without_horizontal_scrolling(opened: Watched) -> None:
+    opened.open_example()
+    opened.page.wait_for_function(
+        """() => { const box = document.querySelector("#left .viewer").getBoundingClientRect();
+                   return box.top >= 0 && box.top < innerHeight / 2; }"""
+    )
     assert opened.read_classes() == ["lava", "pig", "hamburger"]
     assert opened.measure_overflow() == 0
     for tab, figure in (("Point", "#correlation img"), ("Clusters", "#clustering img")):
@@ -104,6 +153,11 @@ def test_upload_segment_and_download(desktop: Watched, tmp_path: Path, scene_fil
     desktop.upload(tmp_path / "turned.png")
     page.locator("#photo img").wait_for()
     page.locator("#left table").wait_for(state="detached")  # the result of the previous photo
+    page.locator("#left .empty", has_text="Name the classes").wait_for()
+    assert page.locator("#classes textarea").input_value() == ""
+    offer = page.locator("#offer .note", has_text="Emoji CLIP has only seen drawings")
+    assert offer.is_visible()
+    assert "cliptrase web --models ViT-B-16" in offer.inner_text()  # this server has no other model
     desktop.segment("lava, pig")
     page.wait_for_function("document.querySelectorAll('#left tbody tr').length === 2")
     assert desktop.read_classes() == ["lava", "pig"]
@@ -113,10 +167,53 @@ def test_upload_segment_and_download(desktop: Watched, tmp_path: Path, scene_fil
     labels = np.array(Image.open(download.value.path()))
     assert labels.shape == (224, 224)
     assert set(np.unique(labels)) == {0, 1}
+    with page.expect_download() as download:
+        page.locator("#left").get_by_role("link", name="JSON").click()
+    segments = json.loads(Path(download.value.path()).read_text())
+    assert [segment["area"] for segment in segments] == [(labels == index).sum() for index in (0, 1)]
+
+
+def test_names_appear_under_the_pointer_and_classes_can_be_hidden(desktop: Watched) -> None:
+    page = desktop.page
+    desktop.open_example()
+    assert page.locator("#offer").is_hidden()
+    layers = page.locator("#left svg[role=img] g")
+    layers.nth(1).locator("path").hover()
+    page.locator("#left .hovered", has_text="pig").wait_for()
+    page.locator("#left tbody").get_by_label("pig").uncheck()
+    assert [layer.is_visible() for layer in layers.all()] == [True, False, True]
+    page.locator("#left").get_by_label("Opacity").fill("90")
+    assert layers.first.locator("path").evaluate("path => getComputedStyle(path).fillOpacity") == "0.9"
+    page.locator("#left").get_by_label("Names").uncheck()
+    assert page.locator("#left svg text:visible").count() == 0
+    page.locator("#left").get_by_label("Method").select_option(label="CLIP")  # which finds only lava
+    page.wait_for_function("document.querySelectorAll('#left tbody tr').length === 1")
+    assert page.locator("#left").get_by_label("Opacity").input_value() == "90"  # outlasts the result
+    assert layers.first.locator("path").evaluate("path => getComputedStyle(path).fillOpacity") == "0.9"
+    page.locator("#left").get_by_label("Method").select_option(label="CLIPtrase")
+    page.wait_for_function("document.querySelectorAll('#left tbody tr').length === 3")
+
+
+def test_background_and_unknown_pixels(desktop: Watched) -> None:
+    page = desktop.page
+    page.locator("#more button").first.click()
+    page.locator("#threshold input[type=number]").fill("100")
+    page.locator("#threshold input[type=number]").press("Enter")
+    page.wait_for_function("document.querySelector('#left tbody').innerText.trim().startsWith('unknown')")
+    page.locator("#threshold input[type=number]").fill("0")
+    page.locator("#threshold input[type=number]").press("Enter")
+    page.wait_for_function("document.querySelectorAll('#left tbody tr').length === 3")
+    page.locator("#ready input").click()
+    page.get_by_role("option", name="24 common surroundings").click()
+    page.locator("#left .note", has_text="'ceiling'").wait_for()  # Emoji CLIP was not trained on this word of the list
+    page.locator("#more button").first.click()
+    desktop.open_example()
+    page.locator("#left .note").wait_for(state="detached")  # the example has no background
+    assert page.locator("#left tbody tr").count() == 3
 
 
 def test_a_click_explains_its_point(desktop: Watched) -> None:
-    picture = desktop.page.locator("#left .picture img")
+    picture = desktop.page.locator("#left svg[role=img]")
     box = picture.bounding_box()
     x = box["width"] / 2 + box["height"] / 4  # the photo is a square in the centre of the box
     picture.click(position={"x": x, "y": box["height"] / 4})
@@ -148,12 +245,14 @@ def test_the_keyboard_is_sufficient(desktop: Watched, scene_file: str) -> None:
     desktop.focus("[role=tab]:not([aria-selected=true])")
     page.keyboard.press("Enter")
     desktop.focus("#across input[type=range]")
-    before = page.locator("#point-picture img").get_attribute("src")
+    before = page.locator("#point-picture image").get_attribute("href")
     for _ in range(9):
         page.keyboard.press("ArrowLeft")
     desktop.focus("#look")
     page.keyboard.press("Enter")
-    page.wait_for_function("before => document.querySelector('#point-picture img').src !== before", arg=before)
+    page.wait_for_function(
+        "before => document.querySelector('#point-picture image').href.baseVal !== before", arg=before
+    )
     assert desktop.read_slider("Across") == "66"
     desktop.open_tab("Classes")
 
@@ -161,14 +260,14 @@ def test_the_keyboard_is_sufficient(desktop: Watched, scene_file: str) -> None:
 def test_a_request_made_while_another_runs_is_not_lost(desktop: Watched) -> None:
     for classes in ("lava, pig", "hamburger"):  # without waiting in between
         desktop.segment(classes)
-    desktop.page.locator("#right tbody th", has_text="hamburger").wait_for()
-    assert desktop.read_classes("right") == desktop.read_classes() == ["hamburger"]
+    desktop.page.wait_for_function("document.querySelectorAll('#left tbody tr').length === 1")
+    assert desktop.read_classes() == ["hamburger"]
 
 
 def test_class_names_are_not_interpreted(desktop: Watched) -> None:
     names = ["<img src=x onerror=alert(1)>", "{{value}}", "${1+1}"]
     desktop.segment(", ".join(names))
-    desktop.page.wait_for_selector("#left .note")  # the model was not trained on these words
+    desktop.page.locator("#left .note", has_text="onerror").wait_for()  # the model was not trained on these words
     assert set(desktop.read_classes()) <= set(names)
     assert desktop.page.locator("#left .answer img").count() == 0
 
@@ -178,15 +277,32 @@ def test_errors_are_visible(desktop: Watched, tmp_path: Path) -> None:
     message = desktop.page.locator("#status [role=alert]", has_text="'pig'")
     message.wait_for()
     assert message.is_visible()
+    desktop.page.locator("#classes textarea").press_sequentially("gy")  # "pig, piggy" is valid
+    message.wait_for(state="detached")
     (tmp_path / "large.png").write_bytes(b"x" * 600_000)
     desktop.upload(tmp_path / "large.png")
     desktop.page.get_by_text("exceed the maximum allowed size").wait_for()
 
 
-def test_the_comparison_can_be_switched_off(desktop: Watched) -> None:
+def test_a_comparison_can_be_switched_on_and_off(desktop: Watched) -> None:
+    desktop.open_example()
+    desktop.page.locator("#compare input").check()
+    desktop.page.locator("#right tbody th", has_text="lava").wait_for()
+    assert desktop.read_classes("right") == ["lava"]
+    assert desktop.read_classes() == ["lava", "pig", "hamburger"]
     desktop.page.locator("#compare input").uncheck()
     desktop.page.locator("#right").wait_for(state="hidden")
     assert desktop.page.locator("#left").is_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_texts_have_contrast_and_controls_have_names(opened: Watched, theme: str) -> None:
+    opened.page.evaluate("theme => document.body.classList.toggle('dark', theme === 'dark')", theme)
+    opened.page.wait_for_timeout(500)  # transitions of colours
+    faint = [(text, ratio) for text, ratio in opened.page.evaluate(CONTRAST) if ratio < 4.5]
+    assert faint == []
+    assert opened.page.evaluate(NAMELESS) == []
+    opened.page.evaluate("document.body.classList.remove('dark')")
 
 
 def test_no_other_host_was_contacted_and_nothing_failed(opened: Watched) -> None:

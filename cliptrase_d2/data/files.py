@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,8 @@ def find_files(
         if_missing: what to do if a folder does not exist, for the error message.
         image_suffix: ending of every image stem that its label file does not share. Other files are ignored.
         label_suffix: the same for the labels.
-        image_list: text file with one stem per line. Files with other stems are ignored. None for all files.
+        image_list: text file with one image per line: a stem, a name or a path, alone or followed by its label. Other
+            files are ignored. None for all files.
     Raises:
         InputError: a folder does not exist or has no usable files, two files have the same stem, a name is not
             UTF-8, the list cannot be read, or a listed stem has no image.
@@ -58,7 +59,7 @@ def find_files(
         raise InputError(labels, "images and labels in one folder", "Move the labels to a folder of their own.")
     image_by_stem = _list_by_stem(images, image_suffix, IMAGE_SUFFIXES, "image", if_missing)
     if image_list is not None:
-        image_by_stem = _select_listed(image_by_stem, image_list, if_missing)
+        image_by_stem = _select_listed(image_by_stem, image_list, label_suffix, if_missing)
     if labels is None:
         return DatasetFiles([{"file_name": str(path)} for path in image_by_stem.values()])
     label_by_stem = _list_by_stem(labels, label_suffix, LABEL_SUFFIXES, "label file", if_missing)
@@ -83,16 +84,60 @@ def _natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
-def _select_listed(image_by_stem: dict[str, Path], image_list: Path, if_missing: str) -> dict[str, Path]:
-    """Keep the images that a file lists. Their order does not change."""
-    stems = set(read_text(image_list).split())
-    missing = sorted(stems - set(image_by_stem), key=_natural_key)
-    if not stems:
-        raise InputError(image_list, "no stems", "List one stem per line.")
+def _select_listed(
+    image_by_stem: dict[str, Path], image_list: Path, label_ending: str, if_missing: str
+) -> dict[str, Path]:
+    """Keep the images that a file lists. Their order does not change.
+
+    Args:
+        image_by_stem: all images.
+        image_list: text file with one image per line, see ``_find_listed``.
+        label_ending: of the stems of label files, which ``image_by_stem`` does not have.
+        if_missing: what to do about an image that does not exist.
+    """
+    lines = list(dict.fromkeys(filter(None, map(str.strip, read_text(image_list).splitlines()))))
+    if not lines:
+        raise InputError(image_list, "no names", "List one image per line.")
+    by_name = {name: stem for stem, path in image_by_stem.items() for name in (path.stem, path.name)}
+    found = {line: _find_listed(line, image_by_stem, by_name, (image_list, label_ending)) for line in lines}
+    missing = [line for line in lines if found[line] is None]
     if missing:
-        got = f"{len(missing)} of {len(stems)} stems without an image, such as {missing[0]}"
-        raise InputError(image_list, got, if_missing)
+        got = f"{len(missing)} of {len(lines)} lines without an image, such as {missing[0]!r}"
+        allowed = "a stem, a file name or a path, alone or with the path of its label"
+        raise InputError(image_list, got, if_missing, allowed=allowed)
+    stems = set(found.values())
     return {stem: path for stem, path in image_by_stem.items() if stem in stems}
+
+
+def _find_listed(
+    line: str, image_by_stem: Mapping[str, Path], by_name: Mapping[str, str], source: tuple[Path, str]
+) -> str | None:
+    """Return the stem of the image in a line of a list; None without one.
+
+    A line is a stem, which may contain spaces; the name or the end of the path of an image; or an image and its label.
+
+    Args:
+        line: of the list.
+        image_by_stem: all images.
+        by_name: stem of each image by its file name, with and without the suffix.
+        source: the list, and the ending of the stems of label files.
+    Raises:
+        InputError: an image and a label with different stems, which would not be paired.
+    """
+    if line in image_by_stem:
+        return line
+    stem = by_name.get(line.rpartition("/")[2])
+    if stem is not None:
+        path, end = image_by_stem[stem], f"/{line.lstrip('/')}"
+        return stem if any(f"/{name.as_posix()}".endswith(end) for name in (path, path.with_suffix(""))) else None
+    image, _, label = line.replace("\t", " ").partition(" ")
+    if Path(label).suffix.lower() not in LABEL_SUFFIXES:
+        return None
+    stem = _find_listed(image, image_by_stem, by_name, source)
+    if stem is not None and stem != Path(label.strip()).stem.removesuffix(source[1]):
+        fix = "Give both files the same stem, or set image_suffix and label_suffix to the endings that differ."
+        raise InputError(source[0], f"an image and a label with different stems, {line!r}", fix)
+    return stem
 
 
 def _list_by_stem(place: Path, ending: str, suffixes: Sequence[str], kind: str, if_missing: str) -> dict[str, Path]:

@@ -44,7 +44,8 @@ def register_dataset(
         groups: name -> classes that are also scored separately, for example {"things": [...], "stuff": [...]}.
         image_suffix: ending of every image stem that its label file does not share.
         label_suffix: the same for the labels.
-        image_list: text file with one stem per line. Other files are ignored. None for all.
+        image_list: text file with one image per line: a stem, a name or a path, alone or followed by its label. Other
+            files are ignored. None for all.
         unknown: class that pixels below TEST.THRESHOLD count as; "" for none, so that they count as wrong.
     Returns:
         The name, for ``DATASETS.TEST``.

@@ -132,7 +132,49 @@ def test_only_listed_files_are_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "match"), [("a\nq\nz", "2 of 3 stems .* q"), ("", "no stems"), (None, "no such file")]
+    "line",
+    [
+        "a b",
+        "a b_rgb",
+        "a b_rgb.jpg",
+        "images/a b_rgb.jpg",
+        "/images/a b_rgb",
+        "  a b \r",
+        "FOLDER/images/a b_rgb.jpg",
+    ],
+)
+def test_lines_of_a_list(tmp_path: Path, line: str) -> None:
+    images = fill(tmp_path / "images", "a_rgb.jpg", "b_rgb.jpg", "a b_rgb.jpg")
+    (tmp_path / "list.txt").write_text(f"{line.replace('FOLDER', str(tmp_path))}\n\n")
+    files = find_files(images, None, image_suffix="_rgb", image_list=tmp_path / "list.txt")
+    assert [Path(record["file_name"]).name for record in files.records] == ["a b_rgb.jpg"]
+
+
+@pytest.mark.parametrize(
+    "line", ["a.jpg a_ids.png", "images/a.jpg labels/a_ids.png", "/images/a.jpg\t/labels/a_ids.png"]
+)
+def test_lists_of_pairs(tmp_path: Path, line: str) -> None:
+    images = fill(tmp_path / "images", "a.jpg", "b.jpg")
+    labels = fill(tmp_path / "labels", "a_ids.png", "b_ids.png")
+    (tmp_path / "list.txt").write_text(line)
+    files = find_files(images, labels, label_suffix="_ids", image_list=tmp_path / "list.txt")
+    assert pairs(files) == [("a.jpg", "a_ids.png")]
+    (tmp_path / "list.txt").write_text(line.replace("a_ids", "b_ids"))
+    with pytest.raises(InputError, match=r"list\.txt: .*different stems"):
+        find_files(images, labels, label_suffix="_ids", image_list=tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("a\nq\nz", "2 of 3 lines .* 'q'"),
+        ("other/a.jpg", "1 of 1 lines"),  # a file of the same name in another folder
+        ("a -1", "1 of 1 lines"),  # a list for one class, in which -1 marks images without it
+        ("a.png", "1 of 1 lines"),
+        (" \n", "no names"),
+        ("", "no names"),
+        (None, "no such file"),
+    ],
 )
 def test_invalid_list_is_rejected(tmp_path: Path, text: str | None, match: str) -> None:
     images = fill(tmp_path / "images", "a.jpg")

@@ -37,6 +37,7 @@ _LABEL_MODES = ("1", "L", "P", "I", *_SIXTEEN_BIT_MODES)
 _STRETCH = {"L;2": 85, "L;2R": 85, "L;4": 17, "L;4R": 17}
 _WHITE_IS_ZERO = ("L;2I", "L;2IR", "L;4I", "L;4IR", "L;I", "L;IR")  # TIFF files whose values Pillow inverts
 _LOSSY = ("jpeg", "tiff_jpeg", "webp")  # TIFF compressions
+_PHOTOMETRIC, _PLANES, _BITS = 262, 284, 258  # tags of TIFF
 # First column, first row, column step and row step of each pass of an interlaced PNG.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
@@ -90,11 +91,40 @@ def open_image(path: str | Path, formats: Sequence[str] = IMAGE_FORMATS) -> Iter
         for name in formats:
             factory, accept = Image.OPEN[name]
             if accept is None or accept(start) is True:
-                with factory(file, str(path)) as image:
+                with _explain_pixel_mode(path):
+                    opened = factory(file, str(path))
+                with opened as image:
                     yield image
                 return
         fix = "Convert it to one of these formats, or remove it."
         raise InputError(path, "unreadable (unsupported format)", fix, allowed=", ".join(formats))
+
+
+@contextmanager
+def _explain_pixel_mode(path: str | Path) -> Iterator[None]:
+    """Describe TIFF files with a combination of bands, bits and byte order that Pillow does not know."""
+    try:
+        yield
+    except SyntaxError as error:
+        if "unknown pixel mode" not in str(error):
+            raise
+        got = "a TIFF file whose bands, bits per band or byte order are not supported"
+        fix = "Convert it, for example with gdal_translate -ot Byte -b 1 -b 2 -b 3."
+        raise InputError(path, got, fix, allowed="1, 3 or 4 bands of 8 or 16 bits") from error
+
+
+def _check_planes(image: Image.Image, where: object) -> None:
+    """Raise for a TIFF file in separate planes that Pillow would read as noise or inverted."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PLANES) == 2 and (max(tags.get(_BITS, (8,))) > 8 or tags.get(_PHOTOMETRIC) == 0):
+        got = "a TIFF file in separate planes, with 16 bits per channel or values that count from white to black"
+        fix = "Store the channels pixel by pixel, for example with gdal_translate -co INTERLEAVE=PIXEL."
+        raise InputError(where, got, fix)
+
+
+def _counts_from_white(image: Image.Image) -> bool:
+    """Return whether 0 is white in a TIFF file of 16-bit grey values. Pillow inverts only those of 8 bits."""
+    return image.mode in _SIXTEEN_BIT_MODES and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
 @contextmanager
@@ -146,12 +176,15 @@ def convert_to_rgb(image: Image.Image, where: object, max_pixels: int = MAX_PIXE
     check_pixels(image.size, max_pixels, where)
     fix = "Convert the image to 8 or 16 bits per channel, grey or colour, for example as PNG."
     with wrap_decoding_errors(where):
+        _check_planes(image, where)
         image.load()
+        from_white = _counts_from_white(image)
         image = ImageOps.exif_transpose(image)
         if image.mode in (*_SIXTEEN_BIT_MODES, "I"):
             grey = np.asarray(image).astype(np.int64)  # [H,W]
             if grey.min() < 0 or grey.max() > 65535:
                 raise InputError(where, "32 bits per pixel", fix)
+            grey = 65535 - grey if from_white else grey
             return np.repeat(((grey * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)  # [H,W,3]
         if image.mode == "F":
             raise InputError(where, "floating point pixels", fix)
@@ -209,10 +242,12 @@ def _read_values(image: ImageFile.ImageFile, path: str | Path) -> np.ndarray:
     if image.format == "PNG":
         _verify_png(path)
         _check_png_rows(Path(path).read_bytes())
+    _check_planes(image, path)
     encoding = _get_encoding(image)
+    from_white = encoding in _WHITE_IS_ZERO or _counts_from_white(image)
     for is_fault, got, fix in (
         (image.info.get("compression") in _LOSSY, "lossy compression changes labels", "Use LZW or ZIP."),
-        (encoding in _WHITE_IS_ZERO, "grey values count from white to black", "Write 0 as black."),
+        (from_white, "grey values count from white to black", "Write 0 as black."),
         (_has_second_image(image), "several images", "Keep only the image with the labels."),
     ):
         if is_fault:

@@ -36,6 +36,31 @@ def png(width: int, height: int, rows: bytes, *, bits: int = 8, interlaced: int 
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows, level)) + chunk(b"IEND", b"")
 
 
+def write_tiff(path: Path, values: np.ndarray, photometric: int, *, separate: bool, order: str) -> Path:
+    """Write [H,W,C] uint8 or uint16 as an uncompressed TIFF with one strip, or one for each channel."""
+    height, width, channels = values.shape
+    bits = 8 * values.itemsize
+    planes = values.transpose(2, 0, 1) if separate else values[None]
+    strips = [plane.astype(values.dtype.newbyteorder(order)).tobytes() for plane in planes]
+    pixels = b"".join(strips)
+    position, starts = 8 + len(pixels), [8 + index * len(strips[0]) for index in range(len(strips))]
+    tags = {
+        **{256: [width], 257: [height], 258: [bits] * channels, 259: [1], 262: [photometric], 273: starts},
+        **{277: [channels], 278: [height], 279: [len(strip) for strip in strips], 284: [2 if separate else 1]},
+    }
+    entries, extra = b"", b""
+    place = position + 2 + 12 * len(tags) + 4
+    for tag, numbers in tags.items():
+        data = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(data) > 4:
+            data, extra = struct.pack(f"{order}I", place + len(extra)), extra + data
+        entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + data
+    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + extra
+    mark = b"II" if order == "<" else b"MM"
+    path.write_bytes(mark + struct.pack(f"{order}HI", 42, position) + pixels + directory)
+    return path
+
+
 def make_palette_image(indices: list[list[int]], colours: list[int]) -> Image.Image:
     image = Image.fromarray(np.array(indices, dtype=np.uint8), mode="L").convert("P")
     image.putdata([index for row in indices for index in row])
@@ -109,6 +134,40 @@ def test_first_of_several_images_is_the_photograph(tmp_path: Path, suffix: str) 
     pages = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     path = save(tmp_path / f"a.{suffix}", pages[0], save_all=True, append_images=pages[1:], lossless=True)
     assert read_image(path)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
+@pytest.mark.parametrize("separate", [False, True], ids=["by pixel", "by plane"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("photometric", "channels"), [(0, 1), (1, 1), (2, 3), (2, 4), (5, 4)])
+def test_tiff_files_are_read_correctly_or_rejected(
+    tmp_path: Path, photometric: int, channels: int, kind: type, separate: bool, order: str
+) -> None:
+    colours = np.stack(np.meshgrid(np.linspace(0, 255, 20), np.linspace(255, 0, 30)), 2)  # [30,20,2]
+    colours = np.concatenate([colours, 0 * colours + 90], 2)[..., :3]  # [30,20,3]
+    stored = colours if channels > 1 else colours[..., :1]
+    stored = 255 - stored if photometric in (0, 5) else stored  # 0 is white; 5 is CMYK
+    if channels == 4:
+        stored = np.concatenate([stored, np.full((30, 20, 1), 0.0 if photometric == 5 else 255.0)], 2)
+    values = np.rint(stored * (257 if kind == np.uint16 else 1)).astype(kind)
+    path = write_tiff(tmp_path / "a.tif", values, photometric, separate=separate, order=order)
+    expected = colours if channels > 1 else colours[..., :1].repeat(3, 2)
+    # Pillow cannot read 16 bits or inverted values in planes, and has no mode for big-endian inverted values.
+    is_wide, is_inverted = kind == np.uint16, photometric == 0
+    if (separate and (is_wide or is_inverted)) or (is_wide and is_inverted and order == ">"):
+        with pytest.raises(InputError, match=r"a\.tif: a TIFF file"):
+            read_image(path)
+    else:
+        np.testing.assert_allclose(read_image(path), expected, atol=1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bit_labels_that_count_from_white_are_rejected(tmp_path: Path, order: str) -> None:
+    values = np.full((4, 4, 1), 65535 - 3, np.uint16)
+    with pytest.raises(InputError, match=r"a\.tif"):
+        read_label(write_tiff(tmp_path / "a.tif", values, 0, separate=False, order=order))
+    with pytest.raises(InputError, match=r"a\.tif"):
+        read_label(write_tiff(tmp_path / "a.tif", values.repeat(3, 2), 2, separate=True, order=order))
 
 
 @pytest.mark.parametrize(("value", "match"), [(np.float32(0.5), "floating point"), (np.int32(70000), "32 bits")])

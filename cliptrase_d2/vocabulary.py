@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TypeAlias
 
 from cliptrase_d2.ready_vocabularies import MARK, get_ready_words
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.utils.user_files import CONTROL_CHARACTER, read_text
+from cliptrase_d2.utils.user_files import CONTROL_CHARACTER
 
 BACKGROUND_NAME = "background"
 SYNONYM_SEPARATOR = ";"
@@ -81,33 +80,8 @@ class Vocabulary:
         return tuple(index for index, words in enumerate(self.words) for _ in words)
 
 
-def read_class_file(path: Path) -> tuple[str, ...]:
-    """Read a text file with one class per line. `Vocabulary.parse` splits the synonyms.
-
-    Raises:
-        InputError: the file does not exist, or has an empty line before the last class.
-    """
-    return split_class_lines(read_text(path), path)
-
-
-def split_class_lines(text: str, where: object) -> tuple[str, ...]:
-    """Return the class of each line of a text.
-
-    Args:
-        text: content of a file.
-        where: source of the text, for error messages.
-    Raises:
-        InputError: an empty line before the last class.
-    """
-    lines = [line.strip() for line in text.rstrip().splitlines()]
-    if "" in lines:
-        # An empty line is not skipped: every class after it would get another index.
-        raise InputError(where, f"line {lines.index('') + 1} is empty", "Remove the line or write a class name in it.")
-    return tuple(lines)
-
-
 def list_classes(classes: ClassNames, where: object) -> tuple[str, ...]:
-    """Return class names as `read_class_file` does, with ";" between synonyms. `Vocabulary.parse` checks them.
+    """Return class names as a tuple, with ";" between synonyms. `Vocabulary.parse` checks them.
 
     Raises:
         InputError: the names are not a list or a dict, or a dict has an entry that is not a text.

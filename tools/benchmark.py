@@ -30,6 +30,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 import cliptrase_d2
+from cliptrase_d2.class_files import read_class_file
 from cliptrase_d2.clip.load import get_tokenizer
 from cliptrase_d2.clip.open_clip_modules import blocks, end_positions, joint_width, run_block, text_tower
 from cliptrase_d2.clip.prompts import fill
@@ -41,7 +42,7 @@ from cliptrase_d2.pipeline.refinement import REFINEMENTS
 from cliptrase_d2.segmenter.build import build_cliptrase
 from cliptrase_d2.utils.interruption import exit_on_interrupt
 from cliptrase_d2.utils.tensors import PRECISIONS
-from cliptrase_d2.vocabulary import Vocabulary, read_class_file
+from cliptrase_d2.vocabulary import Vocabulary
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a script
 from tools.profiling import (

@@ -27,10 +27,11 @@ def read_classes(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[
     Raises:
         InputError: an unreadable file, or names that do not form a vocabulary.
     """
-    from cliptrase_d2.vocabulary import Vocabulary, read_class_file, split_class_lines
+    from cliptrase_d2.class_files import read_class_file, split_class_text
+    from cliptrase_d2.vocabulary import Vocabulary
 
     if str(arguments.classes_file) == "-":
-        classes, source = split_class_lines(sys.stdin.read(), "standard input"), "standard input"
+        classes, source = split_class_text(sys.stdin.read(), "standard input"), "standard input"
     elif arguments.classes_file:
         classes, source = read_class_file(arguments.classes_file), str(arguments.classes_file)
     else:

@@ -26,8 +26,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cliptrase_d2.class_files import read_class_file
 from cliptrase_d2.data.custom import DatasetSpec
-from cliptrase_d2.vocabulary import read_class_file
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 # The folder of a clone with the scripts and the emoji scenes; in an installed package, there is none.

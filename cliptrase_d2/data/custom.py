@@ -9,12 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cliptrase_d2.class_files import read_class_file
 from cliptrase_d2.data.files import LABEL_SUFFIXES, DatasetFiles, find_files
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.utils.errors import InputError, suggest
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.utils.user_files import read_text
-from cliptrase_d2.vocabulary import Vocabulary, list_background, list_classes, read_class_file
+from cliptrase_d2.vocabulary import Vocabulary, list_background, list_classes
 
 ClassGroups = dict[str, tuple[int, ...]]
 _REQUIRED_KEYS = ("name", "images", "classes")

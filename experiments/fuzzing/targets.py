@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from cliptrase_d2.class_files import read_class_file
 from cliptrase_d2.clip import text_cache
 from cliptrase_d2.clip.checkpoint import read_checkpoint
 from cliptrase_d2.clip.weights_source import HUB_CONFIG, find_weights
@@ -28,7 +29,7 @@ from cliptrase_d2.data.custom import read_dataset_file
 from cliptrase_d2.data.images import read_image, read_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.archives import unpack
-from cliptrase_d2.vocabulary import Vocabulary, read_class_file
+from cliptrase_d2.vocabulary import Vocabulary
 from experiments.fuzzing.mutate import Mutator, mutate_bytes, mutate_png, mutate_text, mutate_zip
 
 _MAX_PIXELS = 2**20

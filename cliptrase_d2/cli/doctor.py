@@ -82,7 +82,7 @@ def _weights() -> Iterator[tuple[str, str]]:
     folder = Path(load_config().MODEL.CLIP.TEXT_CACHE).expanduser()
     files = list(folder.glob("*.safetensors")) if folder.is_dir() else []
     total = sum(file.stat().st_size for file in files) / 1e6
-    yield "text features", f"{len(files)} vocabularies, {total:.1f} MB, {folder}"
+    yield "text features", f"{len(files)} files, {total:.1f} MB, {folder}"
 
 
 def _print_benchmarks(arguments: argparse.Namespace, benchmarks: Mapping[str, Benchmark]) -> int:

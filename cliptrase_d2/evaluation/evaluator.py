@@ -190,6 +190,11 @@ class SegmentationEvaluator(DatasetEvaluator):
         else:
             scores = f", pAcc {report['pAcc']:.2f}, mIoU {report['mIoU']:.2f}"
         logger.info("%s: %d images%s", self.dataset_name, report["images"], scores)
+        occurring = [name for name, scores in report["per_class"].items() if scores["pixels"]]
+        if len(occurring) == 1 and report["mIoU"] is not None:
+            text = "%s: %r is the only class in the labels, so the scores mean little. %s"
+            fix = "Other values of the files may be ignored: check label_map and ignore_label."
+            logger.warning(text, self.dataset_name, occurring[0], fix)
         for file_name in report["no_valid_label"]:
             logger.warning("%s: not scored, every pixel has the ignore label", file_name)
         for entry in report["skipped"]:

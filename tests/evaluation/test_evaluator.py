@@ -121,6 +121,18 @@ def test_skipped_and_unlabelled_images_are_listed(tmp_path: Path, name: str, cap
     assert all(part in caplog.text for part in ("100.00", "a.jpg", "c.jpg"))
 
 
+@pytest.mark.parametrize(("truth", "is_warned"), [([[0, 255]], True), ([[0, 1]], False), ([[255, 255]], False)])
+def test_labels_with_a_single_class_are_reported(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture, truth: list[list[int]], is_warned: bool
+) -> None:
+    """Masks of 0 and 255 without a ``label_map`` score 100 % whatever the picture shows."""
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    evaluator.process([image("a.jpg", truth)], [output([[0, 0]])])
+    with caplog.at_level(logging.WARNING):
+        evaluator.evaluate()
+    assert ("'sky' is the only class" in caplog.text) == is_warned
+
+
 def test_log_without_table_is_one_line(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     evaluator = SegmentationEvaluator(name, tmp_path, log_table=False)
     evaluator.process([image("a.jpg", [[0, 1, 1, 1]])], [output([[0, 1, 1, 0]])])

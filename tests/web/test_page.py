@@ -246,7 +246,7 @@ def test_the_keyboard_is_sufficient(desktop: Watched, scene_file: str) -> None:
         if choosers:
             break
     choosers[0].set_files(scene_file)
-    page.locator("#photo img").wait_for()
+    page.locator("#offer").wait_for()  # the words of the previous photo are cleared by now
     desktop.focus("#classes textarea")
     page.keyboard.press("ControlOrMeta+A")
     page.keyboard.type("hamburger, lava, pig")

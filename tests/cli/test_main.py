@@ -89,6 +89,15 @@ def test_a_reader_may_close_the_pipe() -> None:
     assert process.returncode in (0, 141)  # 0 if the pipe took all before it was closed
 
 
+def test_a_broken_pipe_to_another_process_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_to_send(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("cliptrase_d2.cli.doctor.run", fail_to_send)
+    with pytest.raises(BrokenPipeError):
+        main(["doctor"])
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_names_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("shtab")

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
-from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.data.images import read_image
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.segmenter.explanation import explain
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.visualization.explanation import Grouping, draw_clustering, draw_correlation

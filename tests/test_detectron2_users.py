@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.d2 import BACKEND
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import get_dataset_labels, register_dataset
 from cliptrase_d2.evaluation.augmentation import AugmentedModel

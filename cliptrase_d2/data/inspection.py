@@ -10,7 +10,8 @@ import numpy as np
 
 from cliptrase_d2.data.benchmarks import Benchmark
 from cliptrase_d2.data.custom import DatasetSpec
-from cliptrase_d2.data.images import read_image, read_record_label
+from cliptrase_d2.data.images import read_image
+from cliptrase_d2.data.label_files import read_record_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.parallel import map_parallel

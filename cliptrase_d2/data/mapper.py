@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
-from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_image, read_record_label
+from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_image
+from cliptrase_d2.data.label_files import read_record_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.protocol import Protocol, build_views
 from cliptrase_d2.data.register import get_dataset_labels

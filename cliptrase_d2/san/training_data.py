@@ -18,7 +18,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from cliptrase_d2.d2 import comm
-from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_image, read_record_label
+from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_image
+from cliptrase_d2.data.label_files import read_record_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.loader import BadRecord, PackedRecords
 from cliptrase_d2.utils.errors import InputError

@@ -26,7 +26,8 @@ from cliptrase_d2.clip.weights_source import HUB_CONFIG, find_weights
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import merge_config_options, safe_checkpoint
 from cliptrase_d2.data.custom import read_dataset_file
-from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.data.images import read_image
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.archives import unpack
 from cliptrase_d2.vocabulary import Vocabulary

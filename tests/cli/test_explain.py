@@ -11,7 +11,7 @@ from PIL import Image
 
 from cliptrase_d2.cli.explain import select_layers
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.segmenter.explanation import explain
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.utils.errors import InputError

@@ -21,7 +21,7 @@ from cliptrase_d2.cli import inputs
 from cliptrase_d2.cli.class_arguments import split_names
 from cliptrase_d2.cli.model_arguments import add_model_arguments, get_options
 from cliptrase_d2.cli.writers import Writer
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.segmenter import pretrained
 from cliptrase_d2.segmenter.result import SegmentationResult
 from cliptrase_d2.utils.errors import InputError

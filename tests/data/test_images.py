@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cliptrase_d2.data.images import MAX_PIXELS, check_bound, check_pixels, read_image, read_label
+from cliptrase_d2.data.images import MAX_PIXELS, check_bound, check_pixels, read_image
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.utils.errors import InputError
 
 READERS = [read_image, read_label]

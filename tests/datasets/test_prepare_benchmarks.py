@@ -15,7 +15,7 @@ from pycocotools import mask
 from scipy.io import savemat
 
 from cliptrase_d2.data.benchmarks import UNSUPERVISED_BENCHMARKS, get_all_benchmarks
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.label_files import read_label
 from tests.data.prepare.test_archives import make
 
 ROOT = Path(__file__).resolve().parents[2]

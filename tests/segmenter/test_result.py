@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.segmenter.result import SegmentationResult, SoftMasks
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.visualization.picture import class_colours

@@ -14,7 +14,7 @@ from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.emoji_scenes.names import CLASSES, HELD_OUT, SEEN_THINGS, STUFF, THINGS
 from cliptrase_d2.data.emoji_scenes.scene import Scene, draw
 from cliptrase_d2.data.emoji_scenes.splits import SPLITS, sample_layout
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text, remove_unfinished, wrap_os_errors
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.parallel import map_parallel

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.utils.atomic_files import atomic_write
 from cliptrase_d2.utils.errors import InputError

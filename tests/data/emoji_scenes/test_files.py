@@ -8,7 +8,8 @@ from cliptrase_d2.data.emoji_scenes.files import build_specs, write_scene, write
 from cliptrase_d2.data.emoji_scenes.names import CLASSES, HELD_OUT, STUFF, THINGS
 from cliptrase_d2.data.emoji_scenes.scene import draw
 from cliptrase_d2.data.emoji_scenes.splits import sample_layout
-from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.data.images import read_image
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.utils.errors import InputError
 from tests.data.prepare.test_archives import read_files
 

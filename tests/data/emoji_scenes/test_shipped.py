@@ -10,7 +10,8 @@ from cliptrase_d2.data.emoji_scenes.files import GROUPS, SHIPPED, SHIPPED_SIZE, 
 from cliptrase_d2.data.emoji_scenes.names import CLASSES
 from cliptrase_d2.data.emoji_scenes.scene import GLYPH_SHEET, draw
 from cliptrase_d2.data.emoji_scenes.splits import sample_layout
-from cliptrase_d2.data.images import read_image, read_label
+from cliptrase_d2.data.images import read_image
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.data.register import load_records
 
 FOLDER = Path(__file__).resolve().parents[3] / "datasets" / "emoji_scenes"

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliptrase_d2.data.images import read_label
+from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.prepare.convert import Job, convert_all, link_file, relabel_all, write_label
 from cliptrase_d2.utils.errors import InputError

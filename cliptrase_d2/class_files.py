@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cliptrase_d2.color_files import find_color_table
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.user_files import read_text
 
 _NAME_COLUMNS = ("name", "class", "class name", "class_name", "label", "category")
 _INDEX_COLUMNS = ("id", "index", "pixel value", "value", "class id", "class_id", "trainid", "train_id")
 _NUMBERED = re.compile(r"(\d+)\s*[:,;\t]\s*(\S.*)")  # "0: water"
-_FORMS = "one name per line; a JSON list, or a dict of indices; a CSV with a column 'name' or 'class'"
+_FORMS = (
+    "one name per line; a JSON list, or a dict of indices; a CSV with a column 'name' or 'class'; a table of colours"
+)
 
 
 def read_class_file(path: Path) -> tuple[str, ...]:
@@ -23,7 +26,8 @@ def read_class_file(path: Path) -> tuple[str, ...]:
 
     Besides one class per line, these forms are read: lines such as ``0: water``; a JSON list of names; a JSON dict such
     as ``{"0": "water"}`` or ``{"water": 0}``; and a CSV table with a column of names, such as Roboflow's
-    ``_classes.csv`` and CamVid's ``class_dict.csv``. Colours and other columns are ignored.
+    ``_classes.csv`` and CamVid's ``class_dict.csv``. Colours and other columns are ignored. The names of COCO's
+    ``categories`` and of the tables of `cliptrase_d2.color_files` are read, too.
 
     Raises:
         InputError: the file does not exist, has an empty line before the last class, or is a table in another form or
@@ -50,12 +54,14 @@ def split_class_text(text: str, where: object) -> tuple[str, ...]:
     separator, header = _find_header(lines)
     if header:
         return _read_table(lines, separator, header, where)
+    if table := find_color_table(text, where):
+        return tuple(name for name, _ in table)
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     if any(numbered):
         if not all(numbered):
             line = lines[numbered.index(None)]
             raise InputError(where, f"a list in which some lines are numbered, but not {line!r}", "Number all or none.")
-        return _sort(((match[1], match[2]) for match in numbered if match), where)
+        return sort_names(((match[1], match[2]) for match in numbered if match), where)
     return tuple(lines)
 
 
@@ -66,10 +72,16 @@ def _read_json(text: str, where: object) -> tuple[str, ...]:
         raise InputError(where, f"JSON that cannot be read ({error})", "Export it again.", allowed=_FORMS) from error
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
         return tuple(content)
+    if table := find_color_table(text, where):
+        return tuple(name for name, _ in table)
     if isinstance(content, Mapping) and all(isinstance(name, str) for name in content.values()):
-        return _sort(content.items(), where)
+        return sort_names(content.items(), where)
     if isinstance(content, Mapping) and all(isinstance(index, int) for index in content.values()):
-        return _sort(((index, name) for name, index in content.items()), where)
+        return sort_names(((index, name) for name, index in content.items()), where)
+    categories = content.get("categories") if isinstance(content, Mapping) else None
+    names = [entry.get("name") if isinstance(entry, Mapping) else None for entry in categories or ()]
+    if names and all(isinstance(name, str) for name in names):
+        return tuple(map(str, names))
     raise InputError(where, "JSON with neither a list of names nor a dict of indices", "Convert it.", allowed=_FORMS)
 
 
@@ -93,11 +105,18 @@ def _read_table(lines: list[str], separator: str, header: list[str], where: obje
     place = next((place for place, cell in enumerate(header) if cell in _INDEX_COLUMNS), None)
     if place is None:
         return tuple(names)
-    return _sort(((row[place], name) for row, name in zip(rows, names, strict=True)), where)
+    return sort_names(((row[place], name) for row, name in zip(rows, names, strict=True)), where)
 
 
-def _sort(pairs: Iterable[tuple[Any, str]], where: object) -> tuple[str, ...]:
-    """Return names in the order of their indices, which must be 0, 1, 2, …, in any order."""
+def sort_names(pairs: Iterable[tuple[Any, str]], where: object) -> tuple[str, ...]:
+    """Return the names of pairs (index, name) in the order of their indices.
+
+    Args:
+        pairs: in any order.
+        where: their source, for error messages.
+    Raises:
+        InputError: the indices are not 0, 1, 2, ….
+    """
     pairs = list(pairs)
     if not all(str(index).strip().isdecimal() for index, _ in pairs):
         raise InputError(where, f"indices such as {pairs[0][0]!r}", "Write whole numbers.", allowed=_FORMS)

@@ -274,8 +274,11 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.TEST.THRESHOLD = 0.0
     # On a broken image or label: "stop" at once, or "skip" it and list it in the report.
     cfg.TEST.ON_ERROR = "stop"
-    # Write predictions/<image stem>.png: class index, 16-bit above 255 classes.
+    # Write predictions/<image stem>.png. Images of one stem in several folders keep their folders.
     cfg.TEST.SAVE_PREDICTIONS = False
+    # Values of these files. "classes": class indices, 16-bit above 255 classes. "files": those of the data set's label
+    # files, by the inverse of its label_map, label_colors or reduce_zero_label, for a benchmark server.
+    cfg.TEST.PREDICTION_VALUES = "classes"
     # Draw this many images of every data set, evenly spread, to overlays/<image stem>.jpg: the model's input under the
     # colours of the classes, with the ground truth on its left if there is one. 0 for none.
     cfg.TEST.SAVE_OVERLAYS = 0

@@ -74,6 +74,7 @@ OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
     ("DATALOADER.NUM_WORKERS", "1", lambda loader, _: loader.num_workers, 1),
     ("TEST.ON_ERROR", "skip", lambda loader, _: loader.on_error, "skip"),
     ("TEST.SAVE_PREDICTIONS", "True", lambda _, evaluator: evaluator.save_predictions, True),
+    ("TEST.PREDICTION_VALUES", "files", lambda _, evaluator: evaluator.prediction_values, "files"),
     ("TEST.THRESHOLD", "0.5", lambda _, evaluator: evaluator.threshold, 0.5),
     ("TEST.SAVE_OVERLAYS", "1", lambda _, evaluator: len(evaluator.overlays), 1),
     ("TEST.UNSUPERVISED_GROUPS", "2", lambda _, evaluator: getattr(evaluator, "num_groups", 0), 2),

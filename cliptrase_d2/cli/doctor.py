@@ -128,5 +128,9 @@ def _has_problems(spec: DatasetSpec, workers: int, indent: str = "") -> bool:
         absent = [name for name, pixels in zip(classes, findings.pixels, strict=True) if not pixels]
         listed = ", ".join(absent[:_MAX_LISTED]) + (", ..." if len(absent) > _MAX_LISTED else "")
         missing = f"; missing: {listed}" if absent else ""
+        share = findings.ignored / max(1, findings.ignored + findings.pixels.sum())
         print(f"{indent}{len(classes) - len(absent)} of {len(classes)} classes occur{missing}")
+        print(f"{indent}{share:.1%} of the labelled pixels are not scored")
+    for warning in findings.warnings:
+        print(f"{indent}warning: {warning}")
     return bool(findings.problems)

@@ -13,6 +13,7 @@ from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.images import read_image
 from cliptrase_d2.data.label_files import read_record_label
 from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.palettes import find_palette_conflict
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.parallel import map_parallel
 
@@ -47,11 +48,15 @@ class Findings:
         pairs: image and label pairs.
         problems: one line each.
         pixels: [C] labelled pixels of each class.
+        ignored: number of labelled pixels that are not scored.
+        warnings: one line for each fact that often means misread labels.
     """
 
     pairs: int
     problems: list[str]
     pixels: np.ndarray
+    ignored: int
+    warnings: list[str]
 
 
 def get_benchmark_state(benchmark: Benchmark, root: Path) -> BenchmarkState:
@@ -80,21 +85,28 @@ def inspect(spec: DatasetSpec, workers: int) -> Findings:
     """
     files = spec.find_files()
     problems = [str(spec.unpaired_error([path], partner)) for path, partner in files.unpaired]
-    findings = Findings(len(files.records), problems, np.zeros(len(spec.vocabulary.classes), dtype=np.int64))
+    pixels = np.zeros(len(spec.vocabulary.classes) + 1, dtype=np.int64)  # [C+1], the last: not scored
     check = partial(_check_pair, rule=spec.label_rule)
-    for problem, pixels in map_parallel(check, files.records, workers, title=spec.name, unit="image"):
-        findings.problems += [problem] if problem else []
-        findings.pixels += pixels
-    return findings
+    for problem, counts in map_parallel(check, files.records, workers, title=spec.name, unit="image"):
+        problems += [problem] if problem else []
+        pixels += counts
+    labels = [record["sem_seg_file_name"] for record in files.records if "sem_seg_file_name" in record]
+    warnings = [conflict] if (conflict := find_palette_conflict(labels, spec.label_rule)) else []
+    if np.count_nonzero(pixels[:-1]) == 1:
+        fix = "If ignored values are a class, add them to label_map, as in {0: 0, 255: 1}."
+        warnings.append(f"the labels have a single class, so scores would mean little. {fix}")
+    return Findings(len(files.records), problems, pixels[:-1], int(pixels[-1]), warnings)
 
 
 def _check_pair(record: dict[str, str], rule: LabelRule) -> tuple[str, np.ndarray]:
-    """Return the problem of a pair ("" for none), and [C] the labelled pixels of each class."""
+    """Return the problem of a pair ("" for none), and [C+1] the pixels of each class and those that are not scored."""
     try:
         image = read_image(record["file_name"])
         if "sem_seg_file_name" not in record:
-            return "", np.zeros(rule.num_classes, dtype=np.int64)
-        labels = rule.apply(read_record_label(record, image.shape[1::-1]), record["sem_seg_file_name"])
+            return "", np.zeros(rule.num_classes + 1, dtype=np.int64)
+        labels = rule.apply(read_record_label(record, image.shape[1::-1], rule), record["sem_seg_file_name"])
     except InputError as error:
-        return str(error), np.zeros(rule.num_classes, dtype=np.int64)
-    return "", np.bincount(labels[labels != rule.ignore_label], minlength=rule.num_classes)
+        return str(error), np.zeros(rule.num_classes + 1, dtype=np.int64)
+    return "", np.bincount(
+        np.where(labels == rule.ignore_label, rule.num_classes, labels).ravel(), minlength=rule.num_classes + 1
+    )

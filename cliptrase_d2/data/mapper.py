@@ -116,7 +116,7 @@ class EvaluationMapper:
                 has no meaning.
         """
         image = Image.fromarray(read_image(record["file_name"], self.max_pixels))
-        raw = read_record_label(record, image.size) if "sem_seg_file_name" in record else None
+        raw = read_record_label(record, image.size, self.label_rule) if "sem_seg_file_name" in record else None
         image = self.protocol.crop(image, Image.Resampling.BICUBIC, record["file_name"])
         mapped = {**record, **self.protocol.prepare_input(image), "vocabulary": self.vocabulary}
         if self.views:
@@ -129,7 +129,7 @@ class EvaluationMapper:
         """Return class indices [height,width]. All of ``raw`` is checked, including the cropped margins."""
         labels = self._crop(self.label_rule.apply(raw, file), file)
         unscored = self.label_rule.unscored_if_only
-        if unscored is not None and (self._crop(raw, file) == unscored).all():
+        if unscored is not None and self._crop(raw == unscored, file).all():
             labels[:] = self.label_rule.ignore_label
         return labels
 

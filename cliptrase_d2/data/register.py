@@ -8,7 +8,7 @@ from typing import Any
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.custom import ClassGroups, DatasetSpec
-from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.labels import INDEX, LabelRule
 from cliptrase_d2.utils.errors import InputError, suggest
 from cliptrase_d2.visualization.colours import ClassColours
 from cliptrase_d2.vocabulary import BackgroundPrompts, ClassNames, Vocabulary, list_background, list_classes
@@ -24,6 +24,10 @@ def register_dataset(
     *,
     ignore_label: int = 255,
     label_map: Mapping[int, int] | None = None,
+    label_colors: Mapping[Any, Any] | str | Path | None = None,
+    reduce_zero_label: bool = False,
+    label_coding: str = INDEX,
+    panoptic_json: str | Path | None = None,
     background: BackgroundPrompts = (),
     groups: Mapping[str, Sequence[str]] | None = None,
     image_suffix: str = "",
@@ -40,6 +44,10 @@ def register_dataset(
         labels: folder or pattern of the label files, which have the stems of their images; None for prediction only.
         ignore_label: class index and raw label value of pixels that are not scored.
         label_map: raw label value -> class index or ignore label; None if the files hold class indices.
+        label_colors: (r, g, b) -> class, or the path of a tool's table of colours, or "@voc" or "@cityscapes".
+        reduce_zero_label: 0 is unlabelled in the files, and class index i is i + 1.
+        label_coding: "index", or "ade20k_full" for ADE20K's full annotations.
+        panoptic_json: COCO's description of panoptic PNG files in ``labels``.
         background: prompts of a last class named "background", or the name of a ready list; empty for no such class.
         groups: name -> classes that are also scored separately, for example {"things": [...], "stuff": [...]}.
         image_suffix: ending of every image stem that its label file does not share.
@@ -61,14 +69,18 @@ def register_dataset(
             Path(images),
             list_classes(classes, f"data set {name!r}"),
             None if labels is None else Path(labels),
-            ignore_label,
-            label_map,
-            list_background(background),
-            {group: tuple(members) for group, members in groups.items()},
-            image_suffix,
-            label_suffix,
-            None if image_list is None else Path(image_list),
-            unknown,
+            ignore_label=ignore_label,
+            label_map=label_map,
+            label_colors=label_colors,
+            reduce_zero_label=reduce_zero_label,
+            label_coding=label_coding,
+            panoptic_json=None if panoptic_json is None else Path(panoptic_json),
+            background=list_background(background),
+            groups={group: tuple(members) for group, members in groups.items()},
+            image_suffix=image_suffix,
+            label_suffix=label_suffix,
+            image_list=None if image_list is None else Path(image_list),
+            unknown=unknown,
         )
     )
 
@@ -87,6 +99,7 @@ def register_spec(spec: DatasetSpec) -> str:
             raise InputError(spec.where, f"another data set is named {spec.name!r}", "Choose another name.")
         return spec.name
     DatasetCatalog.register(spec.name, lambda: load_records(spec))
+    rule = spec.label_rule
     colours = ClassColours(spec.vocabulary.classes).assign(range(len(spec.vocabulary.classes)))
     metadata.set(
         spec=spec,
@@ -94,7 +107,8 @@ def register_spec(spec: DatasetSpec) -> str:
         stuff_colors=colours.tolist(),  # for Detectron2's Visualizer
         vocabulary=spec.vocabulary,
         ignore_label=spec.ignore_label,
-        label_map=spec.label_map,
+        label_map=rule.label_map,
+        label_coding=rule.coding,
         unscored_if_only=spec.unscored_if_only,
         class_groups=spec.class_groups,
         unknown_class=spec.unknown_class,
@@ -134,8 +148,9 @@ def get_dataset_labels(name: str) -> tuple[Vocabulary, LabelRule]:
             fix = "Choose a data set for semantic segmentation, or set stuff_classes in its metadata."
             raise InputError("dataset_name", f"the data set {name!r} has no class names", fix)
         vocabulary = Vocabulary.parse(names, where=f"data set {name!r}", allow_commas=True)
-    options = (metadata.get("ignore_label", 255), metadata.get("label_map"), metadata.get("unscored_if_only"))
-    return vocabulary, LabelRule(len(vocabulary.classes), *options)
+    options = {key: metadata.get(key) for key in ("label_map", "unscored_if_only")}
+    coding = metadata.get("label_coding", INDEX)
+    return vocabulary, LabelRule(len(vocabulary.classes), metadata.get("ignore_label", 255), coding=coding, **options)
 
 
 def get_dataset_groups(name: str) -> ClassGroups:
@@ -160,6 +175,8 @@ def get_unknown_class(name: str) -> int | None:
 
 def load_records(spec: DatasetSpec) -> list[dict[str, Any]]:
     """List a data set in Detectron2's format: ``file_name``, ``meta`` and, with labels, ``sem_seg_file_name``.
+
+    Panoptic records have ``segments_info``, too.
 
     Raises:
         InputError: a folder cannot be used, or a file has no partner.

@@ -31,6 +31,7 @@ class Counts:
         without_valid_label: files without a scored pixel.
         skipped: ``file`` and ``reason`` of each image that could not be read.
         worst: ``file`` and ``pAcc``, in percent, of the images with the fewest correct pixels; see ``select_worst``.
+        ignored: number of labelled pixels that are not scored.
     """
 
     confusion: Tensor
@@ -38,6 +39,7 @@ class Counts:
     without_valid_label: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     worst: list[dict[str, Any]] = field(default_factory=list)
+    ignored: int = 0
 
     @classmethod
     def empty(cls, num_classes: int) -> Counts:
@@ -51,6 +53,7 @@ class Counts:
             self.without_valid_label + other.without_valid_label,
             self.skipped + other.skipped,
             select_worst([*self.worst, *other.worst]),
+            self.ignored + other.ignored,
         )
 
 

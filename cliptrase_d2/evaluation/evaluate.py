@@ -27,6 +27,7 @@ from cliptrase_d2.data.loader import (
     sample_evenly,
 )
 from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.palettes import find_palette_conflict
 from cliptrase_d2.data.register import get_dataset_labels
 from cliptrase_d2.evaluation.augmentation import AugmentedModel, check_augmentation
 from cliptrase_d2.evaluation.confusion import Counts
@@ -34,8 +35,8 @@ from cliptrase_d2.evaluation.evaluator import (
     SegmentationEvaluator,
     extract_metrics,
     get_results_folder,
-    require_distinct_stems,
 )
+from cliptrase_d2.evaluation.output_names import find_output_base
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
 from cliptrase_d2.evaluation.provenance import digest, result_hashes, versions
 from cliptrase_d2.evaluation.report.artefacts import write_timing
@@ -122,6 +123,11 @@ def evaluate_dataset(
         model = AugmentedModel(model, flip=cfg.TEST.AUG.FLIP)
     with _report_finished_images(progress, evaluator.folder):
         results = evaluate(model, loader, evaluator, done=done, writer=writer, earlier=earlier)
+    if comm.is_main_process():
+        readable = [record for record in records if not isinstance(record, BadRecord)]
+        labels = [record["sem_seg_file_name"] for record in readable if "sem_seg_file_name" in record]
+        if conflict := find_palette_conflict(labels, mapper.label_rule):
+            logger.warning("%s: %s", name, conflict)
     comm.synchronize()  # the report is on disk
     if comm.get_local_rank() == 0:
         progress.clear()
@@ -261,10 +267,13 @@ def _build_evaluator(cfg: CfgNode, name: str, records: Sequence[Any], log_table:
         raise InputError("TEST.SAVE_OVERLAYS", cfg.TEST.SAVE_OVERLAYS, "Set a number of images.", allowed="0 or more")
     overlays = sample_evenly(records, cfg.TEST.SAVE_OVERLAYS)
     if cfg.TEST.SAVE_PREDICTIONS:
-        require_distinct_stems(file_names(records), "TEST.SAVE_PREDICTIONS False")
-    require_distinct_stems(overlays, "TEST.SAVE_OVERLAYS 0")
+        base = find_output_base(file_names(records), "TEST.SAVE_PREDICTIONS False")
+    else:
+        base = find_output_base(overlays, "TEST.SAVE_OVERLAYS 0")
     arguments: dict[str, Any] = {
         "save_predictions": cfg.TEST.SAVE_PREDICTIONS,
+        "prediction_values": cfg.TEST.PREDICTION_VALUES,
+        "output_base": base,
         "overlays": overlays,
         "context": {"protocol": _describe_protocol(cfg), **result_hashes(cfg, name), "versions": versions()},
         "log_table": log_table,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -32,6 +31,8 @@ from cliptrase_d2.evaluation.metrics import (
     named_metrics,
     segmentation_metrics,
 )
+from cliptrase_d2.evaluation.output_names import get_output_name
+from cliptrase_d2.evaluation.predictions import CLASSES, PredictionEncoding
 from cliptrase_d2.evaluation.report.artefacts import write_confusion, write_gallery_entry
 from cliptrase_d2.unknown import UNKNOWN
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
@@ -40,6 +41,7 @@ from cliptrase_d2.utils.tensors import stack_to_device
 from cliptrase_d2.visualization.picture import draw_evaluation
 
 logger = logging.getLogger(__name__)
+_MANY_IGNORED = 0.5  # share of pixels; in the benchmarks, at most a quarter is ignored
 
 
 def get_results_folder(output_dir: str | Path, dataset_name: str) -> Path:
@@ -62,9 +64,8 @@ def extract_metrics(report: Mapping[str, Any]) -> dict[str, float]:
 class SegmentationEvaluator(DatasetEvaluator):
     """Sums one confusion matrix over a data set, in all processes, and reports the metrics.
 
-    Writes to ``output_dir/inference/<data set>``: ``metrics.json``, ``confusion.npz``,
-    ``predictions/<image stem>.png``, ``overlays/<image stem>.jpg`` and ``gallery/``. ``require_distinct_stems`` checks
-    that no two images share a file.
+    Writes to ``output_dir/inference/<data set>``: ``metrics.json``, ``confusion.npz``, ``predictions/<name>.png``,
+    ``overlays/<name>.jpg`` and ``gallery/``. The name of an image is its stem or, with ``output_base``, its path.
 
     Attributes:
         counts: of this process.
@@ -73,6 +74,8 @@ class SegmentationEvaluator(DatasetEvaluator):
         dataset_name: as registered.
         output_dir: folder of the run.
         save_predictions: write every label map as a PNG of class indices, 16-bit above 255 classes.
+        prediction_values: "classes" to write class indices, "files" to write the values of the data set's label files.
+        output_base: folder below which images have distinct paths, from ``find_output_base``; None for stems.
         overlays: file names of the images whose prediction is drawn over the image, beside the ground truth; the
             report page shows them in this order.
         context: further content of metrics.json: protocol, hashes, versions.
@@ -87,6 +90,8 @@ class SegmentationEvaluator(DatasetEvaluator):
         output_dir: str | Path,
         *,
         save_predictions: bool = False,
+        prediction_values: str = CLASSES,
+        output_base: str | None = None,
         overlays: Collection[str] = (),
         context: Mapping[str, Any] | None = None,
         log_table: bool = True,
@@ -99,6 +104,9 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.ignore_label = label_rule.ignore_label
         self.folder = get_results_folder(output_dir, dataset_name)
         self.save_predictions = save_predictions
+        self.prediction_values = prediction_values
+        self.encoding = PredictionEncoding.build(label_rule, prediction_values, f"data set {dataset_name!r}")
+        self.output_base = output_base
         self.overlays = dict.fromkeys(overlays)  # ordered, with fast look-up
         self.context = dict(context or {})
         self.log_table = log_table
@@ -135,6 +143,7 @@ class SegmentationEvaluator(DatasetEvaluator):
             truths = _move_labels(labels, label_maps[0].device)
             confusion = batch_confusion_matrix(truths, label_maps, len(self.classes), self.ignore_label, files)
             self.counts.confusion = add_confusions(self.counts.confusion, confusion.cpu())
+            self.counts.ignored += sum(truth.numel() for truth in truths) - int(confusion.sum())
             self._rate_images(files, truths, label_maps)
         for image, output in pairs:
             if self.save_predictions:
@@ -169,11 +178,13 @@ class SegmentationEvaluator(DatasetEvaluator):
             "dataset": self.dataset_name,
             **segmentation_metrics(counts.confusion, self.classes),
             **group_metrics(counts.confusion, self.groups),
+            "ignored_pixels": counts.ignored,
             "images": counts.images,
             "no_valid_label": sorted(counts.without_valid_label),
             "skipped": sorted(counts.skipped, key=lambda entry: entry["file"]),
             "worst_images": counts.worst,
-            "gallery": [Path(file_name).stem for file_name in self.overlays],
+            "gallery": [get_output_name(file_name, self.output_base) for file_name in self.overlays],
+            **({} if self.output_base is None else {"output_base": self.output_base}),
             **self.context,
         }
         write_confusion(self.folder, counts.confusion)
@@ -190,21 +201,33 @@ class SegmentationEvaluator(DatasetEvaluator):
         else:
             scores = f", pAcc {report['pAcc']:.2f}, mIoU {report['mIoU']:.2f}"
         logger.info("%s: %d images%s", self.dataset_name, report["images"], scores)
-        occurring = [name for name, scores in report["per_class"].items() if scores["pixels"]]
-        if len(occurring) == 1 and report["mIoU"] is not None:
-            text = "%s: %r is the only class in the labels, so the scores mean little. %s"
-            fix = "Other values of the files may be ignored: check label_map and ignore_label."
-            logger.warning(text, self.dataset_name, occurring[0], fix)
+        self._log_labels(report)
         for file_name in report["no_valid_label"]:
             logger.warning("%s: not scored, every pixel has the ignore label", file_name)
         for entry in report["skipped"]:
             logger.warning("skipped %s: %s", entry["file"], entry["reason"])
 
+    def _log_labels(self, report: Mapping[str, Any]) -> None:
+        """Log how much of the labels was scored. Labels that are misread often show in these numbers alone."""
+        if report["mIoU"] is None:
+            return
+        occurring = [name for name, scores in report["per_class"].items() if scores["pixels"]]
+        scored = sum(scores["pixels"] for scores in report["per_class"].values())
+        ignored = report["ignored_pixels"] / (report["ignored_pixels"] + scored)
+        text = "%s: %d of %d classes occur in the labels, and %.1f %% of their pixels are not scored"
+        facts = (self.dataset_name, len(occurring), len(self.classes), 100 * ignored)
+        if len(occurring) == 1:
+            fix = ". The scores mean little. If ignored values are a class, add them to label_map, as in {0: 0, 255: 1}"
+            logger.warning(f"{text}%s", *facts, fix)
+        elif ignored > _MANY_IGNORED:
+            logger.warning(f"{text}. Check label_map and ignore_label", *facts)
+        elif self.log_table:
+            logger.info(text, *facts)
+
     def save(self, file_name: str, label_map: Tensor) -> None:
-        """Write the prediction [H,W] of an image. Unknown pixels have the largest value, 255 or 65535."""
-        path = self.folder / "predictions" / f"{Path(file_name).stem}.png"
-        depth = np.uint8 if len(self.classes) <= 255 else np.uint16
-        image = Image.fromarray(label_map.cpu().numpy().astype(depth))
+        """Write the prediction [H,W] of an image."""
+        path = self.folder / "predictions" / f"{get_output_name(file_name, self.output_base)}.png"
+        image = Image.fromarray(self.encoding.encode(label_map.cpu().numpy()))
         atomic_write(path, lambda file: image.save(file, format="PNG"))
 
     def draw(self, image: Mapping[str, Any], output: Mapping[str, Any]) -> None:
@@ -213,8 +236,9 @@ class SegmentationEvaluator(DatasetEvaluator):
         Args:
             image, output: elements of the arguments of ``process``.
         """
-        write_gallery_entry(self.folder, image, output, len(self.classes), self.ignore_label)
-        path = self.folder / "overlays" / f"{Path(image['file_name']).stem}.jpg"
+        name = get_output_name(image["file_name"], self.output_base)
+        write_gallery_entry(self.folder, name, image, output, len(self.classes), self.ignore_label)
+        path = self.folder / "overlays" / f"{name}.jpg"
         pixels = image["image"].permute(1, 2, 0).to(torch.uint8).cpu().numpy()  # [h,w,3]
         truth = image["sem_seg"].cpu().numpy() if "sem_seg" in image else None
         prediction = output["label_map"].cpu().numpy()
@@ -232,20 +256,3 @@ def _move_labels(labels: Sequence[Tensor], device: torch.device) -> Sequence[Ten
     if device.type == "cuda" and len({truth.shape for truth in labels}) == 1:
         return stack_to_device(labels, device).unbind()
     return [truth.to(device) for truth in labels]
-
-
-def require_distinct_stems(file_names: Iterable[str], switch: str) -> None:
-    """Check that no two images would write to the same file.
-
-    Args:
-        file_names: of the images that something is written for.
-        switch: configuration key and value that turn the writing off.
-    Raises:
-        InputError: two images have the same stem.
-    """
-    first_with_stem: dict[str, str] = {}
-    for file_name in file_names:
-        first = first_with_stem.setdefault(Path(file_name).stem, file_name)
-        if first is not file_name:
-            got = f"the same stem as {first}, so its results would overwrite the other's"
-            raise InputError(file_name, got, f"Rename one of them, or set {switch}.")

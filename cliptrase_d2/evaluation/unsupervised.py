@@ -126,6 +126,7 @@ class UnsupervisedEvaluator(SegmentationEvaluator):
             features = output["mask_features"].float().cpu()
             pixels = count_classes(assignment, truth, len(features), len(self.classes), self.ignore_label)
             self._masks.append((file_name, features.numpy(), pixels.numpy()))
+            self.counts.ignored += int((truth == self.ignore_label).sum())
             if bool((truth == self.ignore_label).all()):
                 self.counts.without_valid_label.append(file_name)
             if self.save_predictions or file_name in self.overlays:

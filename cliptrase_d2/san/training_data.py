@@ -168,7 +168,7 @@ class TrainingDataset(Dataset):
             InputError: an unusable file, or a label outside the classes.
         """
         image = read_image(record["file_name"], self.max_pixels)
-        raw = read_record_label(record, (image.shape[1], image.shape[0]))
+        raw = read_record_label(record, (image.shape[1], image.shape[0]), self.label_rule)
         labels = self.label_rule.apply(raw, record["sem_seg_file_name"])
         image, labels = self.augmentation(image, labels, rng, self.label_rule.ignore_label)
         present = np.unique(labels)

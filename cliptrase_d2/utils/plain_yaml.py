@@ -15,6 +15,7 @@ from cliptrase_d2.utils.errors import InputError
 _MAX_LETTERS = 2**20
 _MAX_ENTRIES = 1_000_000  # with aliases expanded: ten short lines of them can stand for 10^10 entries
 _MAX_DEPTH = 50
+_TUPLE = "!tuple"  # of lists that are keys, since only tuples can be
 
 
 class _Loader(yaml.SafeLoader):
@@ -22,11 +23,28 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         # Before "<<" is merged, whose keys a mapping may override.
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        keys = [_describe_key(key) for key, _ in node.value]
         if len(set(keys)) < len(keys):
             duplicate = next(key for key in keys if keys.count(key) > 1)
             raise yaml.MarkedYAMLError(None, None, f"the key {duplicate} twice", node.start_mark)
+        for key, _ in node.value:
+            if isinstance(key, yaml.SequenceNode):
+                key.tag = _TUPLE
         return super().construct_mapping(node, deep=deep)
+
+    def construct_tuple(self, node: yaml.SequenceNode) -> tuple[Any, ...]:
+        """Return a list that is a key, such as the colour in ``[0, 128, 255]: water``."""
+        return tuple(self.construct_sequence(node))
+
+
+_Loader.add_constructor(_TUPLE, _Loader.construct_tuple)
+
+
+def _describe_key(node: yaml.Node) -> str:
+    """Return the text of a key, by which keys are compared."""
+    if isinstance(node, yaml.SequenceNode):
+        return f"[{', '.join(map(_describe_key, node.value))}]"
+    return str(node.value)
 
 
 def load_plain_yaml(text: str, where: object) -> Any:

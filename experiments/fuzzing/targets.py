@@ -165,7 +165,7 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def _read_label(path: Path) -> np.ndarray:
-    labels = _RULE.apply(read_label(path, _MAX_PIXELS), path)
+    labels = _RULE.apply(read_label(path, _MAX_PIXELS, _RULE), path)
     if labels.dtype != np.int64 or labels.ndim != 2 or not np.isin(labels, [*range(6), 255]).all():
         raise WrongResultError(f"{labels.dtype} {labels.shape} {np.unique(labels)}")
     return labels

@@ -59,6 +59,89 @@ def test_patterns_separate_images_from_labels_in_one_folder(tmp_path: Path) -> N
     assert pairs(find_files(folder / "*.jpg", folder / "*.png")) == [("a.jpg", "a.png")]
 
 
+@pytest.mark.parametrize("suffixes", [{"label_suffix": "_mask"}, {"image_suffix": "_rgb"}, {}])
+def test_images_and_labels_in_one_folder(tmp_path: Path, suffixes: dict[str, str]) -> None:
+    image, label = (f"{suffixes.get(key, '')}" for key in ("image_suffix", "label_suffix"))
+    kind = ".png" if suffixes else ".jpg"
+    folder = fill(tmp_path / "both", *(f"{stem}{end}" for stem in "ab" for end in (f"{image}{kind}", f"{label}.png")))
+    expected = [(f"{stem}{image}{kind}", f"{stem}{label}.png") for stem in "ab"]
+    if image:  # without an ending of its own, each image could be a label
+        with pytest.raises(InputError):
+            pairs(find_files(folder, folder, **suffixes))
+        assert pairs(find_files(folder / "*_rgb*", folder / "?.png*", **suffixes)) == expected
+    else:
+        assert pairs(find_files(folder, folder, **suffixes)) == expected
+
+
+def test_files_that_are_both_images_and_labels_are_rejected(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "both", "a.png", "b.png")
+    with pytest.raises(InputError, match="label_suffix"):
+        find_files(folder, folder)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "suffixes"),
+    [
+        ("seq/images/*/*", "seq/labels/*/*", ("", "")),
+        ("seq/images/**/*", "seq/labels/**/*", ("", "")),
+        ("seq/images/clip*/*.jpg", "seq/labels/clip*/*.png", ("", "")),
+        ("rgb/clip*_rgb/*_x", "ids/clip*_ids/*_y", ("_x", "_y")),
+        ("samples/*/img.jpg", "samples/*/label.png", ("", "")),
+    ],
+)
+def test_repeated_stems_are_paired_by_the_wildcards(
+    tmp_path: Path, images: str, labels: str, suffixes: tuple[str, str]
+) -> None:
+    for index in (0, 1):
+        fill(tmp_path / f"seq/images/clip{index}", "01.jpg", "02.jpg")
+        fill(tmp_path / f"seq/labels/clip{index}", "01.png", "02.png")
+        fill(tmp_path / f"rgb/clip{index}_rgb", "01_x.jpg", "02_x.jpg")
+        fill(tmp_path / f"ids/clip{index}_ids", "01_y.png", "02_y.png")
+        fill(tmp_path / f"samples/clip{index}", "img.jpg", "label.png")
+    endings = dict(zip(("image_suffix", "label_suffix"), suffixes, strict=True))
+    images, labels = (f"{place}.*" if place.endswith(("_x", "_y")) else place for place in (images, labels))
+    files = find_files(tmp_path / images, tmp_path / labels, **endings)
+    assert not files.unpaired
+    found = [[Path(path).relative_to(tmp_path).parts for path in record.values()] for record in files.records]
+    assert len(found) == (2 if "samples" in images else 4)
+    for image, label in found:
+        clip = next(part[:5] for part in image if part.startswith("clip"))
+        assert any(part.startswith(clip) for part in label)
+        assert "img" in image[-1] or image[-1][:2] == label[-1][:2]
+
+
+def test_a_missing_frame_is_found_among_repeated_stems(tmp_path: Path) -> None:
+    for index in (0, 1):
+        fill(tmp_path / f"images/clip{index}", "01.jpg", "02.jpg")
+        fill(tmp_path / f"labels/clip{index}", *(["01.png", "02.png"] if index else ["01.png"]))
+    files = find_files(tmp_path / "images/*/*", tmp_path / "labels/*/*")
+    assert files.unpaired == ((tmp_path / "images/clip0/02.jpg", "label file"),)
+
+
+def test_a_list_selects_repeated_stems_by_their_paths(tmp_path: Path) -> None:
+    for index in (0, 1):
+        fill(tmp_path / f"images/clip{index}", "01.jpg", "02.jpg")
+        fill(tmp_path / f"labels/clip{index}", "01.png", "02.png")
+    images, labels, names = tmp_path / "images/*/*", tmp_path / "labels/*/*", tmp_path / "list.txt"
+    for line in ("clip1/02", "clip1/02.jpg", "images/clip1/02.jpg", "images/clip1/02.jpg labels/clip1/02.png"):
+        names.write_text(line)
+        (record,) = find_files(images, labels, image_list=names).records
+        assert [Path(path).parent.name for path in record.values()] == ["clip1", "clip1"]
+    names.write_text("02.jpg")
+    with pytest.raises(InputError, match="2 images"):
+        find_files(images, labels, image_list=names)
+
+
+def test_annotations_in_the_label_folder_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images, labels = fill(tmp_path / "images", "a.jpg"), fill(tmp_path / "labels", "a.json")
+    for place in (labels, labels / "a.json"):
+        with pytest.raises(InputError, match="cliptrase convert"):
+            find_files(images, place)
+    (labels / "a.png").touch()
+    assert pairs(find_files(images, labels)) == [("a.jpg", "a.png")]
+    assert "cliptrase convert" in caplog.text
+
+
 def test_pattern_over_several_folders(tmp_path: Path) -> None:
     for kind in ("images", "labels"):
         for city in ("bonn", "aachen"):
@@ -80,33 +163,33 @@ def test_folder_with_a_star_in_its_name(tmp_path: Path) -> None:
         (("a.jpg",), "none/val_*", "none: no such folder"),
         (("a.jpg",), "images/a.jpg", "not a folder"),
         (("a.jpg",), "images/**x", "cannot be listed|no image"),  # newer versions of Python accept it
-        (("a.bmp", "b.gif"), "images", r"2 files, such as a\.bmp"),
+        (("a.heic", "b.gif"), "images", r"2 files, such as a\.heic"),
         (("a.jpg", "a.png"), "images", r"a\.jpg and a\.png"),  # same stem
-        ((), "images/*/*", r"c\.jpg and c\.jpg"),
+        ((), "images/*/c*", r"c\.jpg and c\.png"),
     ],
 )
 def test_unusable_image_folder_is_rejected(tmp_path: Path, names: tuple[str, ...], place: str, match: str) -> None:
     fill(tmp_path / "images", *names)
     fill(tmp_path / "images" / "bonn", "c.jpg")
-    fill(tmp_path / "images" / "aachen", "c.jpg")
+    fill(tmp_path / "images" / "aachen", "c.jpg", "c.png")
     with pytest.raises(InputError, match=match):
         find_files(tmp_path / place, None)
 
 
 def test_unusable_label_folder_is_rejected(tmp_path: Path) -> None:
     images, labels = fill(tmp_path / "images", "a.jpg"), fill(tmp_path / "labels", "a.jpg")
-    with pytest.raises(InputError, match="in one folder"):
+    with pytest.raises(InputError, match=r"1 files, such as a\.jpg"):
         find_files(images, tmp_path / "images" / ".." / "images")
     with pytest.raises(InputError, match=r"1 files, such as a\.jpg.*\.png \.tif"):  # JPEG is lossy
         find_files(images, labels)
 
 
 def test_ignored_files_are_logged_and_hidden_ones_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    images = fill(tmp_path / "images", "a.jpg", "b.bmp", ".DS_Store", "._a.jpg")
+    images = fill(tmp_path / "images", "a.jpg", "b.gif", ".DS_Store", "._a.jpg")
     with caplog.at_level(logging.WARNING):
         assert pairs(find_files(images, None)) == [("a.jpg",)]
     (message,) = caplog.messages
-    assert "b.bmp" in message
+    assert "b.gif" in message
     assert "DS_Store" not in message
 
 

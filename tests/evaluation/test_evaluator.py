@@ -16,7 +16,6 @@ from cliptrase_d2.evaluation.evaluator import (
     SegmentationEvaluator,
     extract_metrics,
     metric_names,
-    require_distinct_stems,
 )
 from cliptrase_d2.evaluation.metrics import MEANS, group_metric_names
 from cliptrase_d2.utils.errors import InputError
@@ -130,7 +129,7 @@ def test_labels_with_a_single_class_are_reported(
     evaluator.process([image("a.jpg", truth)], [output([[0, 0]])])
     with caplog.at_level(logging.WARNING):
         evaluator.evaluate()
-    assert ("'sky' is the only class" in caplog.text) == is_warned
+    assert ("1 of 2 classes" in caplog.text) == is_warned
 
 
 def test_log_without_table_is_one_line(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -165,10 +164,56 @@ def test_predictions_are_images_of_class_indices(tmp_path: Path, classes: int, m
         assert np.array(saved).tolist() == [[0, 7], [classes - 1, 1]]
 
 
-def test_two_images_with_the_same_stem_are_rejected() -> None:
-    require_distinct_stems(["x/a.jpg", "y/b.jpg"], "KEY False")
-    with pytest.raises(InputError, match=r"y/a\.jpg: .*x/a\.jpg.*KEY False"):
-        require_distinct_stems(["x/a.jpg", "x/b.jpg", "y/a.jpg"], "KEY False")
+@pytest.mark.parametrize(
+    ("options", "mode", "expected"),
+    [
+        ({"label_map": {0: 255, 7: 1, 33: 0}}, "L", [[33, 7, 255]]),
+        ({"label_map": {0: 255, 700: 1, 33: 0}}, "I;16", [[33, 700, 255]]),
+        ({"reduce_zero_label": True}, "L", [[1, 2, 255]]),
+        ({"label_map": {3: 0, 4: 1}, "ignore_label": -1}, "I;16", [[3, 4, 65535]]),
+        (
+            {"label_colors": {(1, 2, 3): "sky", (9, 8, 7): "tree", (5, 5, 5): 255}},
+            "RGB",
+            [[[1, 2, 3], [9, 8, 7], [5, 5, 5]]],
+        ),
+    ],
+)
+def test_predictions_with_the_values_of_the_label_files(
+    tmp_path: Path, options: dict[str, Any], mode: str, expected: list[Any]
+) -> None:
+    name = register_dataset(f"values_{tmp_path.name}", tmp_path, ["sky", "tree"], tmp_path, **options)
+    evaluator = SegmentationEvaluator(name, tmp_path, save_predictions=True, prediction_values="files")
+    evaluator.process([image("a.jpg")], [output([[0, 1, -1]])])
+    with Image.open(tmp_path / "inference" / name / "predictions" / "a.png") as saved:
+        assert saved.mode in (mode, "I" if mode == "I;16" else mode)  # older Pillow reads 16 bits as 32
+        assert np.array(saved).tolist() == expected
+
+
+@pytest.mark.parametrize("label_map", [{1: 0, 2: 0, 3: 1}, {-1: 0, 1: 1}, {70_000: 0, 1: 1}])
+def test_label_values_that_cannot_be_written_are_rejected(tmp_path: Path, label_map: dict[int, int]) -> None:
+    name = register_dataset(f"values_{tmp_path.name}", tmp_path, ["sky", "tree"], tmp_path, label_map=label_map)
+    SegmentationEvaluator(name, tmp_path)
+    with pytest.raises(InputError, match=name):
+        SegmentationEvaluator(name, tmp_path, prediction_values="files")
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        ([[0, 1, 0, 255]], None),
+        ([[0, 0, 255, 255]], "1 of 2 classes occur in the labels, and 50.0 %"),
+        ([[0, 1, 255, 255, 255]], "2 of 2 classes occur in the labels, and 60.0 %"),
+    ],
+)
+def test_labels_that_are_often_misread_are_warned_of(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture, truth: list[list[int]], words: str | None
+) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    evaluator.process([image("a.jpg", truth)], [output([[0] * len(truth[0])])])
+    with caplog.at_level(logging.WARNING):
+        evaluator.evaluate()
+    assert report(tmp_path, name)["ignored_pixels"] == truth[0].count(255)
+    assert words in caplog.text if words else not caplog.records
 
 
 def test_counts_of_other_processes_and_earlier_runs_are_added(

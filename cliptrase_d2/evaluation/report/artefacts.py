@@ -1,9 +1,9 @@
 """Files of an evaluation that the report page reads: confusion matrix, time and gallery, beside metrics.json.
 
 ``confusion.npz`` holds the matrix. ``timing.json`` has the date and duration, which would make ``metrics.json`` differ
-between equal runs. ``gallery/<image stem>_<part>`` are the image and the masks (.webp), and the labels of truth and
+between equal runs. ``gallery/<image name>_<part>`` are the image and the masks (.webp), and the labels of truth and
 prediction (.png), which the page draws, because all its pictures share their colours.
-``gallery/<image stem>.json`` has the classes; it is written last, when all other files of the image exist.
+``gallery/<image name>.json`` has the classes; it is written last, when all other files of the image exist.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class GalleryEntry:
     """One image of the gallery.
 
     Attributes:
-        stem: of the image's file.
+        stem: name of the image's files, which may contain folders.
         files: by part; some of ``PARTS``.
         size: (width, height) of each picture in pixels.
         classes: class index and share of the pixels, 0 to 1, by part of ``LABELS``, the largest first. Pixels of the
@@ -119,13 +119,19 @@ def read_timing(folder: Path) -> dict[str, Any] | None:
 
 
 def write_gallery_entry(
-    folder: Path, image: Mapping[str, Any], output: Mapping[str, Tensor], num_classes: int, ignore_label: int
+    folder: Path,
+    name: str,
+    image: Mapping[str, Any],
+    output: Mapping[str, Tensor],
+    num_classes: int,
+    ignore_label: int,
 ) -> None:
     """Write the model's input, the labels of truth and prediction, and a picture of the masks if the model has any.
 
     Args:
         folder: of the evaluation.
-        image: ``file_name``, ``image`` [3,h,w] in 0 to 255 and, with labels, ``sem_seg`` [H,W].
+        name: of the image's files.
+        image: ``image`` [3,h,w] in 0 to 255 and, with labels, ``sem_seg`` [H,W].
         output: ``label_map`` [H,W] and, of a model with masks, ``pred_masks`` [Q,H,W].
         num_classes: C.
         ignore_label: of pixels in ``sem_seg`` that are not scored.
@@ -142,16 +148,15 @@ def write_gallery_entry(
     masks = output.get("pred_masks")
     if masks is not None and len(masks):
         pictures["masks"] = draw_clusters(pixels, masks.argmax(0).cpu().numpy())
-    stem = Path(image["file_name"]).stem
     for part, picture in pictures.items():
-        _write_picture(_picture_file(folder, stem, part), picture)
+        _write_picture(_picture_file(folder, name, part), picture)
     entry = {
         "parts": list(pictures),
         "size": size[::-1],
         "classes": {part: class_shares(label_map, num_classes + 1) for part, label_map in labels.items()},
         "pAcc": _measure_accuracy(image, output, ignore_label),
     }
-    atomic_write_text(folder / "gallery" / f"{stem}.json", json.dumps(entry))
+    atomic_write_text(folder / "gallery" / f"{name}.json", json.dumps(entry))
 
 
 def read_gallery(folder: Path, stems: Sequence[str]) -> list[GalleryEntry]:

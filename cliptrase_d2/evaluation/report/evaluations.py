@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cliptrase_d2.data.benchmarks import Benchmark, find_benchmark
+from cliptrase_d2.evaluation.output_names import get_output_name
 from cliptrase_d2.evaluation.published import published_numbers
 from cliptrase_d2.evaluation.report.artefacts import (
     GalleryEntry,
@@ -128,7 +129,10 @@ def read_evaluation(source: EvaluationSource) -> Evaluation:
     """
     report = read_json(source.folder / "metrics.json")
     confusion = read_confusion(source.folder)
-    skipped = {Path(entry["file"]).stem for entry in report["skipped"]}  # an earlier run may have drawn them
+    base = report.get("output_base")
+    skipped = {
+        get_output_name(entry["file"], base) for entry in report["skipped"]
+    }  # an earlier run may have drawn them
     return Evaluation(
         source,
         report,

@@ -16,6 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cliptrase_d2.evaluation.metrics import HEADLINE
+from cliptrase_d2.evaluation.output_names import get_output_name
 from cliptrase_d2.evaluation.published import published_source
 from cliptrase_d2.evaluation.report.artefacts import LABELS, PARTS, GalleryEntry, encode_picture
 from cliptrase_d2.evaluation.report.evaluations import Evaluation, EvaluationSource, read_evaluation
@@ -250,11 +251,12 @@ def _list_worst(evaluation: Evaluation, base: Path) -> list[WorstImage]:
     images = []
     for image in evaluation.report.get("worst_images", []):
         file = Path(image["file"])
+        name = get_output_name(image["file"], evaluation.report.get("output_base"))
         folder = evaluation.source.folder
         pictures = {
             "image": file,
-            "overlay": folder / "overlays" / f"{file.stem}.jpg",
-            "label map": folder / "predictions" / f"{file.stem}.png",
+            "overlay": folder / "overlays" / f"{name}.jpg",
+            "label map": folder / "predictions" / f"{name}.png",
         }
         links = [(title, _link(picture, base)) for title, picture in pictures.items() if picture.is_file()]
         images.append(WorstImage(file, image["pAcc"], links))

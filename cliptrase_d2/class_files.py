@@ -118,7 +118,7 @@ def sort_names(pairs: Iterable[tuple[Any, str]], where: object) -> tuple[str, ..
         InputError: the indices are not 0, 1, 2, ….
     """
     pairs = list(pairs)
-    if not all(str(index).strip().isdecimal() for index, _ in pairs):
+    if not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", str(index)) for index, _ in pairs):
         raise InputError(where, f"indices such as {pairs[0][0]!r}", "Write whole numbers.", allowed=_FORMS)
     by_index = {int(index): name for index, name in pairs}
     if sorted(by_index) != list(range(len(pairs))):

@@ -19,6 +19,7 @@ COLOR_FORMS = (
 )
 _CVAT = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")  # name:red,green,blue:parts:actions
 _CAMVID = re.compile(r"(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)")
+_NUMBER = re.compile(r"[0-9]{1,3}")
 _HEX = re.compile(r"#([0-9a-f]{6})", re.IGNORECASE)
 _CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 _NAMES, _LISTS = ("name", "readable", "title", "label", "class"), ("classes", "labels", "categories")
@@ -34,7 +35,7 @@ def parse_color(value: object) -> Color | None:
         if match := _HEX.fullmatch(value.strip()):
             red, green, blue = bytes.fromhex(match[1])
             return red, green, blue
-        parts: Sequence[Any] = [int(part) for part in value.split(",") if part.strip().isdecimal()]
+        parts: Sequence[Any] = [int(part) for part in value.split(",") if _NUMBER.fullmatch(part.strip())]
         parts = parts if len(parts) == value.count(",") + 1 else ()
     else:
         parts = value if isinstance(value, list | tuple) else ()
@@ -110,7 +111,7 @@ def _list_json(content: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _check(name: str, channels: Sequence[str], where: object) -> tuple[str, Color]:
-    color = parse_color([int(channel) if channel.isdecimal() else -1 for channel in channels])
+    color = parse_color([int(channel) if _NUMBER.fullmatch(channel) else -1 for channel in channels])
     if color is None:
         got = f"no colour for {name!r}"
         raise InputError(where, got, "Write red, green and blue as three numbers from 0 to 255.", allowed=COLOR_FORMS)

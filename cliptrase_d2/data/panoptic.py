@@ -65,12 +65,12 @@ def _parse(path: Path, size: int, modified: int) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path))
         return {
-            "categories": [{"id": int(entry["id"]), "name": str(entry["name"])} for entry in content["categories"]],
+            "categories": [{"id": _to_int(entry["id"]), "name": str(entry["name"])} for entry in content["categories"]],
             "annotations": [
                 {
                     "file_name": str(entry["file_name"]),
                     "segments_info": [
-                        {"id": int(segment["id"]), "category_id": int(segment["category_id"])}
+                        {"id": _to_int(segment["id"]), "category_id": _to_int(segment["category_id"])}
                         for segment in entry["segments_info"]
                     ],
                 }
@@ -83,3 +83,9 @@ def _parse(path: Path, size: int, modified: int) -> dict[str, Any]:
         got = f"not COCO's panoptic JSON ({type(error).__name__}: {first_line(error)})"
         allowed = "categories, and annotations with file_name and segments_info"
         raise InputError(path, got, "Check the path.", allowed) from error
+
+
+def _to_int(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{str(value)[:40]!r} is no identifier")
+    return value

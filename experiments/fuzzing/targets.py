@@ -27,8 +27,10 @@ from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import merge_config_options, safe_checkpoint
 from cliptrase_d2.data.custom import read_dataset_file
 from cliptrase_d2.data.images import read_image
+from cliptrase_d2.data.label_colors import map_colors
 from cliptrase_d2.data.label_files import read_label
-from cliptrase_d2.data.labels import LabelRule
+from cliptrase_d2.data.labels import COLORS, LabelRule
+from cliptrase_d2.data.panoptic import add_segments, map_categories
 from cliptrase_d2.data.prepare.archives import unpack
 from cliptrase_d2.vocabulary import Vocabulary
 from experiments.fuzzing.mutate import Mutator, mutate_bytes, mutate_png, mutate_text, mutate_zip
@@ -91,7 +93,13 @@ def build_targets(folder: Path) -> list[Target]:
         Target("image", ".png", _build_images(), _read_image, png),
         Target("label PNG", ".png", _build_label_pngs(), _read_label, png, has_checksums=True),
         Target("label TIFF", ".tif", _build_label_tiffs(), _read_label),
+        Target("label BMP", ".bmp", _build_label_bmps(), _read_label),
+        Target("label NumPy", ".npy", _build_label_arrays(), _read_label),
+        Target("label colours", ".png", _build_colored_labels(), _read_colored_label, png, has_checksums=True),
         Target("data set", ".yaml", _DATA_SETS, _read_data_set, text),
+        Target("data set in JSON", ".json", _JSON_DATA_SETS, _read_data_set, text),
+        Target("colours of classes", ".txt", _COLOR_TABLES, _read_colors, text),
+        Target("panoptic JSON", ".json", [_PANOPTIC_JSON], _read_panoptic, text),
         Target("config", ".yaml", _CONFIGS, _read_config, text),
         Target("options", ".txt", _OPTIONS, _read_options, text),
         Target("class list", ".txt", _CLASS_LISTS, _read_classes, text),
@@ -111,6 +119,23 @@ _DATA_SETS = [
     b"label_map: {0: 255, 1: 0, 2: 1}\nbackground: [wall]\ngroups: {stuff: [sky, road]}\n",
     b"name: other\nimages: images/*\nclasses: words.txt\nimage_list: list.txt\nimage_suffix: ''\nlabel_suffix: ''\n",
 ]
+_JSON_DATA_SETS = [
+    b'{"name": "my_set", "images": "images", "labels": "labels", "classes": ["sky", "tree"], "label_map": {"0": 1}}',
+    b'{"name": "my_set",\t"images": "images", "labels": "labels", "classes": ["sky"], "label_colors": {"#010203": 0}}',
+]
+_COLOR_TABLES = [
+    b"# label:color_rgb:parts:actions\nbackground:0,0,0::\nsky:51,221,255::\ntree:1,2,3::\n",
+    b"name,r,g,b\nsky,51,221,255\ntree,1,2,3\n",
+    b"51 221 255\tsky\n1 2 3\ttree\n",
+    b'{"sky": [51, 221, 255], "tree": "#010203"}',
+    b'{"classes": [{"title": "sky", "color": "#33ddff"}, {"title": "tree", "color": "#010203"}]}',
+]
+_COLORS = {(51, 221, 255): 0, (1, 2, 3): 1, (0, 0, 0): 255}
+_VOCABULARY = Vocabulary.parse(["sky", "tree"])
+_PANOPTIC_JSON = (
+    b'{"categories": [{"id": 1, "name": "sky"}, {"id": 7, "name": "tree"}], "annotations": [{"file_name": "a.png", '
+    b'"segments_info": [{"id": 300, "category_id": 7}, {"id": 5, "category_id": 1}]}]}'
+)
 _CONFIGS = [
     b"_BASE_: base.yaml\nMODEL:\n  CLIP: {NAME: ViT-L-14, PRETRAINED: ''}\n  CLIPTRASE: {EPS: 0.5, MIN_SAMPLES: 4}\n"
     b"TEST:\n  METHODS: ['clip']\n  EXPECTED_RESULTS: [['sem_seg', 'mIoU', 25.0, 1.0]]\nSOLVER: {STEPS: [1, 2]}\n",
@@ -157,6 +182,26 @@ def _build_label_tiffs() -> list[bytes]:
     return [_encode(image, "TIFF", compression=name) for image in images for name in compressions]
 
 
+def _build_label_bmps() -> list[bytes]:
+    grey = Image.fromarray(_LABELS)
+    palette = Image.fromarray(_LABELS, mode="L").convert("P")
+    return [_encode(image, "BMP") for image in (grey, palette, grey.convert("RGB"), grey.convert("RGBA"))]
+
+
+def _build_label_arrays() -> list[bytes]:
+    streams = [io.BytesIO() for _ in range(4)]
+    for stream, kind in zip(streams, (np.uint8, np.int64, np.float32, bool), strict=True):
+        np.save(stream, (_LABELS % 2 if kind is bool else _LABELS).astype(kind))
+    return [stream.getvalue() for stream in streams]
+
+
+def _build_colored_labels() -> list[bytes]:
+    pixels = np.array(list(_COLORS), dtype=np.uint8)[_LABELS % 3]
+    colour = Image.fromarray(pixels)
+    palette = colour.convert("P", palette=Image.Palette.ADAPTIVE)
+    return [_encode(image, "PNG") for image in (colour, colour.convert("RGBA"), palette)]
+
+
 def _read_image(path: Path) -> np.ndarray:
     pixels = read_image(path, _MAX_PIXELS)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not 0 < pixels.size <= 3 * _MAX_PIXELS:
@@ -169,6 +214,27 @@ def _read_label(path: Path) -> np.ndarray:
     if labels.dtype != np.int64 or labels.ndim != 2 or not np.isin(labels, [*range(6), 255]).all():
         raise WrongResultError(f"{labels.dtype} {labels.shape} {np.unique(labels)}")
     return labels
+
+
+def _read_colored_label(path: Path) -> np.ndarray:
+    rule = LabelRule(2, 255, map_colors(_COLORS, _VOCABULARY, 255, "colours"), coding=COLORS)
+    labels = rule.apply(read_label(path, _MAX_PIXELS, rule), path)
+    if labels.ndim != 2 or not np.isin(labels, [0, 1, 255]).all():
+        raise WrongResultError(f"{labels.shape} {np.unique(labels)}")
+    return labels
+
+
+def _read_colors(path: Path) -> dict[int, int]:
+    mapped = map_colors(path, _VOCABULARY, 255, "colours")
+    if not {0, 1} <= set(mapped.values()) <= {0, 1, 255} or not all(0 <= color < 2**24 for color in mapped):
+        raise WrongResultError(str(mapped))
+    return mapped
+
+
+def _read_panoptic(path: Path) -> list[dict[str, Any]]:
+    if not set(map_categories(path, _VOCABULARY).values()) <= {0, 1}:
+        raise WrongResultError(path.read_text())
+    return add_segments([{"sem_seg_file_name": "a.png"}], path)
 
 
 def _read_data_set(path: Path) -> object:

@@ -21,6 +21,7 @@ from cliptrase_d2.data.custom import DATASET_KEYS
 from cliptrase_d2.mask_sources import MASK_SOURCES
 from cliptrase_d2.methods import DENSE_METHODS
 from cliptrase_d2.methods.catalog import METHODS
+from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from tests.docs.pages import PAGES, ROOT, Block, find_blocks, get_name
 
 COMMANDS = [
@@ -115,7 +116,7 @@ def test_command_runs(block: Block, line: str, workspace: Path) -> None:
     "block", [block for page in PAGES for block in find_blocks(page, "yaml")], ids=lambda block: block.place
 )
 def test_yaml_has_only_known_keys(block: Block, tmp_path: Path) -> None:
-    values = yaml.safe_load(block.text)
+    values = load_plain_yaml(block.text, "guide")
     if not any(key.isupper() for key in values):
         assert set(values) <= set(DATASET_KEYS)
         return

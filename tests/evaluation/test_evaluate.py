@@ -9,10 +9,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cliptrase_d2.d2 import CfgNode
+from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.evaluation.evaluate import evaluate_dataset
+from cliptrase_d2.evaluation.run_page import write_run_page
+from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.utils.errors import InputError
 from tests import forked
-from tests.drawn_scenes import CLASSES
+from tests.drawn_scenes import CLASSES, write_scenes
 from tests.pipeline.tiny_segmenter import tiny_config, tiny_segmenter
 
 
@@ -133,3 +136,40 @@ def test_the_threshold_reaches_the_model_and_the_report(dataset: str, tmp_path: 
 def test_thresholds_that_cannot_be_used_are_named(dataset: str, tmp_path: Path, options: list[str], match: str) -> None:
     with pytest.raises(InputError, match=match):
         run(tiny_config(tmp_path, *options), Oracle(), dataset)
+
+
+def test_frames_of_one_name_keep_their_folders(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 2)
+    for kind in ("images", "annotations"):
+        for index in (0, 1):
+            (tmp_path / kind / f"clip{index}").mkdir()
+            (tmp_path / kind / f"scene_00{index}.png").rename(tmp_path / kind / f"clip{index}" / "frame.png")
+    label_map = {index + 20: index for index in range(len(CLASSES))}
+    for path in (tmp_path / "annotations").glob("*/*"):
+        Image.fromarray(np.array(Image.open(path)) + np.uint8(20)).save(path)
+    name = register_dataset(
+        f"clips_{tmp_path.name}", tmp_path / "images/*/*", CLASSES, tmp_path / "annotations/*/*", label_map=label_map
+    )
+    options = ("TEST.SAVE_PREDICTIONS", "True", "TEST.PREDICTION_VALUES", "files", "TEST.SAVE_OVERLAYS", "2")
+    cfg = tiny_config(tmp_path, *options)
+    report = run(cfg, Oracle(), name)
+    assert report["pAcc"] == 100
+    assert report["gallery"] == ["clip0/frame", "clip1/frame"]
+    folder = tmp_path / "output" / "inference" / name
+    for index in (0, 1):
+        with Image.open(folder / "predictions" / f"clip{index}" / "frame.png") as prediction:
+            assert np.array_equal(prediction, Image.open(tmp_path / "annotations" / f"clip{index}" / "frame.png"))
+    page = write_run_page(cfg, {Run("", name): cfg}).read_text(encoding="utf-8")
+    for part in ("overlays/clip0/frame.jpg", "predictions/clip1/frame.png"):
+        assert part in page
+
+
+def test_palettes_that_contradict_each_other_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_scenes(tmp_path, 2)
+    for index, path in enumerate(sorted((tmp_path / "annotations").iterdir())):
+        labels = Image.open(path)
+        labels.putpalette([(channel * 50 + index) % 256 for channel in range(30)])
+        labels.save(path)
+    name = register_dataset(f"palettes_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")
+    run(tiny_config(tmp_path), Oracle(), name)
+    assert "label_colors" in caplog.text

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from cliptrase_d2.clip.embedded import NAME, TAG, WEIGHTS
-from cliptrase_d2.clip.load import get_tokenizer, load_clip
+from cliptrase_d2.clip.load import load_clip
 from cliptrase_d2.clip.open_clip_modules import pixel_statistics
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.data.emoji_scenes.names import HELD_OUT, SEEN_THINGS, STUFF, THINGS
 from cliptrase_d2.data.emoji_scenes.scene import Layout, Thing, draw
 

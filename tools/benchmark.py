@@ -31,10 +31,10 @@ from torch import Tensor
 
 import cliptrase_d2
 from cliptrase_d2.class_files import read_class_file
-from cliptrase_d2.clip.load import get_tokenizer
 from cliptrase_d2.clip.open_clip_modules import blocks, end_positions, joint_width, run_block, text_tower
 from cliptrase_d2.clip.prompts import fill
 from cliptrase_d2.clip.text import TextEncoder, split_by_length
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.config import load_config
 from cliptrase_d2.methods.catalog import METHODS
 from cliptrase_d2.pipeline.model import CLIPtrase

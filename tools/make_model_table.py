@@ -24,8 +24,9 @@ from tabulate import tabulate
 from torch import Tensor
 
 from cliptrase_d2.clip import embedded
-from cliptrase_d2.clip.load import build_skeleton, get_tokenizer
+from cliptrase_d2.clip.load import build_skeleton
 from cliptrase_d2.clip.visual import VisualTower
+from cliptrase_d2.clip.weights_source import get_model_config
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.interruption import exit_on_interrupt
 
@@ -60,8 +61,9 @@ def find_supported() -> dict[str, CLIP]:
     models: dict[str, CLIP] = {}
     for name in set(open_clip.list_models()) - {embedded.NAME}:
         try:
-            get_tokenizer(name)
-            models[name] = build_skeleton(name)
+            # The page describes multilingual models in words.
+            if "hf_tokenizer_name" not in get_model_config(name)["text_cfg"]:
+                models[name] = build_skeleton(name)
         except InputError:
             continue
     return {name: model for name, model in models.items() if name.removesuffix(_SAME_WEIGHTS) == name}

@@ -77,7 +77,7 @@ def _weights() -> Iterator[tuple[str, str]]:
 
     yield embedded.NAME, f"included in this package ({embedded.WEIGHTS.stat().st_size / 1e6:.1f} MB)"
     path, size = find_cached_weights(*_CACHED_MODEL), download_size(_CACHED_MODEL[0])
-    missing = f"not cached; downloaded on first use (about {size:.0f} MB), or set MODEL.CLIP.PRETRAINED to a file"
+    missing = f"not cached; downloaded on first use (about {size:.0f} MB), or set MODEL.CLIP.PRETRAINED to a file or folder"
     yield " ".join(_CACHED_MODEL), str(path) if path else missing
     folder = Path(load_config().MODEL.CLIP.TEXT_CACHE).expanduser()
     files = list(folder.glob("*.safetensors")) if folder.is_dir() else []

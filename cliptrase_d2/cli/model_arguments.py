@@ -27,7 +27,8 @@ def add_model_arguments(
         method: also add --method.
     """
     parser.add_argument("--model", help="'emoji' (included) or a ViT of open_clip (default ViT-B-16)")
-    parser.add_argument("--pretrained", metavar="TAG|FILE", help="weights (default: OpenAI's, or the first tag)")
+    help_weights = "weights: a tag, a file or folder, or hf-hub:owner/name (default: OpenAI's, or the first tag)"
+    parser.add_argument("--pretrained", metavar="TAG|PATH", help=help_weights)
     parser.add_argument("--config-file", metavar="FILE|NAME", help="configuration, instead of --model")
     parser.set_defaults(protocol=None, method=None)
     if protocols:

@@ -125,18 +125,27 @@ def _hub_location(tag: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     return f"{owner}/{name}".strip("/"), (file,) if file else _HUB_FILES
 
 
-def _fetch_from_hub(repository: str, files: tuple[str, ...]) -> Path:
-    listener, options = _listener.get(), dict[str, Any]()
+def download_file(repository: str, file: str, **options: Any) -> Path:
+    """Download a file of the Hugging Face Hub to the cache, and report the progress to the listener.
+
+    Args:
+        options: of `huggingface_hub.hf_hub_download`.
+    """
+    listener = _listener.get()
     if listener and "tqdm_class" in inspect.signature(huggingface_hub.hf_hub_download).parameters:
         options["tqdm_class"] = partial(_ReportingBar, listener)
+    return Path(huggingface_hub.hf_hub_download(repository, file, **options))
+
+
+def _fetch_from_hub(repository: str, files: tuple[str, ...]) -> Path:
     *alternatives, last = files
     for file in alternatives:
         try:
-            return Path(huggingface_hub.hf_hub_download(repository, file, **options))
+            return download_file(repository, file)
         except EntryNotFoundError as error:
             if isinstance(error, LocalEntryNotFoundError):  # a failed request, not an older repository
                 raise
-    return Path(huggingface_hub.hf_hub_download(repository, last, **options))
+    return download_file(repository, last)
 
 
 class _ReportingBar(tqdm):

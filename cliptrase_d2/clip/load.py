@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH
 from torch import Tensor
 
 from cliptrase_d2.clip.checkpoint import Checkpoint, read_checkpoint
-from cliptrase_d2.clip.open_clip_modules import SUPPORTED_MODELS, check_supported, set_pixel_statistics
+from cliptrase_d2.clip.open_clip_modules import check_supported, set_pixel_statistics
 from cliptrase_d2.clip.token_rows import expand_token_rows
+from cliptrase_d2.clip.weights_folder import TRANSFORMERS_FILES
 from cliptrase_d2.clip.weights_source import WeightsSource, find_tag, find_weights, get_model_config
 from cliptrase_d2.utils.errors import InputError
 
@@ -40,6 +41,9 @@ class LoadReport:
         missing: weights of the model that the file lacks.
         unexpected: entries of the file that the model lacks.
         token_rows: "U of V" rows of the token embedding, if the file has only some rows. The others are zero.
+        part: key and prefix of the weights in a file that has more than them.
+        others: tensors of the file beside this part. They are not used.
+        context: tokens of a prompt, where the file has more than the model of this name.
     """
 
     name: str
@@ -51,12 +55,21 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     token_rows: str = ""
+    part: str = ""
+    others: tuple[str, ...] = ()
+    context: int = 0
 
     def __str__(self) -> str:
         lines = [f"CLIP {self.name}: {self.source}", f"  loaded: {self.loaded} tensors"]
         for label, names in (("missing", self.missing), ("unexpected", self.unexpected), ("random", self.random)):
             lines.append(f"  {label}: {len(names)}" + (f" ({_shorten(names)})" if names else ""))
         lines.append(f"  activation: {'QuickGELU' if self.quick_gelu else 'GELU'}, {self.quick_gelu_reason}")
+        if self.part:
+            lines.append(f"  part of the file: {self.part}")
+        if self.others:
+            lines.append(f"  not used: {len(self.others)} other tensors ({_shorten(self.others)})")
+        if self.context:
+            lines.append(f"  context: {self.context} tokens")
         if self.token_rows:
             lines.append(f"  token_embedding: {self.token_rows} rows, the others are zero")
         return "\n".join(lines)
@@ -67,8 +80,8 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0, quick_gelu: bool = F
 
     Args:
         name: a plain ViT of open_clip, or the embedded model.
-        pretrained: a tag of open_clip, a file (OpenAI's JIT archive, open_clip's .pt/.bin/.safetensors), or "" for
-            random weights.
+        pretrained: a tag of open_clip; a file or a folder, of OpenAI, open_clip or transformers; "hf-hub:owner/name",
+            with "@revision" if one is to be pinned; or "" for random weights.
         seed: of all weights that the file lacks. The global random state is not changed.
         quick_gelu: the activation of random weights, unless the model's name has one.
     Raises:
@@ -79,11 +92,13 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0, quick_gelu: bool = F
     source = find_weights(name, pretrained)
     checkpoint = read_checkpoint(source.path) if source.path else None
     config["quick_gelu"], reason = _find_activation(config, source, checkpoint, quick_gelu)
+    context = 0
     if checkpoint:
         _adopt_image_size(config, checkpoint)
+        context = _adopt_context(config, checkpoint)
     model = _build_seeded(config, seed)
     parameters = tuple(parameter for parameter, _ in model.named_parameters())
-    report = LoadReport(name, f"random weights, seed {seed}", config["quick_gelu"], reason, parameters)
+    report = LoadReport(name, f"random weights, seed {seed}", config["quick_gelu"], reason, parameters, context=context)
     if checkpoint and source.path:
         report = _fill(model, checkpoint, source.path, report)
     if "mean" in source.facts:
@@ -92,6 +107,8 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0, quick_gelu: bool = F
         logger.warning("%s\nRANDOM WEIGHTS: the output of this model is meaningless.", report)
     elif report.random or report.unexpected:
         logger.warning("%s\nThe file does not match the model in every weight.", report)
+    elif report.others:
+        logger.warning("%s\nOnly this part of the file is used.", report)
     else:
         logger.info("%s", report)
     return model.eval().requires_grad_(False), report
@@ -131,18 +148,6 @@ def build_clip(name: str, pretrained: str, *, quick_gelu: bool | None = None) ->
     return model.eval().requires_grad_(False), reason
 
 
-def get_tokenizer(name: str) -> SimpleTokenizer:
-    """Return the tokenizer of a model. open_clip contains it, so nothing is downloaded.
-
-    Raises:
-        InputError: the model has a tokenizer of its own on the Hugging Face Hub.
-    """
-    text = get_model_config(name)["text_cfg"]
-    if foreign := text.get("hf_tokenizer_name"):
-        raise InputError("name", f"CLIP model {name!r} has the tokenizer {foreign!r}", SUPPORTED_MODELS)
-    return SimpleTokenizer(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
-
-
 def _build(config: Mapping[str, Any]) -> CLIP:
     arguments = {key: value for key, value in config.items() if key != "custom_text"}
     return (CustomTextCLIP if config.get("custom_text") else CLIP)(**arguments)
@@ -166,6 +171,13 @@ def _find_activation(
         return checkpoint.quick_gelu, checkpoint.quick_gelu_reason
     if "quick_gelu" in source.facts:
         return bool(source.facts["quick_gelu"]), f"according to {source.reference}"
+    if checkpoint and checkpoint.is_transformers and not config.get("quick_gelu", False):
+        got = "weights of transformers without their config.json, which has the activation"
+        fix = (
+            f"Put config.json beside the file, and name the file {' or '.join(TRANSFORMERS_FILES)}. If the training "
+            "started from OpenAI's weights, a model with the ending -quickgelu also works."
+        )
+        raise InputError(source.path, got, fix)
     if checkpoint is None and "quick_gelu" not in config:
         return default, "the default, without a tag or a record in the file"
     quick_gelu = bool(config.get("quick_gelu", False))
@@ -183,6 +195,16 @@ def _adopt_image_size(config: dict[str, Any], checkpoint: Checkpoint) -> None:
     side = math.isqrt(max(0, rows - 1))
     if side and 1 + side**2 == rows:
         config["vision_cfg"]["image_size"] = side * config["vision_cfg"]["patch_size"]
+
+
+def _adopt_context(config: dict[str, Any], checkpoint: Checkpoint) -> int:
+    """Build the model with the file's context, if it is longer, as in Long-CLIP. Return its tokens, or 0."""
+    position = checkpoint.tensors.get("positional_embedding", checkpoint.tensors.get("text.positional_embedding"))
+    rows = len(position) if position is not None and position.ndim else 0
+    if rows <= config["text_cfg"].get("context_length", DEFAULT_CONTEXT_LENGTH):
+        return 0
+    config["text_cfg"]["context_length"] = rows
+    return rows
 
 
 def _fill(model: CLIP, checkpoint: Checkpoint, path: Path, report: LoadReport) -> LoadReport:
@@ -206,6 +228,8 @@ def _fill(model: CLIP, checkpoint: Checkpoint, path: Path, report: LoadReport) -
         missing=missing,
         unexpected=(*keys.unexpected_keys, *checkpoint.ignored),
         token_rows=token_rows,
+        part=checkpoint.part,
+        others=checkpoint.others,
     )
 
 

@@ -21,13 +21,13 @@ from open_clip.model import CLIP
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, TextTransformer, Transformer, VisionTransformer
 from torch import Tensor, nn
 
+from cliptrase_d2.clip.foreign_models import suggest_supported
 from cliptrase_d2.utils.errors import InputError
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 # CustomTextCLIP stores the parts of its text tower in a module, CLIP among its own.
 TextTower: TypeAlias = "CLIP | TextTransformer"
 
-SUPPORTED_MODELS = "Choose a model such as ViT-B-32, ViT-B-16, ViT-L-14, ViT-L-14-336 or ViT-H-14."
 # Entries of a CLIP, or of a module around its text tower, that do not affect text features.
 _NOT_TEXT = ("visual.", "logit_", "bg_embed", "attn_mask")
 
@@ -46,7 +46,7 @@ def check_supported(model: CLIP, name: str) -> None:
     """
     check_visual(model.visual, name)
     if problem := _find_text_problem(model):
-        raise InputError("name", f"CLIP model {name!r} has a text tower with {problem}", SUPPORTED_MODELS)
+        raise InputError("name", f"CLIP model {name!r} has a text tower with {problem}", suggest_supported(name))
 
 
 def check_visual(visual: VisionTransformer, name: str) -> None:
@@ -59,7 +59,7 @@ def check_visual(visual: VisionTransformer, name: str) -> None:
         InputError: another kind of tower.
     """
     if problem := _find_visual_problem(visual):
-        raise InputError("name", f"CLIP model {name!r} has an image tower with {problem}", SUPPORTED_MODELS)
+        raise InputError("name", f"CLIP model {name!r} has an image tower with {problem}", suggest_supported(name))
 
 
 def _find_visual_problem(visual: VisionTransformer) -> str:
@@ -239,12 +239,16 @@ def pool_type(text: TextTower) -> str:
     return text.text_pool_type if hasattr(text, "text_pool_type") else text.pool_type
 
 
+def end_token(text: TextTower) -> int:
+    """Return the id of the end token of a text tower whose `pool_type` is "eos"."""
+    return text.text_eos_id if hasattr(text, "text_eos_id") else text.eos_id
+
+
 def end_positions(model: CLIP, tokens: Tensor) -> Tensor:
     """Return the index of each prompt's end token, the tower's output token: [P,L] to [P]."""
     text = text_tower(model)
     if pool_type(text) == "eos":
-        end = text.text_eos_id if text is model else text.eos_id
-        return (tokens == end).int().argmax(dim=-1)
+        return (tokens == end_token(text)).int().argmax(dim=-1)
     return tokens.argmax(dim=-1)  # the end token has the largest id
 
 

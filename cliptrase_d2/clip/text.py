@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -25,6 +24,7 @@ from cliptrase_d2.clip.open_clip_modules import (
 )
 from cliptrase_d2.clip.prompts import SLOT, fill, get_templates
 from cliptrase_d2.clip.text_cache import add_features, cache_key, keep_latest, read_features
+from cliptrase_d2.clip.tokenizer import Tokenizer
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.vocabulary import Vocabulary
 
@@ -56,7 +56,7 @@ class TextEncoder:
     def __init__(
         self,
         model: CLIP,
-        tokenizer: SimpleTokenizer,
+        tokenizer: Tokenizer,
         *,
         templates: str,
         cache_dir: Path | None = None,
@@ -91,7 +91,8 @@ class TextEncoder:
     def _recall(self, words: Sequence[str]) -> list[str]:
         """Read the cache if necessary. Return the words that are not known for these weights and templates."""
         # The digest of the weights takes a fraction of the time of one new word.
-        key = cache_key(text_fingerprint(self.model), f"{context_length(self.model)}", get_templates(self.templates))
+        tokens = f"{context_length(self.model)}{getattr(self.tokenizer, 'fingerprint', '')}"  # CLIP's own has none
+        key = cache_key(text_fingerprint(self.model), tokens, get_templates(self.templates))
         if key != self._key:
             self._key, self._known = key, {}
         if self.cache_dir and not self._known.keys() >= set(words):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,12 +9,12 @@ from typing import Any
 
 import open_clip
 
-from cliptrase_d2.clip import embedded
+from cliptrase_d2.clip import embedded, model_configs
 from cliptrase_d2.clip.download import fetch_weights, weights_address
-from cliptrase_d2.clip.open_clip_modules import SUPPORTED_MODELS
+from cliptrase_d2.clip.foreign_models import suggest_supported
+from cliptrase_d2.clip.hub import PREFIX, fetch_repository
+from cliptrase_d2.clip.weights_folder import choose_file, is_transformers_file
 from cliptrase_d2.utils.errors import InputError, first_line, suggest
-
-HUB_CONFIG = "open_clip_config.json"
 
 
 @dataclass(frozen=True)
@@ -46,23 +44,27 @@ def get_model_config(name: str) -> dict[str, Any]:
     names, clean = open_clip.list_models(), name.replace("/", "-")  # OpenAI writes ViT-B/16
     if clean not in names:
         allowed = f"a ViT of open_clip.list_models(), or {embedded.NAME!r}"
-        raise InputError("name", f"unknown CLIP model {name!r}", suggest(clean, names), allowed)
+        fix = suggest(clean, names)
+        if name.startswith(PREFIX):
+            fix = "Put the repository into MODEL.CLIP.PRETRAINED (--pretrained), and name its model here."
+        raise InputError("name", f"unknown CLIP model {name!r}", fix, allowed)
     config = open_clip.get_model_config(clean)
     foreign = config["vision_cfg"].get("timm_model_name") or config["text_cfg"].get("hf_model_name")
     if foreign or "multimodal_cfg" in config:
         reason = f"has a tower from another library ({foreign})" if foreign else "is a captioning model (CoCa)"
-        raise InputError("name", f"CLIP model {name!r} {reason}", SUPPORTED_MODELS)
+        raise InputError("name", f"CLIP model {name!r} {reason}", suggest_supported(clean, later=True))
     return config
 
 
 def find_weights(name: str, pretrained: str) -> WeightsSource:
-    """Find the weights of a tag or a file. The weights of a tag are downloaded if necessary.
+    """Find the weights of a tag, a file, a folder or a repository. They are downloaded if necessary.
 
     Args:
         name: a model of open_clip, or the embedded model.
-        pretrained: a tag of this model, a file, or "" for random weights.
+        pretrained: a tag of this model, a file, a folder of open_clip or transformers, "hf-hub:owner/name" or
+            "hf-hub:owner/name@revision", or "" for random weights.
     Raises:
-        InputError: neither a tag nor a file, a failed download, or an incomplete installation.
+        InputError: none of these, the weights of another model, a failed download, or an incomplete installation.
     """
     if not pretrained:
         return WeightsSource(None)
@@ -70,14 +72,19 @@ def find_weights(name: str, pretrained: str) -> WeightsSource:
     if known := find_tag(name, pretrained):
         is_embedded = (clean, pretrained) == (embedded.NAME, embedded.TAG)
         return replace(known, path=embedded.get_weights_file() if is_embedded else _download(clean, pretrained))
-    path = Path(pretrained).expanduser()
+    path = fetch_repository(pretrained) if pretrained.startswith(PREFIX) else Path(pretrained).expanduser()
+    if path.is_dir():
+        path /= choose_file(path, [file.name for file in path.iterdir()])
     if path.exists():
-        return WeightsSource(path, *_read_hub_config(path))
+        return WeightsSource(path, *_read_facts(path, name))
     tags = [embedded.TAG] if clean == embedded.NAME else open_clip.list_pretrained_tags_by_model(clean)
     is_path = path.suffix or len(path.parts) > 1
     got = f"no such file: {pretrained!r}" if is_path else f"{pretrained!r} is neither a tag of {clean} nor a file"
     fix = "Check the path." if is_path else suggest(pretrained, tags)
-    raise InputError("pretrained", got, fix, ", ".join([*tags, "a file", "or '' for random weights"]))
+    if is_path and len(path.parts) == 2:
+        fix = f"Check the path, or write {PREFIX}{pretrained} for a repository of the Hugging Face Hub."
+    allowed = ", ".join([*tags, "a file", "a folder", f"{PREFIX}owner/name", "or '' for random weights"])
+    raise InputError("pretrained", got, fix, allowed)
 
 
 def find_tag(name: str, pretrained: str) -> WeightsSource | None:
@@ -102,29 +109,14 @@ def _download(name: str, pretrained: str) -> Path:
         raise InputError("pretrained", got, fix) from error
 
 
-def _read_hub_config(weights: Path) -> tuple[dict[str, Any], str]:
-    """Return the facts of a Hugging Face configuration in the same folder, and the name of their source.
+def _read_facts(path: Path, name: str) -> tuple[dict[str, Any], str]:
+    """Return the facts of a configuration in the same folder, and the name of their source.
 
     The weights alone do not reveal the activation.
     """
-    path = weights.parent / HUB_CONFIG
-    if not path.is_file():
-        return {}, ""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        facts = {"quick_gelu": content["model_cfg"].get("quick_gelu", False)}
-        facts |= {key: content["preprocess_cfg"][key] for key in ("mean", "std")}
-        _check_facts(**facts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        got = f"invalid model configuration ({type(error).__name__}: {error})"
-        raise InputError(path, got, "Download this file again, or move the weights to another folder.") from error
-    return facts, f"{HUB_CONFIG} in the same folder"
-
-
-def _check_facts(quick_gelu: object, mean: object, std: object) -> None:
-    if not isinstance(quick_gelu, bool):
-        raise TypeError(f"quick_gelu is {quick_gelu!r}, not true or false")
-    for name, value in (("mean", mean), ("std", std)):
-        numbers = value if isinstance(value, list) and len(value) == 3 else [None]
-        if not all(isinstance(n, int | float) and math.isfinite(n) and (n > 0 or name == "mean") for n in numbers):
-            raise ValueError(f"{name} is {str(value)[:60]}, not three numbers")
+    hub, transformers = path.parent / model_configs.OPEN_CLIP, path.parent / model_configs.TRANSFORMERS
+    if is_transformers_file(path.name) and transformers.is_file():
+        return model_configs.read_transformers_config(transformers, name), f"{transformers.name} in the same folder"
+    if hub.is_file():
+        return model_configs.read_open_clip_config(hub, name), f"{hub.name} in the same folder"
+    return {}, ""

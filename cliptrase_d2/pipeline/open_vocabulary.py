@@ -9,8 +9,10 @@ from typing import Any
 from open_clip import CLIP
 from torch import Tensor, nn
 
-from cliptrase_d2.clip.load import get_tokenizer, load_clip
+from cliptrase_d2.clip.load import load_clip
+from cliptrase_d2.clip.open_clip_modules import context_length
 from cliptrase_d2.clip.text import TextEncoder
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.clip.weights_source import get_model_config
 from cliptrase_d2.d2 import CfgNode
@@ -133,6 +135,7 @@ def build_text_encoder(cfg: CfgNode, model: nn.Module) -> TextEncoder:
     Raises:
         InputError: the model or the template set cannot be used.
     """
-    cache, tokenizer = cfg.MODEL.CLIP.TEXT_CACHE, get_tokenizer(cfg.MODEL.CLIP.NAME)
+    cache, clip = cfg.MODEL.CLIP.TEXT_CACHE, cfg.MODEL.CLIP
+    tokenizer = get_tokenizer(clip.NAME, clip.PRETRAINED, context_length(model))  # type: ignore[arg-type]
     folder = Path(cache).expanduser() if cache else None
     return TextEncoder(model, tokenizer, templates=cfg.MODEL.CLIP.TEMPLATES, cache_dir=folder)  # type: ignore[arg-type]

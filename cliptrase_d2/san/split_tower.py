@@ -164,6 +164,8 @@ class WordClassifier(nn.Module):
         self.logit_scale = model.logit_scale
         self.context_length = clip.context_length(model)
         self.text_pool_type = clip.pool_type(text)
+        if self.text_pool_type == "eos":
+            self.text_eos_id = clip.end_token(text)
         self.requires_grad_(False)
         width = clip.joint_width(model)
         self.bg_embed = nn.Parameter(nn.init.normal_(torch.empty(1, width), std=width**-0.5))

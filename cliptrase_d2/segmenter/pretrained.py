@@ -38,7 +38,7 @@ def model_options(name: str, pretrained: str | None = None, where: str = "--mode
 
     Args:
         name: "emoji", or a ViT of open_clip.
-        pretrained: tag or file of the weights; None for ``default_tag``.
+        pretrained: tag, file, folder or repository of the weights; None for ``default_tag``.
         where: argument that has the name, for errors.
     Raises:
         InputError: open_clip has no weights for this model.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import tempfile
 import warnings
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 from cliptrase_d2.class_files import read_class_file
 from cliptrase_d2.clip import text_cache
 from cliptrase_d2.clip.checkpoint import read_checkpoint
-from cliptrase_d2.clip.weights_source import HUB_CONFIG, find_weights
+from cliptrase_d2.clip.model_configs import OPEN_CLIP, TRANSFORMERS
+from cliptrase_d2.clip.weights_folder import INDEX
+from cliptrase_d2.clip.weights_source import find_weights
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import merge_config_options, safe_checkpoint
 from cliptrase_d2.data.custom import read_dataset_file
@@ -40,6 +43,29 @@ _RULE = LabelRule(6)
 _PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
 _LABELS = np.random.default_rng(1).integers(0, 6, (12, 17), dtype=np.uint8)
 _WEIGHTS = {"visual.proj": torch.ones(2, 3), "ln_final.weight": torch.arange(4.0), "logit_scale": torch.tensor(4.6)}
+_OPEN_CLIP_WEIGHTS = {
+    **_WEIGHTS,
+    "visual.conv1.weight": torch.ones(2, 3, 4, 4),
+    "token_embedding.weight": torch.ones(5, 2),
+}
+_LAYER = "vision_model.encoder.layers.0.self_attn"
+_TRANSFORMERS_WEIGHTS = {
+    "vision_model.embeddings.patch_embedding.weight": torch.ones(2, 3, 4, 4),
+    "text_model.embeddings.token_embedding.weight": torch.ones(5, 2),
+    "visual_projection.weight": torch.ones(3, 2),
+    **{f"{_LAYER}.{name}_proj.weight": torch.ones(2, 2) for name in "qkv"},
+}
+_TRAINING = {
+    "epoch": 3, "state_dict": {f"module.{name}": value for name, value in _OPEN_CLIP_WEIGHTS.items()},
+    "optimizer": {"param_groups": [{"lr": np.float64(1e-3)}], "state": {0: {"step": np.arange(2)}}},
+}  # fmt: skip
+_LIGHTNING = {
+    "state_dict": {
+        **{f"model.{name}": value for name, value in _OPEN_CLIP_WEIGHTS.items()},
+        "loss.weight": torch.ones(2),
+    },
+    "hyper_parameters": {"path": Path("data")},
+}
 _KEY = text_cache.cache_key("fuzz")
 
 
@@ -84,6 +110,8 @@ def build_targets(folder: Path) -> list[Target]:
     (folder / "list.txt").write_text("a\nb\n")
     (folder / "base.yaml").write_text("SEED: 3\n")
     (folder / "weights.bin").touch()
+    (folder / "pytorch_model.bin").touch()
+    (folder / "part.safetensors").write_bytes(to_safetensors(_TRANSFORMERS_WEIGHTS))
     text_cache.add_features(folder, _KEY, dict(zip("abc", torch.linspace(-1, 1, 12).view(3, 4), strict=True)))
     cache = text_cache.cache_file(folder, _KEY)
     text, png, packed = (mutate_text,), (mutate_bytes, mutate_png), (mutate_bytes, mutate_zip)
@@ -106,8 +134,19 @@ def build_targets(folder: Path) -> list[Target]:
         Target("weights .pt", ".pt", [state, nested], _read_weights, packed, has_checksums=True),
         Target("weights .pt, old", ".pt", [_save(_WEIGHTS, zipped=False)], _read_weights),
         Target("weights .safetensors", ".safetensors", [to_safetensors(_WEIGHTS)], _read_weights),
+        Target("checkpoint of a training", ".ckpt", [_save(_TRAINING), _save(_LIGHTNING)], _read_clip_weights, packed),
+        Target("weights of transformers", ".safetensors", [to_safetensors(_TRANSFORMERS_WEIGHTS)], _read_clip_weights),
+        Target("index of parts", ".json", [_INDEX], _read_clip_weights, text, file=f"model.safetensors{INDEX}"),
         Target("TorchScript archive", ".pt", [archive], _read_clip_weights, packed, has_checksums=True),
-        Target("configuration of weights", ".json", [_HUB_JSON], _read_hub_config, text, file=HUB_CONFIG),
+        Target("configuration of weights", ".json", [_HUB_JSON], _read_hub_config, text, file=OPEN_CLIP),
+        Target(
+            "configuration of transformers",
+            ".json",
+            [_TRANSFORMERS_JSON],
+            _read_transformers_config,
+            text,
+            file=TRANSFORMERS,
+        ),
         Target("text cache", "", [cache.read_bytes()], _read_cache, has_checksums=True, file=cache.name),
         Target("archive .zip", ".zip", [_build_zip()], _unpack, packed),
         Target("archive .tar.gz", ".gz", [_build_tar()], _unpack),
@@ -144,6 +183,10 @@ _OPTIONS = [
     b"SEED\n3\nMODEL.CLIPTRASE.EPS\n0.5\nDATASETS.TEST\n('a', 'b')\nMODEL.CLIP.NAME\nViT-L-14\nTEST.METHODS\n['clip']"
 ]
 _CLASS_LISTS = ["sky\ntree;bush\nsoccer ball\nStraße\n".encode(), b"\xef\xbb\xbfa\nb\n"]
+_INDEX = json.dumps({"weight_map": dict.fromkeys(_TRANSFORMERS_WEIGHTS, "part.safetensors")}).encode()
+_TRANSFORMERS_JSON = json.dumps(
+    {"model_type": "clip", "projection_dim": 512, "vision_config": {"patch_size": 16}}
+).encode()
 _HUB_JSON = b'{"model_cfg": {"quick_gelu": true}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [1, 1, 1]}}'
 
 
@@ -280,6 +323,10 @@ def _check_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_hub_config(path: Path) -> object:
     return find_weights("ViT-B-16", str(path.parent / "weights.bin")).facts
+
+
+def _read_transformers_config(path: Path) -> object:
+    return find_weights("ViT-B-16", str(path.parent / "pytorch_model.bin")).facts
 
 
 def _read_cache(path: Path) -> dict[str, Tensor] | None:

@@ -98,6 +98,12 @@ def test_files_without_weights_are_rejected(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"epoch": 1}, tmp_path / "numbers.pt")
     (tmp_path / "folder.pt").mkdir()
-    for name, got in {"page": "read", "list": "list", "numbers": "dict", "absent": "file", "folder": "folder"}.items():
+    for name, got in {
+        "page": "web page",
+        "list": "list",
+        "numbers": "dict",
+        "absent": "file",
+        "folder": "folder",
+    }.items():
         with pytest.raises(InputError, match=rf"{name}\.pt: .*{got}"):
             read_checkpoint(tmp_path / f"{name}.pt")

@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 
 from cliptrase_d2.clip import embedded
-from cliptrase_d2.clip.load import get_tokenizer, load_clip
+from cliptrase_d2.clip.load import load_clip
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.clip.weights_source import find_weights, get_model_config
 from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import sparse_state

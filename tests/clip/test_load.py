@@ -9,8 +9,9 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from cliptrase_d2.clip import load as load_module
-from cliptrase_d2.clip.load import get_tokenizer, load_clip
+from cliptrase_d2.clip.load import load_clip
 from cliptrase_d2.clip.open_clip_modules import pixel_statistics
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.clip.weights_source import WeightsSource
 from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import TINY_CONFIG, openai_state, register_tiny, save_openai_archive, tiny_clip

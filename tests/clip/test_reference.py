@@ -11,8 +11,8 @@ import torch
 from open_clip.model import CLIP
 from PIL import Image
 
-from cliptrase_d2.clip.load import get_tokenizer
 from cliptrase_d2.clip.text import TextEncoder
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.methods import get_method
 from cliptrase_d2.vocabulary import Vocabulary

@@ -6,8 +6,9 @@ import torch
 from open_clip.model import CustomTextCLIP
 from torch import Tensor
 
-from cliptrase_d2.clip.load import get_tokenizer, load_clip
+from cliptrase_d2.clip.load import load_clip
 from cliptrase_d2.clip.token_rows import expand_token_rows
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.utils.errors import InputError
 from tests.clip.tiny import TINY_CONFIG, register_tiny, sparse_state, tiny_clip
 

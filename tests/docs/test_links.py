@@ -18,9 +18,10 @@ def find_anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, in the form of GitHub and Sphinx."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     included = re.search(r"^```\{include\} (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
-    if included:
-        return find_anchors(page.parent / included[1])
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in _HEADING.findall(text)}
+    inside = find_anchors(page.parent / included[1]) if included else set()
+    return inside | {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in _HEADING.findall(text)
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=get_name)

@@ -29,9 +29,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cliptrase_d2.clip.embedded import NAME
-from cliptrase_d2.clip.load import get_tokenizer
 from cliptrase_d2.clip.open_clip_modules import encode_text_tokens, end_positions
 from cliptrase_d2.clip.prompts import TEMPLATE_SETS
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.clip.weights_source import get_model_config
 from cliptrase_d2.data.emoji_scenes.names import SEEN_THINGS, STUFF

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from cliptrase_d2.clip.embedded import NAME
-from cliptrase_d2.clip.load import get_tokenizer, load_clip
+from cliptrase_d2.clip.load import load_clip
+from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.data.emoji_scenes.names import HELD_OUT, SEEN_THINGS, STUFF
 from cliptrase_d2.utils.errors import InputError
 from tools.emoji_clip import train as tool

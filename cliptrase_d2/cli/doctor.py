@@ -1,6 +1,7 @@
 """Show installed packages, cached weights and complete benchmarks, and how to fix the rest.
 
---deep, or --dataset for your own data, opens every file and checks pairs, sizes and label values.
+--deep, or --dataset for your own data, opens every file and checks pairs, sizes and label values. For a folder of your
+own data, the data-set file that would be used is printed with the reason for every key, and checked. --write stores it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,14 @@ import argparse
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+
+from cliptrase_d2.cli.outputs import add_overwrite_argument
+from cliptrase_d2.utils.errors import InputError, check_choice
 
 if TYPE_CHECKING:  # importing PyTorch would delay --help
     from cliptrase_d2.data.benchmarks import Benchmark
@@ -24,10 +30,13 @@ _CACHED_MODEL = ("ViT-B-16", "openai")  # the default of the configurations
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``cliptrase doctor``."""
-    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help="check only these; fail if incomplete")
+    help_text = "check only these, and fail if incomplete; or a FOLDER of your own data to propose a data-set file for"
+    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=help_text)
     parser.add_argument("--deep", action="store_true", help="open every file")
     parser.add_argument("--root", type=Path, help="data-set folder (default: DETECTRON2_DATASETS or datasets)")
     parser.add_argument("--dataset", type=Path, metavar="D.yaml", help="check your own data set instead")
+    parser.add_argument("--write", type=Path, metavar="D.yaml", help="write the data-set file proposed for FOLDER")
+    add_overwrite_argument(parser)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
 
 
@@ -35,9 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the report. Return 1 if an opened file or a requested benchmark has a problem, else 0."""
     from cliptrase_d2.data.benchmarks import get_all_benchmarks
     from cliptrase_d2.data.custom import read_dataset_file
-    from cliptrase_d2.utils.errors import check_choice
 
     benchmarks = get_all_benchmarks()
+    if folder := _get_folder(arguments.benchmarks, benchmarks):
+        if arguments.dataset:
+            raise InputError("--dataset", arguments.dataset, "Name either a folder or its data-set file.")
+        return int(_propose(folder, arguments))
+    if arguments.write:
+        raise InputError("--write", arguments.write, "Name the folder of your data, too.")
     for key in arguments.benchmarks:
         check_choice("BENCHMARK", key, benchmarks)
     if arguments.dataset:
@@ -46,6 +60,51 @@ def run(arguments: argparse.Namespace) -> int:
         for title, rows in (("Installation", _installation()), ("Weights", _weights())):
             print(title, *(f"  {name:<18}{value}" for name, value in rows), "", sep="\n")
     return _print_benchmarks(arguments, benchmarks)
+
+
+def _get_folder(words: list[str], benchmarks: Mapping[str, Benchmark]) -> Path | None:
+    """Return the folder among the arguments; None if they are benchmarks.
+
+    Raises:
+        InputError: a folder does not exist, or is not the only argument.
+    """
+    others = [word for word in words if word not in benchmarks]
+    folders = [word for word in others if os.path.isdir(word)]
+    for word in others:
+        if word not in folders and (os.path.exists(word) or "/" in word or os.sep in word):
+            got = "a file" if os.path.exists(word) else "no such folder"
+            raise InputError(word, got, "Name the folder of your data. --dataset takes its data-set file.")
+    if folders and len(words) > 1:
+        raise InputError("BENCHMARK", f"the folder {folders[0]} and other names", "Name one folder only.")
+    return Path(folders[0]) if folders else None
+
+
+def _propose(folder: Path, arguments: argparse.Namespace) -> bool:
+    """Print the data-set file for a folder, write it if wanted, and return whether its check finds problems."""
+    from cliptrase_d2.data.custom import read_dataset_file
+    from cliptrase_d2.data.proposal import propose, render
+    from cliptrase_d2.utils.atomic_files import atomic_write_text
+
+    target = arguments.write
+    if target and target.exists() and not arguments.overwrite:
+        raise InputError(target, "a file that exists already", "Choose another name, or add --overwrite to replace it.")
+    draft = propose(folder)
+    text = render(draft, folder, target.parent if target else folder)
+    print(text)
+    if target:
+        atomic_write_text(target, text)
+        print(f"Written to {target}")
+        return _has_problems(read_dataset_file(target), arguments.workers)
+    with TemporaryDirectory() as place:
+        file = Path(place) / "proposal.yaml"
+        atomic_write_text(file, render(draft, folder))
+        try:
+            spec = replace(read_dataset_file(file), source=None)
+        except InputError as error:
+            where = f"proposal for {folder}" if error.where == file else error.where
+            raise InputError(where, error.got, error.fix, error.allowed) from error
+    print(f"The paths are relative to {folder}. --write {draft.keys['name']}.yaml stores the file.")
+    return _has_problems(spec, arguments.workers)
 
 
 def _installation() -> Iterator[tuple[str, str]]:
@@ -77,7 +136,9 @@ def _weights() -> Iterator[tuple[str, str]]:
 
     yield embedded.NAME, f"included in this package ({embedded.WEIGHTS.stat().st_size / 1e6:.1f} MB)"
     path, size = find_cached_weights(*_CACHED_MODEL), download_size(_CACHED_MODEL[0])
-    missing = f"not cached; downloaded on first use (about {size:.0f} MB), or set MODEL.CLIP.PRETRAINED to a file or folder"
+    missing = (
+        f"not cached; downloaded on first use (about {size:.0f} MB), or set MODEL.CLIP.PRETRAINED to a file or folder"
+    )
     yield " ".join(_CACHED_MODEL), str(path) if path else missing
     folder = Path(load_config().MODEL.CLIP.TEXT_CACHE).expanduser()
     files = list(folder.glob("*.safetensors")) if folder.is_dir() else []

@@ -11,7 +11,7 @@ from cliptrase_d2.utils.user_files import read_text
 from cliptrase_d2.vocabulary import Vocabulary
 
 _FILE = "label_names.txt"
-_UNLABELLED = ("_background_", "__ignore__")
+UNLABELLED = ("_background_", "__ignore__")
 
 
 def add_label_indices(
@@ -29,7 +29,7 @@ def add_label_indices(
     Raises:
         InputError: a name is no class.
     """
-    indices = dict.fromkeys(_UNLABELLED, ignore_label)
+    indices = dict.fromkeys(UNLABELLED, ignore_label)
     indices |= {word: index for index, words in enumerate(vocabulary.words) for word in words}
     indices |= {name: index for index, name in enumerate(vocabulary.classes)}
     return [_add(record, indices) for record in records]

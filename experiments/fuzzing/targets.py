@@ -35,6 +35,8 @@ from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.data.labels import COLORS, LabelRule
 from cliptrase_d2.data.panoptic import add_segments, map_categories
 from cliptrase_d2.data.prepare.archives import unpack
+from cliptrase_d2.data.proposal import propose, render
+from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.vocabulary import Vocabulary
 from experiments.fuzzing.mutate import Mutator, mutate_bytes, mutate_png, mutate_text, mutate_zip
 
@@ -150,6 +152,11 @@ def build_targets(folder: Path) -> list[Target]:
         Target("text cache", "", [cache.read_bytes()], _read_cache, has_checksums=True, file=cache.name),
         Target("archive .zip", ".zip", [_build_zip()], _unpack, packed),
         Target("archive .tar.gz", ".gz", [_build_tar()], _unpack),
+        Target("proposal from labels", ".png", [*_build_label_pngs(), *_build_images()], _propose, png),
+        Target("proposal from TIFF labels", ".tif", _build_label_tiffs(), _propose),
+        Target("proposal from NumPy labels", ".npy", [_build_numpy_label()], _propose),
+        Target("proposal from class lists", ".txt", [*_CLASS_LISTS, *_CLASS_TABLES], _propose, text),
+        Target("proposal from JSON", ".json", _JSON_FILES, _propose, text),
     ]
 
 
@@ -187,6 +194,19 @@ _INDEX = json.dumps({"weight_map": dict.fromkeys(_TRANSFORMERS_WEIGHTS, "part.sa
 _TRANSFORMERS_JSON = json.dumps(
     {"model_type": "clip", "projection_dim": 512, "vision_config": {"patch_size": 16}}
 ).encode()
+_CLASS_TABLES = [
+    b"# label:color_rgb:parts:actions\nbackground:0,0,0::\nwater:51,221,255::\n",
+    b"name,r,g,b\nsky,64,128,64\nroad,192,0,128\n",
+    b"Idx\tRatio\tName\n1\t0.1\twall\n2\t0.1\tbuilding, edifice\n",
+    b"case\n",
+]
+_JSON_FILES = [
+    b'{"0": "sky", "1": "tree"}',
+    b'{"id2label": {"0": "sky", "1": "tree"}}',
+    b'{"cat": [1, 1, 1], "dog": [2, 2, 2]}',
+    b'{"shapes": [{"label": "sky", "points": [[0, 0], [1, 0], [1, 1]]}]}',
+    b'{"images": [], "annotations": [{"image_id": 1, "segments_info": []}], "categories": [{"id": 1, "name": "sky"}]}',
+]
 _HUB_JSON = b'{"model_cfg": {"quick_gelu": true}, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [1, 1, 1]}}'
 
 
@@ -286,6 +306,29 @@ def _read_data_set(path: Path) -> object:
         if any(not Path(file).is_file() for file in record.values()):
             raise WrongResultError(str(record))
     return spec
+
+
+def _propose(path: Path) -> object:
+    """Propose a data-set file for a picture with a label file, or with a file of class names."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in ("images/case.jpg", "labels/case.png"):
+            (root / name).parent.mkdir()
+            (root / name).write_bytes(_encode(Image.fromarray(_LABELS), "PNG"))
+        is_label = path.suffix in (".png", ".tif", ".npy")
+        if is_label:
+            (root / "labels/case.png").unlink()
+        (root / (f"labels/case{path.suffix}" if is_label else f"classes{path.suffix}")).write_bytes(path.read_bytes())
+        draft = propose(root)
+        if load_plain_yaml(render(draft, root, root), path).keys() != draft.keys.keys():
+            raise WrongResultError(render(draft, root, root))
+        return draft
+
+
+def _build_numpy_label() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, _LABELS)
+    return stream.getvalue()
 
 
 def _read_config(path: Path) -> str:

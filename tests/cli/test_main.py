@@ -164,6 +164,59 @@ def test_custom_data_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert run("doctor", "--dataset", SCENES, "--workers", "1") == 0
 
 
+def test_proposal_for_a_folder(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "voc20").mkdir()
+    write_pairs(tmp_path / "voc20", [[0, 1]], [[1, 255]])
+    monkeypatch.chdir(tmp_path)
+    assert run("doctor", "./voc20", "--workers", "1") == 0
+    output = capsys.readouterr().out
+    assert "\nlabels: labels\n" in output
+    assert "2 of 2 classes occur" in output
+    assert run("doctor", "voc20", "--root", str(tmp_path)) == 1  # the benchmark
+    assert "BENCHMARK" in fail("doctor", "voc20", "./voc20")
+    assert "voc20/images" not in capsys.readouterr().out
+
+
+def test_proposal_is_written_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_pairs(tmp_path, [[0, 1]], [[1, 2]])
+    file = tmp_path / "sets/mine.yaml"
+    words = ("doctor", str(tmp_path), "--workers", "1", "--write", str(file))
+    assert run(*words) == 0
+    written = file.read_text()
+    assert "\nimages: ../images\n" in written
+    assert run("doctor", "--dataset", str(file), "--workers", "1") == 0
+    assert str(file) in fail(*words)
+    assert run(*words, "--overwrite") == 0
+    assert file.read_text() == written
+    assert "3 of 3 classes occur" in capsys.readouterr().out
+
+
+def test_check_of_a_proposal_reports_problems(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_pairs(tmp_path, [[0, 1]], [[1, 2]], [[0, 0]])
+    (tmp_path / "labels/1.png").write_bytes(b"broken")
+    assert run("doctor", str(tmp_path), "--workers", "1") == 1
+    assert "labels/1.png: unreadable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["no/such/folder"], "no such folder"),
+        (["{file}"], "--dataset"),
+        (["--write", "d.yaml"], "--write"),
+        (["{empty}", "--dataset", "d.yaml"], "--dataset"),
+        (["{empty}"], "no files"),
+    ],
+)
+def test_folder_that_cannot_be_proposed(tmp_path: Path, words: list[str], message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mine.yaml").touch()
+    places = {"file": tmp_path / "mine.yaml", "empty": tmp_path / "empty"}
+    assert message in fail("doctor", *(word.format(**places) for word in words))
+
+
 def test_unknown_benchmark() -> None:
     assert "BENCHMARK: 'voc'. Allowed: 'coco_object' or " in fail("doctor", "voc")
 

@@ -31,7 +31,7 @@ _SETTINGS = {
     "MODEL.CLIPTRASE": "method correlation_layer correlation heads clustering eps min_samples min_cluster_size "
     "mask_upsample median_filter classification cls_logit_weight refinement refinement_steps",
     "MODEL.MASKS": "backbone backbone_weights sam sam_prompt sam_points_per_side sam_min_iou sam_min_stability",
-    "INPUT": "max_pixels",
+    "INPUT": "max_pixels bands stretch",
     "TEST": "window stride protocol on_error",
 }
 # Keys of arguments, for errors of functions that know no configuration.
@@ -100,6 +100,12 @@ def _add_input(cfg: CfgNode) -> None:
     # Largest image or video frame that is decoded, in pixels by its header; 0 for no limit. 2^27, 134 megapixels, is
     # larger than cameras of 100 megapixels need. Decoded and labelled, it takes about 2 GB in every loader process.
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS
+    # Bands of rasters for red, green and blue, counted from 1, or one band for grey; empty for the file's own colours.
+    # The keys `bands` and `stretch` of a data set take precedence over this key and the next one.
+    cfg.INPUT.BANDS = ()
+    # The values that become black and white: raw values such as (0, 3000), or percentiles of each image over its bands
+    # together, such as ("2%", "98%"); empty for the full range of 8 or 16 bits. Other types need it.
+    cfg.INPUT.STRETCH = ()
 
 
 def _add_clip(cfg: CfgNode) -> None:

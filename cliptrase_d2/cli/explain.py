@@ -19,7 +19,7 @@ from pathlib import Path
 from cliptrase_d2.cli.class_arguments import parse_pair
 from cliptrase_d2.cli.model_arguments import add_model_arguments, build_segmenter_from, load_config_from, model_title
 from cliptrase_d2.cli.outputs import add_overwrite_argument, require_absent
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, name_arguments
 
 _MAX_LAYERS = 12  # shown without --layers
 
@@ -31,12 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", metavar="N,N-N", help="layers to show, from 1 (default: the last 12)")
     parser.add_argument("--output", type=Path, default=Path("output/explain"), help="folder (default output/explain)")
     add_overwrite_argument(parser)
-    add_model_arguments(parser, protocols=("whole", "center_crop"))
+    add_model_arguments(parser, protocols=("whole", "center_crop"), rendering=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write both pictures and return 0."""
+    from cliptrase_d2.config import ARGUMENT_KEYS
     from cliptrase_d2.data.images import read_image
+    from cliptrase_d2.data.rendering import Rendering
     from cliptrase_d2.segmenter.explanation import explain
     from cliptrase_d2.segmenter.result import write_picture
     from cliptrase_d2.utils.atomic_files import require_writable
@@ -44,7 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     numbers = parse_layers(arguments.layers) if arguments.layers is not None else None
     point = parse_pair(arguments.point, ",", "--point") if arguments.point is not None else None
-    pixels = read_image(arguments.image, load_config_from(arguments).INPUT.MAX_PIXELS)
+    cfg = load_config_from(arguments)
+    with name_arguments(ARGUMENT_KEYS):
+        rendering = Rendering(cfg.INPUT.BANDS, cfg.INPUT.STRETCH)
+    pixels = read_image(arguments.image, cfg.INPUT.MAX_PIXELS, rendering=rendering)
     require_writable(arguments.output, "--output")
     paths = {name: arguments.output / f"{arguments.image.stem}_{name}.png" for name in ("correlation", "clusters")}
     if not arguments.overwrite:

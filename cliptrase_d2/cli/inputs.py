@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.data.files import IMAGE_SUFFIXES
 from cliptrase_d2.data.images import MAX_PIXELS, check_pixels
+from cliptrase_d2.data.tiff_header import read_tiff_header
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.user_files import check_address, check_name, check_readable
 
@@ -69,6 +72,28 @@ def _expand(pattern: str, recursive: bool, output: Path | None) -> dict[Path, st
 
 def _is_supported(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+
+
+def find_large_rasters(files: Iterable[Path], cfg: CfgNode, label_format: str) -> set[Path]:
+    """Return the TIFF files that are read and written in parts.
+
+    They have more pixels than INPUT.MAX_PIXELS, or their labels become TIFF files, and the model segments tiles at the
+    original size.
+
+    Args:
+        files: images and videos.
+        cfg: of the model.
+        label_format: "png" or "tif".
+    """
+    if cfg.TEST.PROTOCOL != "tiles" or cfg.INPUT.MIN_SIZE_TEST:
+        return set()
+    headers = {file: read_tiff_header(file) for file in files}
+    limit = 0 if label_format == "tif" else cfg.INPUT.MAX_PIXELS or math.inf
+    return {
+        file
+        for file, header in headers.items()
+        if header is not None and header.orientation == 1 and math.prod(header.size) > limit
+    }
 
 
 def describe_video(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.errors import InputError, name_arguments
 
 if TYPE_CHECKING:  # importing PyTorch would delay --help
     from cliptrase_d2.d2 import CfgNode
@@ -17,7 +17,7 @@ DEFAULT_MODEL = "ViT-B-16"
 
 
 def add_model_arguments(
-    parser: argparse.ArgumentParser, *, protocols: Sequence[str] = (), method: bool = False
+    parser: argparse.ArgumentParser, *, protocols: Sequence[str] = (), method: bool = False, rendering: bool = False
 ) -> None:
     """Add --model, --pretrained, --config-file, --device and --opts.
 
@@ -25,17 +25,23 @@ def add_model_arguments(
         parser: of the command.
         protocols: choices of --protocol, which is added if there are any.
         method: also add --method.
+        rendering: also add --bands and --stretch.
     """
     parser.add_argument("--model", help="'emoji' (included) or a ViT of open_clip (default ViT-B-16)")
     help_weights = "weights: a tag, a file or folder, or hf-hub:owner/name (default: OpenAI's, or the first tag)"
     parser.add_argument("--pretrained", metavar="TAG|PATH", help=help_weights)
     parser.add_argument("--config-file", metavar="FILE|NAME", help="configuration, instead of --model")
-    parser.set_defaults(protocol=None, method=None)
+    parser.set_defaults(protocol=None, method=None, bands=None, stretch=None)
     if protocols:
         parser.add_argument("--protocol", choices=protocols, help="how images are resized, cropped or tiled")
     if method:
         help_method = "dense features: cliptrase (default), sclip, maskclip, clip, clearclip, naclip, gem, ..."
         parser.add_argument("--method", metavar="NAME", help=help_method)
+    if rendering:
+        help_bands = "bands of a raster for red, green and blue, counted from 1, or one for grey"
+        parser.add_argument("--bands", nargs="+", type=int, metavar="N", help=help_bands)
+        help_stretch = "raw values that become black and white, such as 0 3000, or percentiles, such as 2%% 98%%"
+        parser.add_argument("--stretch", nargs=2, metavar=("LOW", "HIGH"), help=help_stretch)
     add_device_argument(parser)
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="configuration overrides")
 
@@ -87,6 +93,7 @@ def model_title(arguments: argparse.Namespace) -> str:
 
 def get_options(arguments: argparse.Namespace) -> list[str]:
     """Return KEY, VALUE, … of all model arguments. --opts come last and take precedence."""
+    from cliptrase_d2.data.rendering import Rendering
     from cliptrase_d2.segmenter.pretrained import model_options
 
     options: list[str] = []
@@ -98,6 +105,12 @@ def get_options(arguments: argparse.Namespace) -> list[str]:
         options += ["TEST.PROTOCOL", arguments.protocol]
     if arguments.method:
         options += ["MODEL.CLIPTRASE.METHOD", arguments.method]
+    with name_arguments({"bands": "--bands", "stretch": "--stretch"}):
+        rendering = Rendering(arguments.bands or (), arguments.stretch or ())
+    if rendering.bands:
+        options += ["INPUT.BANDS", repr(rendering.bands)]
+    if rendering.stretch:
+        options += ["INPUT.STRETCH", repr(rendering.stretch)]
     if arguments.device:
         options += ["MODEL.DEVICE", arguments.device]
     return [*options, *arguments.opts]

@@ -6,7 +6,13 @@
 
 Every image gets an overlay with a legend and a PNG of class indices, in the order of your classes. A video gets an
 overlay video and a PNG for every frame. With --threshold, pixels of no class have the value 255 in PNG files (65535
-with more than 255 classes). --config-file also accepts a SAN.
+with more than 255 classes), and so has nodata. --config-file also accepts a SAN.
+
+    cliptrase segment scene.tif --bands 4 3 2 --stretch 0 3000 --format tif --classes "field, forest, water"
+
+--format tif writes label maps as GeoTIFF with the georeference of the image. With the protocol tiles at the original
+size, a TIFF file is then read and written in parts, and so is every TIFF file above INPUT.MAX_PIXELS. Its overlay is
+reduced.
 
 Existing results are an error unless --overwrite replaces or --skip-existing keeps them. The exit code is 1 if
 --on-error skip left out a file.
@@ -22,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cliptrase_d2.cli.class_arguments import add_class_arguments, read_classes
-from cliptrase_d2.cli.model_arguments import add_model_arguments, build_segmenter_from
+from cliptrase_d2.cli.model_arguments import add_model_arguments, build_segmenter_from, load_config_from
 from cliptrase_d2.cli.outputs import add_overwrite_argument
 
 if TYPE_CHECKING:  # importing PyTorch would delay --help
@@ -36,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_class_arguments(parser, required=True)
     parser.add_argument("--recursive", action="store_true", help="search subfolders, and repeat them in the output")
     parser.add_argument("--output", type=Path, default=Path("output/segment"), help="folder (default output/segment)")
-    add_model_arguments(parser, protocols=("whole", "slide", "tiles", "center_crop"), method=True)
+    add_model_arguments(parser, protocols=("whole", "slide", "tiles", "center_crop"), method=True, rendering=True)
+    parser.add_argument("--format", choices=("png", "tif"), default="png", help="of label maps (default png)")
     help_threshold = "pixels whose class has a lower probability become unknown, 0 to 1 (default 0: none)"
     parser.add_argument("--threshold", type=float, default=0.0, metavar="P", help=help_threshold)
     parser.add_argument("--masks", action="store_true", help="also write the mask proposals, as .npz")
@@ -53,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment all inputs. Return 0, or 1 if files were skipped because of errors."""
-    from cliptrase_d2.cli.inputs import find_inputs
+    from cliptrase_d2.cli.inputs import find_inputs, find_large_rasters
     from cliptrase_d2.unknown import check_threshold
     from cliptrase_d2.utils.errors import InputError
     from cliptrase_d2.utils.imports import hidden_module, paused_collection
@@ -68,7 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
     # towers of the Hugging Face Hub, which no model here has.
     with paused_collection(), hidden_module("transformers"):
         from cliptrase_d2.cli.writers import Writer
-    writer = Writer(arguments.output, masks=arguments.masks, json=arguments.json)
+        from cliptrase_d2.data.rasters import import_rasterio
+    if arguments.format == "tif":
+        import_rasterio("--format tif")
+    large = find_large_rasters(files, load_config_from(arguments), arguments.format)
+    writer = Writer(
+        arguments.output, masks=arguments.masks, json=arguments.json, label_format=arguments.format, large=large
+    )
     writer.check_collisions(files)
     if arguments.skip_existing:
         finished = writer.find_finished(files)
@@ -82,6 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.masks and segmenter.protocol.name == "tiles":
         fix = "Drop --masks, or choose the protocol whole, slide or center_crop."
         raise InputError("--masks", "not available with the protocol tiles, where masks belong to single tiles", fix)
+    for flag, is_set in (("--json", arguments.json), ("--threshold", arguments.threshold)):
+        if large and is_set:
+            got = f"not available for {next(iter(large))}, which is read in parts"
+            raise InputError(flag, got, "Drop it, or choose --format png and raise INPUT.MAX_PIXELS.")
     done, failed = 0, []
     try:
         for error in _segment_files(files, segmenter, writer, arguments):
@@ -110,12 +127,14 @@ def _segment_files(
     from cliptrase_d2.utils.errors import InputError, WriteError
 
     words, threshold = (arguments.classes, arguments.background), arguments.threshold
-    images = [file for file in files if not is_video(file)]
+    images = [file for file in files if not is_video(file) and file not in writer.large]
     with closing(segmenter.stream(images, *words, threshold=threshold)) as results:  # reads ahead
         for file, name in tqdm(files.items(), unit="file", disable=True if len(files) == 1 else None):
             try:
                 if is_video(file):
                     writer.write_video(file, name, segmenter, *words, arguments.every, threshold)
+                elif file in writer.large:
+                    writer.write_large(file, name, segmenter, *words)
                 else:
                     skips = arguments.on_error == "skip"  # an error ends a stream
                     result = segmenter(file, *words, threshold=threshold) if skips else next(results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +13,17 @@ from tqdm import tqdm
 
 from cliptrase_d2.cli.inputs import describe_video, is_video, read_frames
 from cliptrase_d2.cli.outputs import require_absent
+from cliptrase_d2.data.rasters import open_label_raster, open_raster, read_georeference
+from cliptrase_d2.data.tiff_header import read_tiff_header
 from cliptrase_d2.segmenter.conversions import make_coco_dataset
-from cliptrase_d2.segmenter.result import SegmentationResult
+from cliptrase_d2.segmenter.result import SegmentationResult, write_picture
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text, require_writable, wrap_os_errors
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.visualization.picture import draw_labels
+from cliptrase_d2.visualization.picture import class_colours, draw_labels
+from cliptrase_d2.vocabulary import Vocabulary
 
+_MAX_OVERLAY = 2048  # pixels; long side of the overlay of a large raster
 _CODEC = "mp4v"  # included in OpenCV's wheels
 
 
@@ -30,12 +34,17 @@ class Writer:
         folder: for all files.
         masks: also write the mask proposals.
         json: also write classes and masks as JSON.
+        label_format: "png", or "tif" for label maps of images with the georeference of the image.
+        large: rasters that are read and written in parts, with label maps as "tif".
     Raises:
         InputError: a folder that cannot be written to.
     """
 
-    def __init__(self, folder: Path, *, masks: bool, json: bool):
+    def __init__(
+        self, folder: Path, *, masks: bool, json: bool, label_format: str = "png", large: Collection[Path] = ()
+    ):
         self.folder, self.masks, self.json = folder, masks, json
+        self.label_format, self.large = label_format, large
         require_writable(folder, "--output")
 
     def check_collisions(self, files: Mapping[Path, str]) -> None:
@@ -61,7 +70,7 @@ class Writer:
         require_absent(results, ", or --skip-existing to omit files that have results")
 
     def write(self, file: Path, name: str, result: SegmentationResult) -> None:
-        """Write the result of one image: ``<name>_overlay.png``, ``<name>_labels.png`` and the optional files.
+        """Write the result of one image: ``<name>_overlay.png``, ``<name>_labels.png`` or .tif, and the optional files.
 
         Args:
             file: of the image.
@@ -73,7 +82,14 @@ class Writer:
         overlay, labels, *_ = self._list_results(file, name)
         self._make_folder(overlay.parent)
         result.save(overlay)
-        result.save_labels(labels)
+        if labels.suffix == ".tif":
+            size = (result.label_map.shape[0], result.label_map.shape[1])
+            colours = class_colours(result.classes, result.label_map)
+            georeference = read_georeference(file, size) if read_tiff_header(file) else {}
+            with open_label_raster(labels, size, result.classes, colours, georeference) as write_rows:
+                write_rows(0, result.label_map)
+        else:
+            result.save_labels(labels)
         if self.masks:
             masks, logits, names = result.masks, result.mask_logits, np.array(result.classes)
             write = partial(np.savez_compressed, masks=masks, mask_logits=logits, classes=names)
@@ -82,6 +98,31 @@ class Writer:
             height, width = result.label_map.shape
             content = make_coco_dataset(result.to_coco(image_id=1), result.classes, file.name, (height, width))
             atomic_write_text(self.folder / f"{name}.json", json.dumps(content) + "\n")
+
+    def write_large(
+        self, file: Path, name: str, segmenter: Segmenter, classes: Sequence[str], background: Sequence[str]
+    ) -> None:
+        """Segment a raster from top to bottom. Write ``<name>_labels.tif`` and a reduced ``<name>_overlay.png``.
+
+        Raises:
+            InputError: an unreadable raster, or a file that cannot be written.
+        """
+        overlay, labels, *_ = self._list_results(file, name)
+        names = Vocabulary.parse(classes, background, where="classes").classes
+        colours = class_colours(names, np.arange(len(names)))
+        with open_raster(file, segmenter.rendering) as raster:
+            georeference = read_georeference(file, raster.size)
+            step = -(-max(raster.size) // _MAX_OVERLAY)
+            reduced: list[tuple[np.ndarray, np.ndarray]] = []
+            bar = tqdm(total=raster.size[0], desc=file.name, unit="row", disable=None)
+            with bar, open_label_raster(labels, raster.size, names, colours, georeference) as write_rows:
+                for first, pixels, label_map in segmenter.segment_rows(raster, classes, background):
+                    write_rows(first, label_map)
+                    start = -first % step
+                    reduced.append((pixels[start::step, ::step].copy(), label_map[start::step, ::step].copy()))
+                    bar.update(len(label_map))
+        picture, drawn = (np.concatenate(parts) for parts in zip(*reduced, strict=True))
+        write_picture(draw_labels(picture, drawn, names, colours), overlay)
 
     def write_video(
         self,
@@ -128,7 +169,8 @@ class Writer:
             suffixes = ["_overlay.mp4", "_labels"]
         else:
             optional = [*(["_masks.npz"] if self.masks else []), *([".json"] if self.json else [])]
-            suffixes = ["_overlay.png", "_labels.png", *optional]
+            label_format = "tif" if file in self.large else self.label_format
+            suffixes = ["_overlay.png", f"_labels.{label_format}", *optional]
         return [self.folder / f"{name}{suffix}" for suffix in suffixes]
 
     def _make_folder(self, folder: Path) -> None:

@@ -16,8 +16,9 @@ from cliptrase_d2.data.label_colors import map_colors
 from cliptrase_d2.data.label_names import add_label_indices
 from cliptrase_d2.data.labels import ADE20K_FULL, COLORS, INDEX, PANOPTIC, LabelRule, reduce_zero_label
 from cliptrase_d2.data.panoptic import add_segments, map_categories
+from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.ready_vocabularies import MARK
-from cliptrase_d2.utils.errors import InputError, suggest
+from cliptrase_d2.utils.errors import InputError, name_arguments, suggest
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.utils.user_files import read_text
 from cliptrase_d2.vocabulary import Vocabulary, list_background, list_classes
@@ -50,6 +51,8 @@ class DatasetSpec:
         label_suffix: the same for the labels.
         image_list: text file with one stem (without ``image_suffix``) per line. Other files are ignored. None for all.
         unknown: class that pixels below TEST.THRESHOLD count as, spelled as in ``classes``; "" for none.
+        bands: of the images, for red, green and blue or for grey, counted from 1; empty for the file's own colours.
+        stretch: the values that become black and white, see `Rendering`; empty for the full range.
         leave_unlabelled: ignore images without a label file. By default they are an error.
         unscored_if_only: raw label value; an image whose cropped labels have only this value is not scored.
         source: file that the description was read from, for error messages.
@@ -75,6 +78,8 @@ class DatasetSpec:
     label_suffix: str = ""
     image_list: Path | None = None
     unknown: str = ""
+    bands: Sequence[int] = ()
+    stretch: Sequence[float | str] = ()
     leave_unlabelled: bool = False
     unscored_if_only: int | None = None
     source: Path | None = field(default=None, compare=False)
@@ -88,7 +93,7 @@ class DatasetSpec:
         _ = self.vocabulary  # computing it checks the class list, which is needed without labels too
         if self.labels is not None:
             self.label_rule.check(self.where)
-        _ = self.class_groups, self.unknown_class  # computing them checks them
+        _ = self.class_groups, self.unknown_class, self.rendering  # computing them checks them
 
     @property
     def where(self) -> str:
@@ -118,6 +123,12 @@ class DatasetSpec:
         return indices[self.unknown]
 
     @cached_property
+    def rendering(self) -> Rendering:
+        """How raw values of the images become colours."""
+        with name_arguments({key: f"{self.where}: {key}" for key in ("bands", "stretch")}):
+            return Rendering(self.bands, self.stretch)  # type: ignore[arg-type]  # becomes tuples
+
+    @property
     def label_rule(self) -> LabelRule:
         """How raw label values become class indices.
 
@@ -321,5 +332,7 @@ _CONVERTERS: dict[str, Callable[[Any, str, Path], Any]] = {
     "label_suffix": _to_text,
     "image_list": _to_path,
     "unknown": _keep,
+    "bands": _to_names,
+    "stretch": _to_names,
 }
 DATASET_KEYS = tuple(_CONVERTERS)

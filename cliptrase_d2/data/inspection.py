@@ -10,10 +10,11 @@ import numpy as np
 
 from cliptrase_d2.data.benchmarks import Benchmark
 from cliptrase_d2.data.custom import DatasetSpec
-from cliptrase_d2.data.images import read_image
+from cliptrase_d2.data.images import read_picture
 from cliptrase_d2.data.label_files import read_record_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.palettes import find_palette_conflict
+from cliptrase_d2.data.rendering import RawRange, Rendering, describe_narrow_range, join_ranges
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.parallel import map_parallel
 
@@ -49,7 +50,7 @@ class Findings:
         problems: one line each.
         pixels: [C] labelled pixels of each class.
         ignored: number of labelled pixels that are not scored.
-        warnings: one line for each fact that often means misread labels.
+        warnings: one line for each fact that often means misread files.
     """
 
     pairs: int
@@ -86,27 +87,33 @@ def inspect(spec: DatasetSpec, workers: int) -> Findings:
     files = spec.find_files()
     problems = [str(spec.unpaired_error([path], partner)) for path, partner in files.unpaired]
     pixels = np.zeros(len(spec.vocabulary.classes) + 1, dtype=np.int64)  # [C+1], the last: not scored
-    check = partial(_check_pair, rule=spec.label_rule)
-    for problem, counts in map_parallel(check, files.records, workers, title=spec.name, unit="image"):
+    ranges: list[RawRange | None] = []
+    check = partial(_check_pair, rule=spec.label_rule, rendering=spec.rendering)
+    for problem, counts, raw_range in map_parallel(check, files.records, workers, title=spec.name, unit="image"):
         problems += [problem] if problem else []
         pixels += counts
+        ranges = [join_ranges([*ranges, raw_range])]
     labels = [record["sem_seg_file_name"] for record in files.records if "sem_seg_file_name" in record]
-    warnings = [conflict] if (conflict := find_palette_conflict(labels, spec.label_rule)) else []
+    warnings = [find_palette_conflict(labels, spec.label_rule), *(describe_narrow_range(range_) for range_ in ranges)]
     if np.count_nonzero(pixels[:-1]) == 1:
         fix = "If ignored values are a class, add them to label_map, as in {0: 0, 255: 1}."
         warnings.append(f"the labels have a single class, so scores would mean little. {fix}")
-    return Findings(len(files.records), problems, pixels[:-1], int(pixels[-1]), warnings)
+    return Findings(len(files.records), problems, pixels[:-1], int(pixels[-1]), list(filter(None, warnings)))
 
 
-def _check_pair(record: dict[str, str], rule: LabelRule) -> tuple[str, np.ndarray]:
-    """Return the problem of a pair ("" for none), and [C+1] the pixels of each class and those that are not scored."""
+def _check_pair(
+    record: dict[str, str], rule: LabelRule, rendering: Rendering
+) -> tuple[str, np.ndarray, RawRange | None]:
+    """Return the problem of a pair ("" for none), pixel counts [C+1] of classes and unscored pixels, and raw values."""
+    nothing = np.zeros(rule.num_classes + 1, dtype=np.int64)
     try:
-        image = read_image(record["file_name"])
+        picture = read_picture(record["file_name"], rendering=rendering)
         if "sem_seg_file_name" not in record:
-            return "", np.zeros(rule.num_classes + 1, dtype=np.int64)
-        labels = rule.apply(read_record_label(record, image.shape[1::-1], rule), record["sem_seg_file_name"])
+            return "", nothing, picture.raw_range
+        raw = read_record_label(record, picture.pixels.shape[1::-1], rule)
+        labels = rule.apply(raw, record["sem_seg_file_name"])
     except InputError as error:
-        return str(error), np.zeros(rule.num_classes + 1, dtype=np.int64)
-    return "", np.bincount(
-        np.where(labels == rule.ignore_label, rule.num_classes, labels).ravel(), minlength=rule.num_classes + 1
-    )
+        return str(error), nothing, None
+    is_scored = (labels != rule.ignore_label) & (True if picture.valid is None else picture.valid)
+    indices = np.where(is_scored, labels, rule.num_classes)  # [H,W]
+    return "", np.bincount(indices.ravel(), minlength=rule.num_classes + 1), picture.raw_range

@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 from cliptrase_d2.data.images import (
     MAX_PIXELS,
     SIXTEEN_BIT_MODES,
+    UnsupportedPixelsError,
     check_pixels,
     check_planes,
     counts_from_white,
@@ -22,6 +23,8 @@ from cliptrase_d2.data.images import (
     verify_png,
 )
 from cliptrase_d2.data.labels import COLORS, INDEX, NO_LABEL, PANOPTIC, LabelRule, pack_colors
+from cliptrase_d2.data.rasters import has_rasterio, read_raster_label
+from cliptrase_d2.data.tiff_header import read_tiff_header
 from cliptrase_d2.utils.errors import InputError, first_line
 from cliptrase_d2.utils.user_files import check_readable
 
@@ -97,11 +100,28 @@ def _read(path: str | Path, rule: LabelRule, check_size: Callable[[tuple[int, in
         array = _open_numpy(path)
         check_size((array.shape[1], array.shape[0]))
         return _decode(np.asarray(array), path, rule)
-    with open_image(path, LABEL_FORMATS) as image:
-        check_size(image.size)
-        _check_encoding(image, path)
-        nodata = _get_nodata(image)
-        return _decode(_get_pixels(image, path, rule), path, rule, nodata)
+    try:
+        with open_image(path, LABEL_FORMATS) as image:
+            check_size(image.size)
+            _check_encoding(image, path)
+            nodata = _get_nodata(image)
+            return _decode(_get_pixels(image, path, rule), path, rule, nodata)
+    except UnsupportedPixelsError:
+        header = read_tiff_header(path)
+        if rule.coding != INDEX or header is None or not has_rasterio():
+            raise
+        check_size(header.size)
+        return _read_raster(path, rule)
+
+
+def _read_raster(path: str | Path, rule: LabelRule) -> np.ndarray:
+    """Read a TIFF file that Pillow does not read, such as one of 64 bits: as ``_read_indices``."""
+    values, valid, nodata = read_raster_label(path, max_pixels=0)
+    is_nodata = _find_nodata(values, path, rule, nodata)
+    if nodata is not None and is_nodata is None:  # the value does not occur, or the label map makes it a class
+        valid |= values == nodata
+    indices = _read_indices(np.where(valid, values, 0), path, rule, None)
+    return indices if valid.all() else np.where(valid, indices.astype(np.int64), NO_LABEL)
 
 
 def _open_numpy(path: str | Path) -> np.ndarray:

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
-from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_image
+from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_picture
 from cliptrase_d2.data.label_files import read_record_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.protocol import Protocol, build_views
-from cliptrase_d2.data.register import get_dataset_labels
+from cliptrase_d2.data.register import get_dataset_labels, get_rendering
+from cliptrase_d2.data.rendering import NO_RENDERING, Rendering
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
@@ -33,6 +34,7 @@ class EvaluationMapper:
         label_rule: how raw label values become class indices.
         max_pixels: most pixels of an image to decode; 0 for no limit.
         views: sizes of the views of test-time augmentation; empty for none.
+        rendering: how raw values become colours.
     Raises:
         InputError: the protocol is unknown, or the sizes do not fit the patches.
     """
@@ -50,12 +52,14 @@ class EvaluationMapper:
         resampling: str = "bicubic",
         max_pixels: int = MAX_PIXELS,
         views: Sequence[Protocol] = (),
+        rendering: Rendering = NO_RENDERING,
     ):
         self.protocol = Protocol(protocol, short_side, max_size, patch_size, resampling)
         self.vocabulary = vocabulary
         self.label_rule = label_rule
         self.max_pixels = check_bound(max_pixels)
         self.views = views
+        self.rendering = rendering
 
     @classmethod
     def from_config(
@@ -89,6 +93,7 @@ class EvaluationMapper:
             "resampling": resampling,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
             "views": views,
+            "rendering": get_rendering(name).over(Rendering(cfg.INPUT.BANDS, cfg.INPUT.STRETCH)),
         }
 
     @classmethod
@@ -100,7 +105,7 @@ class EvaluationMapper:
             options: the arguments of the class except ``vocabulary`` and ``label_rule``.
         """
         vocabulary, label_rule = get_dataset_labels(name)
-        return cls(vocabulary=vocabulary, label_rule=label_rule, **options)
+        return cls(vocabulary=vocabulary, label_rule=label_rule, **{"rendering": get_rendering(name), **options})
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Read one record.
@@ -110,24 +115,31 @@ class EvaluationMapper:
         Returns:
             The record with ``image`` [3,H,W] uint8 RGB, ``height`` and ``width`` of the result, ``vocabulary`` and,
             with labels, ``sem_seg`` [height,width] int64, class indices or the ignore label; with views also ``views``,
-            a list of the original image at each of their sizes, like ``image``.
+            a list of the original image at each of their sizes, like ``image``; for a 16-bit image without a stretch
+            also ``raw_range``, a ``RawRange``. Nodata has the ignore label.
         Raises:
             InputError: a file does not exist, is broken or too large, image and labels differ in size, or a label value
                 has no meaning.
         """
-        image = Image.fromarray(read_image(record["file_name"], self.max_pixels))
+        picture = read_picture(record["file_name"], self.max_pixels, rendering=self.rendering)
+        image = Image.fromarray(picture.pixels)
         raw = read_record_label(record, image.size, self.label_rule) if "sem_seg_file_name" in record else None
         image = self.protocol.crop(image, Image.Resampling.BICUBIC, record["file_name"])
         mapped = {**record, **self.protocol.prepare_input(image), "vocabulary": self.vocabulary}
         if self.views:
             mapped["views"] = [view.prepare_input(image)["image"] for view in self.views]
+        if picture.raw_range is not None:
+            mapped["raw_range"] = picture.raw_range
         if raw is not None:
-            mapped["sem_seg"] = torch.from_numpy(self._map_labels(raw, record["sem_seg_file_name"]))
+            mapped["sem_seg"] = torch.from_numpy(self._map_labels(raw, record["sem_seg_file_name"], picture.valid))
         return mapped
 
-    def _map_labels(self, raw: np.ndarray, file: str) -> np.ndarray:
+    def _map_labels(self, raw: np.ndarray, file: str, valid: np.ndarray | None) -> np.ndarray:
         """Return class indices [height,width]. All of ``raw`` is checked, including the cropped margins."""
-        labels = self._crop(self.label_rule.apply(raw, file), file)
+        labels = self.label_rule.apply(raw, file)
+        if valid is not None:
+            labels = np.where(valid, labels, self.label_rule.ignore_label)
+        labels = self._crop(labels, file)
         unscored = self.label_rule.unscored_if_only
         if unscored is not None and self._crop(raw == unscored, file).all():
             labels[:] = self.label_rule.ignore_label

@@ -9,6 +9,7 @@ from typing import Any
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.custom import ClassGroups, DatasetSpec
 from cliptrase_d2.data.labels import INDEX, LabelRule
+from cliptrase_d2.data.rendering import NO_RENDERING, Rendering
 from cliptrase_d2.utils.errors import InputError, suggest
 from cliptrase_d2.visualization.colours import ClassColours
 from cliptrase_d2.vocabulary import BackgroundPrompts, ClassNames, Vocabulary, list_background, list_classes
@@ -34,6 +35,8 @@ def register_dataset(
     label_suffix: str = "",
     image_list: str | Path | None = None,
     unknown: str = "",
+    bands: Sequence[int] = (),
+    stretch: Sequence[float | str] = (),
 ) -> str:
     """Register a folder of images, a folder of label files and a class list.
 
@@ -55,6 +58,10 @@ def register_dataset(
         image_list: text file with one image per line: a stem, a name or a path, alone or followed by its label. Other
             files are ignored. None for all.
         unknown: class that pixels below TEST.THRESHOLD count as; "" for none, so that they count as wrong.
+        bands: numbers of the bands for red, green and blue, counted from 1, or of one for grey; empty for the colours
+            of the file.
+        stretch: the values that become black and white: raw values, or percentiles such as "2%"; empty for the full
+            range of 8 or 16 bits.
     Returns:
         The name, for ``DATASETS.TEST``.
     Raises:
@@ -81,6 +88,8 @@ def register_dataset(
             label_suffix=label_suffix,
             image_list=None if image_list is None else Path(image_list),
             unknown=unknown,
+            bands=bands,
+            stretch=stretch,
         )
     )
 
@@ -112,6 +121,7 @@ def register_spec(spec: DatasetSpec) -> str:
         unscored_if_only=spec.unscored_if_only,
         class_groups=spec.class_groups,
         unknown_class=spec.unknown_class,
+        rendering=spec.rendering,
         evaluator_type="sem_seg",
     )
     return spec.name
@@ -171,6 +181,16 @@ def get_unknown_class(name: str) -> int | None:
     """
     require_registered(name)
     return MetadataCatalog.get(name).get("unknown_class")
+
+
+def get_rendering(name: str) -> Rendering:
+    """Return how the raw values of a registered data set become colours.
+
+    Raises:
+        InputError: the data set is not registered.
+    """
+    require_registered(name)
+    return MetadataCatalog.get(name).get("rendering", NO_RENDERING)
 
 
 def load_records(spec: DatasetSpec) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase_d2.data.rendering import RawRange, join_ranges
 from cliptrase_d2.unknown import UNKNOWN
 from cliptrase_d2.utils.errors import InputError
 
@@ -32,6 +33,7 @@ class Counts:
         skipped: ``file`` and ``reason`` of each image that could not be read.
         worst: ``file`` and ``pAcc``, in percent, of the images with the fewest correct pixels; see ``select_worst``.
         ignored: number of labelled pixels that are not scored.
+        raw_range: of the values of 16-bit images without a stretch; None if there are none.
     """
 
     confusion: Tensor
@@ -40,6 +42,7 @@ class Counts:
     skipped: list[dict[str, str]] = field(default_factory=list)
     worst: list[dict[str, Any]] = field(default_factory=list)
     ignored: int = 0
+    raw_range: RawRange | None = None
 
     @classmethod
     def empty(cls, num_classes: int) -> Counts:
@@ -54,6 +57,7 @@ class Counts:
             self.skipped + other.skipped,
             select_worst([*self.worst, *other.worst]),
             self.ignored + other.ignored,
+            join_ranges([self.raw_range, other.raw_range]),
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cliptrase_d2.d2 import DatasetEvaluator, comm
 from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, get_unknown_class
+from cliptrase_d2.data.rendering import describe_narrow_range, join_ranges
 from cliptrase_d2.evaluation.confusion import (
     Counts,
     add_confusions,
@@ -151,6 +152,7 @@ class SegmentationEvaluator(DatasetEvaluator):
             if image["file_name"] in self.overlays:
                 self.draw(image, output)
             self.counts.images += 1
+            self.counts.raw_range = join_ranges([self.counts.raw_range, image.get("raw_range")])
 
     def _rate_images(self, files: Sequence[str], truths: Sequence[Tensor], label_maps: Sequence[Tensor]) -> None:
         """Note the images without a scored pixel, and the worst of the others."""
@@ -191,6 +193,8 @@ class SegmentationEvaluator(DatasetEvaluator):
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         atomic_write_text(self.folder / "metrics.json", text)
         self._log(report)
+        if warning := describe_narrow_range(counts.raw_range):
+            logger.warning("%s: %s", self.dataset_name, warning)
         return {"sem_seg": extract_metrics(report)}
 
     def _log(self, report: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cliptrase_d2 import __version__
 from cliptrase_d2.d2 import CfgNode, describe
-from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, get_unknown_class
+from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, get_rendering, get_unknown_class
 
 _PACKAGES = ("torch", "open_clip_torch", "hdbscan", "numpy")
 
@@ -37,10 +37,11 @@ def config_hash(cfg: CfgNode) -> str:
 
 
 def data_hash(dataset_name: str) -> str:
-    """Return twelve hexadecimal digits that change with the classes, their groups and the label rule of a data set."""
+    """Return twelve hexadecimal digits that change with a data set's classes, groups, label rule and rendering."""
     parts = (get_dataset_labels(dataset_name), get_dataset_groups(dataset_name))
-    unknown = get_unknown_class(dataset_name)
-    return digest(repr(parts if unknown is None else (*parts, unknown)))
+    unknown, rendering = get_unknown_class(dataset_name), get_rendering(dataset_name)
+    parts = parts if unknown is None else (*parts, unknown)  # type: ignore[assignment]
+    return digest(repr((*parts, rendering) if rendering else parts))
 
 
 def versions() -> dict[str, str]:

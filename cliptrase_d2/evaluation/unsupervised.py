@@ -17,6 +17,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from cliptrase_d2.d2 import comm
+from cliptrase_d2.data.rendering import join_ranges
 from cliptrase_d2.evaluation.confusion import Counts
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from cliptrase_d2.utils.errors import InputError
@@ -135,6 +136,7 @@ class UnsupervisedEvaluator(SegmentationEvaluator):
             if file_name in self.overlays:
                 self._overlay_data[file_name] = image, output
             self.counts.images += 1
+            self.counts.raw_range = join_ranges([self.counts.raw_range, image.get("raw_range")])
 
     def evaluate(self, earlier: Counts | None = None) -> dict[str, dict[str, float]]:
         """Group the masks, match the groups, write the files of the parent class, and log the table.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from cliptrase_d2.pipeline.open_vocabulary import (
 )
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
-from cliptrase_d2.pipeline.tiles import get_output_size, segment_in_tiles
+from cliptrase_d2.pipeline.tiles import ReadRows, Span, get_output_size, segment_in_tiles, segment_rows
 from cliptrase_d2.pipeline.windows import Windows, cut, stitch_correlation, stitch_patches
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.profiling import stage
@@ -219,6 +219,21 @@ class CLIPtrase(OpenVocabularySegmenter):
         else:
             outputs = self._segment_batch(inputs)
         return [apply_threshold(one, output) for one, output in zip(inputs, outputs, strict=True)]
+
+    @torch.inference_mode()
+    def segment_rows(self, read: ReadRows, inputs: Mapping[str, Any], size: Size) -> Iterator[tuple[Span, Tensor]]:
+        """Segment a large image in tiles from top to bottom, with the labels that `forward` returns.
+
+        Args:
+            read, size: as in `pipeline.tiles.segment_rows`.
+            inputs: as in `forward`, without ``image`` and ``threshold``.
+        Yields:
+            As `pipeline.tiles.segment_rows`.
+        """
+        assert self.window is not None, "built for whole images"
+        assert self.stride is not None
+        inputs = self.complete({**inputs, "output_sem_seg": False})
+        yield from segment_rows(self._segment_batch, read, inputs, size, self.window, self.stride)
 
     def segment(
         self, images: Tensor, text: TextFeatures | None, sizes: Sequence[Size], labels: Tensor | None = None

@@ -6,9 +6,9 @@ and memory is that of a few tiles. Tiles overlap, and each pixel is taken from t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise, product
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice, pairwise, product
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from cliptrase_d2.pipeline.windows import starts
 
+Tile = TypeVar("Tile")
+ReadRows = Callable[[slice], Tensor]
 Segment = Callable[[Sequence[dict[str, Any]]], list[dict[str, Tensor]]]
 _PIXELS_TOGETHER = 2**20  # small tiles are batched up to the pixels of a large one
 _PIXEL_MAPS = ("label_map", "sem_seg", "assignment")
@@ -86,12 +88,50 @@ def segment_in_tiles(
     tiles = [(member, *tile) for member, inputs in enumerate(batched_inputs) for tile in _tile(inputs, window, stride)]
     results = [_StitchedResult(inputs["image"].shape[1:], get_output_size(inputs)) for inputs in batched_inputs]
     together = max(len(batched_inputs), _PIXELS_TOGETHER // window**2)
-    for first in range(0, len(tiles), together):
-        batch = tiles[first : first + together]
-        outputs = segment([_crop(batched_inputs[member], rows, columns) for member, rows, columns in batch])
-        for (member, rows, columns), output in zip(batch, outputs, strict=True):
-            results[member].add(output, rows, columns)
+    crops = ((tile, _crop(batched_inputs[tile[0]], *tile[1:])) for tile in tiles)
+    for (member, rows, columns), output in _segment_each(segment, crops, together):
+        results[member].add(output, rows, columns)
     return [result.to_output() for result in results]
+
+
+def segment_rows(
+    segment: Segment, read: ReadRows, inputs: Mapping[str, Any], size: tuple[int, int], window: int, stride: int
+) -> Iterator[tuple[Span, Tensor]]:
+    """Segment a large image from top to bottom, with few rows of its pixels in memory.
+
+    The tiles and their batches, and therefore the labels, are those of ``segment_in_tiles``.
+
+    Args:
+        segment: inputs to outputs of a model, independently of each other.
+        read: returns rows of the image, [3,n,W]. The rows of later calls begin lower.
+        inputs: of the model, without ``image``, ``height`` and ``width``.
+        size: (height, width) of the image, which is that of the result.
+        window, stride: side and step of the tiles in pixels.
+    Yields:
+        The rows of a row of tiles, and the labels of its core, [n,W] int64.
+    """
+    rows_of_tiles, columns_of_tiles = (divide_side(pixels, pixels, window, stride) for pixels in size)
+
+    def crop_tiles() -> Iterator[tuple[tuple[Span, Span], dict[str, Any]]]:
+        for rows in rows_of_tiles:
+            image = {**inputs, "image": read(rows.source)}
+            for columns in columns_of_tiles:
+                yield (rows, columns), _crop(image, rows._replace(source=slice(None)), columns)
+
+    outputs = _segment_each(segment, crop_tiles(), max(1, _PIXELS_TOGETHER // window**2))
+    for rows, tiles in groupby(outputs, key=lambda output: output[0][0]):
+        parts = [output["label_map"][rows.core_in_result, columns.core_in_result] for (_, columns), output in tiles]
+        yield rows, torch.cat(parts, dim=1)
+
+
+def _segment_each(
+    segment: Segment, tiles: Iterable[tuple[Tile, dict[str, Any]]], together: int
+) -> Iterator[tuple[Tile, dict[str, Tensor]]]:
+    """Yield each tile with its output, in batches of ``together`` tiles."""
+    tiles = iter(tiles)
+    while batch := list(islice(tiles, together)):
+        outputs = segment([inputs for _, inputs in batch])
+        yield from ((tile, output) for (tile, _), output in zip(batch, outputs, strict=True))
 
 
 def get_output_size(inputs: Mapping[str, Any]) -> tuple[int, int]:

@@ -25,7 +25,8 @@ from cliptrase_d2.d2 import (
     hooks,
 )
 from cliptrase_d2.data.loader import list_records
-from cliptrase_d2.data.register import get_dataset_labels
+from cliptrase_d2.data.register import get_dataset_labels, get_rendering
+from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.evaluation.evaluate import evaluate_dataset, require_datasets
 from cliptrase_d2.evaluation.metrics import drop_class_metrics
 from cliptrase_d2.san.model import SAN
@@ -126,13 +127,15 @@ def build_dataset(cfg: CfgNode) -> TrainingDataset:
         labels = [get_dataset_labels(name) for name in names]  # checks all names before any folder is listed
         records = [record for name in names for record in list_records(name, "stop")]
     for name, of_name in zip(names, labels, strict=True):
-        if of_name != labels[0]:
-            got = f"{name!r} and {names[0]!r} have different classes or label values"
+        if of_name != labels[0] or get_rendering(name) != get_rendering(names[0]):
+            got = f"{name!r} and {names[0]!r} have different classes, label values, bands or stretch"
             raise InputError("DATASETS.TRAIN", got, "Train on one of them.")
     if unlabelled := [record for record in records if "sem_seg_file_name" not in record]:
         got = f"{len(unlabelled)} images without labels, such as {unlabelled[0]['file_name']}"
         raise InputError("DATASETS.TRAIN", got, "Choose a data set with a label file for each image.")
-    return TrainingDataset(records, build_augmentation(cfg), *labels[0], cfg.INPUT.MAX_PIXELS)
+    with name_arguments({"bands": "INPUT.BANDS", "stretch": "INPUT.STRETCH"}):
+        rendering = get_rendering(names[0]).over(Rendering(cfg.INPUT.BANDS, cfg.INPUT.STRETCH))
+    return TrainingDataset(records, build_augmentation(cfg), *labels[0], cfg.INPUT.MAX_PIXELS, rendering)
 
 
 def build_augmentation(cfg: CfgNode) -> Augmentation:

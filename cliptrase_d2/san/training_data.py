@@ -18,10 +18,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from cliptrase_d2.d2 import comm
-from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_image
+from cliptrase_d2.data.images import MAX_PIXELS, check_bound, read_picture
 from cliptrase_d2.data.label_files import read_record_label
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.loader import BadRecord, PackedRecords
+from cliptrase_d2.data.rendering import NO_RENDERING, Rendering
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 
@@ -136,6 +137,7 @@ class TrainingDataset(Dataset):
         vocabulary: classes, passed on to the model.
         label_rule: conversion of raw label values to class indices.
         max_pixels: largest image that is decoded; 0 for no limit.
+        rendering: how raw values become colours.
     """
 
     def __init__(
@@ -145,8 +147,10 @@ class TrainingDataset(Dataset):
         vocabulary: Vocabulary,
         label_rule: LabelRule,
         max_pixels: int = MAX_PIXELS,
+        rendering: Rendering = NO_RENDERING,
     ):
         self.records, self.max_pixels = PackedRecords(records), check_bound(max_pixels)
+        self.rendering = rendering
         self.augmentation, self.vocabulary, self.label_rule = augmentation, vocabulary, label_rule
 
     def __getitem__(self, item: tuple[int, Sequence[int]]) -> dict[str, Any] | BadRecord:
@@ -167,9 +171,12 @@ class TrainingDataset(Dataset):
         Raises:
             InputError: an unusable file, or a label outside the classes.
         """
-        image = read_image(record["file_name"], self.max_pixels)
+        picture = read_picture(record["file_name"], self.max_pixels, rendering=self.rendering)
+        image = picture.pixels
         raw = read_record_label(record, (image.shape[1], image.shape[0]), self.label_rule)
         labels = self.label_rule.apply(raw, record["sem_seg_file_name"])
+        if picture.valid is not None:
+            labels = np.where(picture.valid, labels, self.label_rule.ignore_label)
         image, labels = self.augmentation(image, labels, rng, self.label_rule.ignore_label)
         present = np.unique(labels)
         return {

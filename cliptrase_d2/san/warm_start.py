@@ -12,6 +12,8 @@ from tqdm import tqdm
 from cliptrase_d2.d2 import CfgNode, comm
 from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.register import get_rendering
+from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.stages import pool_masks
 from cliptrase_d2.san.model import SAN
@@ -82,6 +84,7 @@ def sample_masks(cfg: CfgNode, dataset: str) -> MaskSample:
         max_size=round(cfg.INPUT.MAX_SIZE_TEST * factor),
         patch_size=model.patch_multiple,
         max_pixels=cfg.INPUT.MAX_PIXELS,
+        rendering=get_rendering(dataset).over(Rendering(cfg.INPUT.BANDS, cfg.INPUT.STRETCH)),
     )
     records = list_records(dataset, "stop")
     count = min(max(1, cfg.MODEL.SAN.QUERY_INIT_IMAGES), len(records))

@@ -9,10 +9,18 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from cliptrase_d2.data.images import MAX_PIXELS, convert_to_rgb, read_image
+from cliptrase_d2.data.images import (
+    MAX_PIXELS,
+    SIXTEEN_BIT_MODES,
+    check_pixels,
+    convert_picture,
+    read_picture,
+    wrap_decoding_errors,
+)
+from cliptrase_d2.data.rendering import NO_RENDERING, Picture, Rendering, render_values
 from cliptrase_d2.utils.errors import InputError
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
@@ -23,22 +31,58 @@ _ALLOWED = (
 
 
 def rgb_pixels(image: ImageLike, where: object, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Return an image as [H,W,3] uint8 RGB. Alpha is dropped and the EXIF orientation applied.
+    """Return the pixels of ``read_input``, [H,W,3] uint8 RGB."""
+    return read_input(image, where, max_pixels).pixels
+
+
+def read_input(
+    image: ImageLike, where: object, max_pixels: int = MAX_PIXELS, rendering: Rendering = NO_RENDERING
+) -> Picture:
+    """Return an image as RGB, with its nodata. Alpha is dropped and the EXIF orientation applied.
 
     Args:
         image: a path, a PIL image, an array with the channels last, or a tensor with the channels first,
-            uint8 or float in [0,1]. An array or tensor may have an axis of length 1 before the others.
+            uint8 or float in [0,1]. An array or tensor may have an axis of length 1 before the others. With a
+            rendering, it may have any bands and type, and NaN and infinity are nodata.
         where: name of the image in error messages; a path is its own name.
         max_pixels: limit for files and PIL images, which may not be decoded yet; 0 for no limit.
+        rendering: of raw values.
     Raises:
         InputError: an unreadable file, too many pixels, or an unsupported type, dtype or shape.
     """
     if isinstance(image, str | os.PathLike):
-        return read_image(Path(image), max_pixels)
+        return read_picture(Path(image), max_pixels, rendering=rendering)
+    if rendering:
+        return render_values(_list_bands(image, where, max_pixels), rendering, where)
     if isinstance(image, Image.Image):
-        return convert_to_rgb(image, where, max_pixels)
+        return convert_picture(image, where, max_pixels)
+    return Picture(_convert_tensor(image, where) if isinstance(image, Tensor) else _convert_array(image, where))
+
+
+def _list_bands(image: ImageLike, where: object, max_pixels: int) -> np.ndarray:
+    """Return the raw values [B,H,W] of an image that is no path."""
+    if isinstance(image, Image.Image):
+        if image.mode not in ("I", "F", *SIXTEEN_BIT_MODES):
+            return convert_picture(image, where, max_pixels).pixels.transpose(2, 0, 1)
+        check_pixels(image.size, max_pixels, where)
+        with wrap_decoding_errors(where):
+            return np.asarray(ImageOps.exif_transpose(image))[None]
     if isinstance(image, Tensor):
-        return _convert_tensor(image, where)
+        image = image.detach().cpu()
+        is_first, values = True, (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    else:
+        is_first, values = False, np.asarray(image)
+    values = values[0] if values.ndim == 4 and len(values) == 1 else values
+    if values.ndim == 3 and not is_first:
+        values = values.transpose(2, 0, 1)
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or not values.size or values.dtype.kind not in "iuf":
+        got = f"{type(image).__name__} of {values.dtype} with shape {list(values.shape)}"
+        raise InputError(where, got, "Pass one image at a time.", allowed="numbers [H,W,B], or a tensor [B,H,W]")
+    return values
+
+
+def _convert_array(image: object, where: object) -> np.ndarray:
     if not isinstance(image, np.ndarray):
         raise InputError(where, f"unsupported type {type(image).__name__}", "Convert the image.", allowed=_ALLOWED)
     pixels = image[0] if image.ndim == 4 and len(image) == 1 else image

@@ -75,7 +75,8 @@ class SegmentationResult:
         scores: see the attribute; None if they are not known.
     Attributes:
         image: [H,W,3] uint8 RGB, upright. With the protocol ``center_crop``, the crop.
-        label_map: [H,W] int64, index into ``classes``, or -1 for unknown pixels, which only a threshold leaves.
+        label_map: [H,W] int64, index into ``classes``, or -1 for unknown pixels, which a threshold or nodata
+            leaves.
         classes: C names.
         masks: [Q,H,W] float32, the mask proposals; empty with the protocol ``tiles``. They are computed when they are
             read for the first time.

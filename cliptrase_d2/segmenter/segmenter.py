@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -16,12 +16,15 @@ from torch import Tensor
 from cliptrase_d2.config import ARGUMENT_KEYS, load_config
 from cliptrase_d2.data.images import MAX_PIXELS, check_bound
 from cliptrase_d2.data.protocol import Protocol
+from cliptrase_d2.data.rasters import Raster
+from cliptrase_d2.data.rendering import NO_RENDERING, Picture, RawRange, Rendering, describe_narrow_range
+from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.segmenter.build import SegmentationModel, build_segmenter, resolve_device
-from cliptrase_d2.segmenter.image_input import ImageLike, check_several, rgb_pixels
+from cliptrase_d2.segmenter.image_input import ImageLike, check_several, read_input
 from cliptrase_d2.segmenter.prefetch import batched, prefetch
 from cliptrase_d2.segmenter.pretrained import Options, list_options, model_options
 from cliptrase_d2.segmenter.result import SegmentationResult, SoftMasks
-from cliptrase_d2.unknown import check_threshold
+from cliptrase_d2.unknown import UNKNOWN, check_threshold
 from cliptrase_d2.utils.errors import InputError, name_arguments
 from cliptrase_d2.utils.oom_retry import OOMRetry
 from cliptrase_d2.vocabulary import BackgroundPrompts, ClassNames, Vocabulary
@@ -51,16 +54,26 @@ class Segmenter:
         short_side: short side of the model's input in pixels; 0 keeps the size of the image (``tiles`` only).
         max_size: largest long side in pixels; ``center_crop`` ignores it.
         max_pixels: largest number of pixels of a file or PIL image; 0 for no limit.
+        rendering: how raw values of rasters, and of arrays and tensors of any type, become colours. The attribute may
+            be changed.
     Raises:
         InputError: an unknown protocol, or sizes that do not fit the model's patches.
     """
 
     def __init__(
-        self, *, model: SegmentationModel, protocol: str, short_side: int, max_size: int, max_pixels: int = MAX_PIXELS
+        self,
+        *,
+        model: SegmentationModel,
+        protocol: str,
+        short_side: int,
+        max_size: int,
+        max_pixels: int = MAX_PIXELS,
+        rendering: Rendering = NO_RENDERING,
     ):
         self.model = model
         self._run_model = OOMRetry(model)
-        self.max_pixels = check_bound(max_pixels)
+        self.max_pixels, self.rendering = check_bound(max_pixels), rendering
+        self._has_warned = False
         self.protocol = Protocol(protocol, short_side, max_size, model.patch_multiple, model.resampling)
 
     @classmethod
@@ -98,6 +111,7 @@ class Segmenter:
                 short_side=cfg.INPUT.MIN_SIZE_TEST,
                 max_size=cfg.INPUT.MAX_SIZE_TEST,
                 max_pixels=cfg.INPUT.MAX_PIXELS,
+                rendering=Rendering(cfg.INPUT.BANDS, cfg.INPUT.STRETCH),
             )
 
     @classmethod
@@ -146,6 +160,7 @@ class Segmenter:
             image: a path; a PIL image; an array, grey [H,W] or [H,W,1], RGB [H,W,3] or RGBA [H,W,4]; or a tensor with
                 the channels first, [1,H,W], [3,H,W] or [4,H,W]. Arrays and tensors are uint8, or float in [0,1]. They
                 may have an axis of length 1 before the others. Alpha is dropped and the EXIF orientation applied.
+                With a ``rendering``, files, arrays and tensors may have any bands and type. Nodata is unknown, -1.
             classes: class names, in which "a;b" are synonyms of one class; or a dict such as {"a": ["b"]}.
             background: prompts of an extra last class "background", or the name of a ready list; empty for none.
             threshold: pixels whose score of their class is lower become unknown, -1; 0 to 1, 0 for none. See
@@ -219,6 +234,44 @@ class Segmenter:
         check_several(images)
         return self._stream(images, vocabulary, check_threshold(threshold), batch_size)
 
+    def segment_rows(
+        self, raster: Raster, classes: ClassNames, background: BackgroundPrompts = ()
+    ) -> Iterator[SegmentedRows]:
+        """Segment a raster of any size in tiles, from top to bottom, with a few of its rows in memory.
+
+        The labels are those of a single call. The segmenter needs the protocol ``tiles`` at the original size.
+
+        >>> from cliptrase_d2.data.rasters import open_raster
+        >>> segmenter = Segmenter.from_config("cliptrase/vit_b16_tiles")  # doctest: +SKIP
+        >>> with open_raster("large.tif", segmenter.rendering) as raster:  # doctest: +SKIP
+        ...     for first, pixels, labels in segmenter.segment_rows(raster, ["road", "field"]):
+        ...         print(first, len(labels))
+
+        Args:
+            raster: open, of any size.
+            classes, background: as in a single call.
+        Raises:
+            InputError: another protocol, an invalid vocabulary, or a raster that cannot be read.
+        """
+        if self.protocol.name != "tiles" or self.protocol.short_side or not isinstance(self.model, CLIPtrase):
+            got, fix = f"{self} for a file that is read in parts", "Set TEST.PROTOCOL tiles and INPUT.MIN_SIZE_TEST 0."
+            raise InputError("protocol", got, fix)
+        vocabulary, name = Vocabulary.parse(classes, background, where="classes"), str(raster.where)
+        self._warn_once(name, raster.raw_range)
+        strips: dict[int, Picture] = {}  # by their first row
+
+        def read(rows: slice) -> Tensor:
+            strips[rows.start] = raster.read(rows)
+            return torch.from_numpy(strips[rows.start].pixels).permute(2, 0, 1)
+
+        inputs = {"vocabulary": vocabulary, "file_name": name}
+        for rows, label_map in self.model.segment_rows(read, inputs, raster.size):
+            strip, labels = strips.pop(rows.source.start), label_map.cpu().numpy()
+            core = slice(rows.core.start - rows.source.start, rows.core.stop - rows.source.start)
+            if strip.valid is not None:
+                labels[~strip.valid[core]] = UNKNOWN
+            yield SegmentedRows(rows.core.start, strip.pixels[core], labels)
+
     def get_described_part(self, image: ImageLike, where: str = "image") -> tuple[Image.Image, tuple[int, int]]:
         """Return the part of an image that its result describes, and the (height, width) of the full image.
 
@@ -231,7 +284,7 @@ class Segmenter:
             InputError: an invalid image.
         """
         where = os.fspath(image) if isinstance(image, str | os.PathLike) else where
-        full = Image.fromarray(rgb_pixels(image, where, self.max_pixels))
+        full = Image.fromarray(read_input(image, where, self.max_pixels, self.rendering).pixels)
         return self.protocol.crop(full, Image.Resampling.BICUBIC, where), (full.height, full.width)
 
     def _stream(
@@ -247,12 +300,23 @@ class Segmenter:
 
     def _prepare(self, image: ImageLike, where: str) -> _View:
         name = os.fspath(image) if isinstance(image, str | os.PathLike) else where
-        pixels = rgb_pixels(image, name, self.max_pixels)
+        picture = read_input(image, name, self.max_pixels, self.rendering)
+        self._warn_once(name, picture.raw_range)
+        pixels, valid = picture.pixels, picture.valid
         part = self.protocol.crop(Image.fromarray(pixels), Image.Resampling.BICUBIC, name)
+        if valid is not None:
+            mask = Image.fromarray(valid.astype(np.uint8))
+            valid = np.asarray(self.protocol.crop(mask, Image.Resampling.NEAREST, name)) > 0
         # Arrays and tensors belong to the caller, who may change them. A large photograph is not copied.
         if self.protocol.crops or not isinstance(image, str | os.PathLike | Image.Image):
             pixels = np.array(part)
-        return _View(pixels, {**self.protocol.prepare_input(part), "file_name": name})
+        return _View(pixels, {**self.protocol.prepare_input(part), "file_name": name}, valid)
+
+    def _warn_once(self, name: str, raw_range: RawRange | None) -> None:
+        warning = describe_narrow_range(raw_range)
+        if warning and not self._has_warned:
+            self._has_warned = True
+            logger.warning("%s: %s", name, warning)
 
     def _segment(self, views: Sequence[_View], vocabulary: Vocabulary, threshold: float) -> list[SegmentationResult]:
         results: dict[int, SegmentationResult] = {}
@@ -263,27 +327,50 @@ class Segmenter:
             if isinstance(outputs, InputError):
                 raise outputs
             for index, output in zip(members, outputs, strict=True):
-                results[index] = _make_result(views[index].pixels, output, vocabulary.classes)
+                results[index] = _make_result(views[index], output, vocabulary.classes)
             del outputs, output  # free their memory before the next forward pass
         return [results[index] for index in range(len(views))]
 
 
+class SegmentedRows(NamedTuple):
+    """Rows of a segmented raster.
+
+    Attributes:
+        first: number of the first row.
+        pixels: [n,W,3] uint8 RGB.
+        labels: [n,W] int64, class indices, or -1 for nodata.
+    """
+
+    first: int
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
 class _View(NamedTuple):
-    """The part of an image that the result describes, [H,W,3] uint8 RGB, and the model's input."""
+    """The part of an image that the result describes.
+
+    Attributes:
+        pixels: [H,W,3] uint8 RGB.
+        model_input: with the image at the model's size.
+        valid: [H,W] bool, False for nodata; None if all pixels are valid.
+    """
 
     pixels: np.ndarray
     model_input: dict[str, Any]
+    valid: np.ndarray | None
 
 
-def _make_result(pixels: np.ndarray, output: dict[str, Tensor], classes: tuple[str, ...]) -> SegmentationResult:
+def _make_result(view: _View, output: dict[str, Tensor], classes: tuple[str, ...]) -> SegmentationResult:
     label_map = output["label_map"]
+    if view.valid is not None:
+        label_map = label_map.masked_fill(~torch.from_numpy(view.valid).to(label_map.device), UNKNOWN)
     size, nothing = (label_map.shape[0], label_map.shape[1]), torch.empty(0, *label_map.shape[:2])
     masks: np.ndarray | SoftMasks = SoftMasks(output.get("coarse_masks", nothing).float().cpu(), size)
     if "pred_masks" in output:  # SAN computes them anyway
         masks = output["pred_masks"].float().cpu().numpy()
     logits = output.get("pred_logits", torch.empty(0, len(classes)))  # the protocol tiles returns neither
     return SegmentationResult(
-        image=pixels,
+        image=view.pixels,
         label_map=label_map.cpu().numpy(),
         classes=classes,
         masks=masks,

@@ -38,6 +38,26 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
             unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield the path of an unfinished file beside ``path``, which replaces it at the end of the block.
+
+    For libraries that write to paths. The unfinished file is removed if the block raises.
+
+    Raises:
+        WriteError: the folder is not writable.
+    """
+    unfinished = path.with_name(_unfinished_name(path.name, uuid.uuid4().hex))
+    with wrap_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield unfinished
+        with wrap_os_errors(path):
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def _write_checked(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file; raise the system's own error, or the interruption, even if a library replaced it."""
     disk = _Disk(path, "w")

@@ -29,13 +29,15 @@ from cliptrase_d2.clip.weights_source import find_weights
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import merge_config_options, safe_checkpoint
 from cliptrase_d2.data.custom import read_dataset_file
-from cliptrase_d2.data.images import read_image
+from cliptrase_d2.data.images import read_image, read_picture
 from cliptrase_d2.data.label_colors import map_colors
 from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.data.labels import COLORS, LabelRule
 from cliptrase_d2.data.panoptic import add_segments, map_categories
 from cliptrase_d2.data.prepare.archives import unpack
 from cliptrase_d2.data.proposal import propose, render
+from cliptrase_d2.data.rasters import read_raster_label
+from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.vocabulary import Vocabulary
 from experiments.fuzzing.mutate import Mutator, mutate_bytes, mutate_png, mutate_text, mutate_zip
@@ -121,6 +123,8 @@ def build_targets(folder: Path) -> list[Target]:
     nested = _save({"epoch": 3, "state_dict": _WEIGHTS, "model": _WEIGHTS})
     return [
         Target("image", ".png", _build_images(), _read_image, png),
+        Target("raster", ".tif", _build_rasters(folder), _read_raster),
+        Target("raster label", ".tif", _build_label_rasters(folder), _read_raster_label),
         Target("label PNG", ".png", _build_label_pngs(), _read_label, png, has_checksums=True),
         Target("label TIFF", ".tif", _build_label_tiffs(), _read_label),
         Target("label BMP", ".bmp", _build_label_bmps(), _read_label),
@@ -162,7 +166,8 @@ def build_targets(folder: Path) -> list[Target]:
 
 _DATA_SETS = [
     b"name: my_set\nimages: images\nlabels: labels\nclasses: [sky, 'tree;bush', road]\nignore_label: 255\n"
-    b"label_map: {0: 255, 1: 0, 2: 1}\nbackground: [wall]\ngroups: {stuff: [sky, road]}\n",
+    b"label_map: {0: 255, 1: 0, 2: 1}\nbackground: [wall]\ngroups: {stuff: [sky, road]}\n"
+    b"bands: [3, 2, 1]\nstretch: [2%, 3000]\n",
     b"name: other\nimages: images/*\nclasses: words.txt\nimage_list: list.txt\nimage_suffix: ''\nlabel_suffix: ''\n",
 ]
 _JSON_DATA_SETS = [
@@ -233,6 +238,29 @@ def _build_images() -> list[bytes]:
     ]
 
 
+def _build_rasters(folder: Path) -> list[bytes]:
+    kinds = (np.uint8, np.uint16, np.int16, np.float32)
+    forms: tuple[dict[str, Any], ...] = (
+        {},
+        {"compress": "lzw", "interleave": "band"},
+        {"compress": "deflate", "nodata": 3},
+    )
+    return [_build_raster(folder, _PIXELS.transpose(2, 0, 1).astype(kind), **form) for kind in kinds for form in forms]
+
+
+def _build_label_rasters(folder: Path) -> list[bytes]:
+    return [_build_raster(folder, _LABELS[None].astype(kind), nodata=5) for kind in (np.uint8, np.int64, np.float32)]
+
+
+def _build_raster(folder: Path, bands: np.ndarray, **options: Any) -> bytes:
+    import rasterio  # an extra
+
+    shape = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
+    with rasterio.open(folder / "raster.tif", "w", driver="GTiff", **shape, **options) as dataset:
+        dataset.write(bands)
+    return (folder / "raster.tif").read_bytes()
+
+
 def _build_label_pngs() -> list[bytes]:
     grey = Image.fromarray(_LABELS)
     palette = Image.fromarray(_LABELS, mode="L").convert("P")
@@ -266,10 +294,27 @@ def _build_colored_labels() -> list[bytes]:
 
 
 def _read_image(path: Path) -> np.ndarray:
-    pixels = read_image(path, _MAX_PIXELS)
+    return _check_picture(read_image(path, _MAX_PIXELS))
+
+
+def _check_picture(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not 0 < pixels.size <= 3 * _MAX_PIXELS:
         raise WrongResultError(f"{pixels.dtype} {pixels.shape}")
     return pixels
+
+
+def _read_raster(path: Path) -> np.ndarray:
+    picture = read_picture(path, _MAX_PIXELS, rendering=Rendering((1,), ("2%", 255)))
+    if picture.valid is not None and picture.pixels[~picture.valid].any():
+        raise WrongResultError("nodata is not black")
+    return _check_picture(picture.pixels)
+
+
+def _read_raster_label(path: Path) -> np.ndarray:
+    labels, valid, _ = read_raster_label(path, _MAX_PIXELS)
+    if labels.dtype != np.int64 or labels.shape != valid.shape:
+        raise WrongResultError(f"{labels.dtype} {labels.shape} {valid.shape}")
+    return labels
 
 
 def _read_label(path: Path) -> np.ndarray:

@@ -326,3 +326,70 @@ def test_model_arguments_become_options() -> None:
     assert get_options(parser.parse_args(config)) == []
     arguments = parser.parse_args([*config, "--pretrained", "x", "--method", "gem", "--opts", "KEY", "VALUE"])
     assert get_options(arguments) == ["MODEL.CLIP.PRETRAINED", "x", "MODEL.CLIPTRASE.METHOD", "gem", "KEY", "VALUE"]
+
+
+TILES = ("--protocol", "tiles", "--opts", "INPUT.MIN_SIZE_TEST", "0", "TEST.WINDOW", "112", "TEST.STRIDE", "64")
+
+
+def write_geotiff(path: Path) -> np.ndarray:
+    """Write a scene as 16-bit bands in the order blue, green, red and one more, with a georeference and nodata."""
+    rasterio = pytest.importorskip("rasterio")
+    scene = np.array(Image.open(SCENE).convert("RGB")).astype(np.uint16) * 11 + 1
+    values = np.concatenate([scene[..., ::-1], scene[..., :1]], 2).transpose(2, 0, 1)
+    values[:, :10] = 0
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000), "nodata": 0}
+    with rasterio.open(path, "w", driver="GTiff", width=224, height=224, count=4, dtype="uint16", **place) as dataset:
+        dataset.write(values)
+    return values
+
+
+@pytest.mark.parametrize("protocol", ["whole", "tiles"])
+def test_georeferenced_label_maps(tmp_path: Path, protocol: str) -> None:
+    write_geotiff(tmp_path / "a.tif")
+    words = ("segment", str(tmp_path / "a.tif"), *OPTIONS)
+    keys = ("--bands", "3", "2", "1", "--stretch", "1", "2806")
+    tiles = TILES if protocol == "tiles" else ()
+    assert run(*words, str(tmp_path / "png"), *keys, *tiles) == 0
+    assert run(*words, str(tmp_path / "tif"), "--format", "tif", *keys, *tiles) == 0
+    assert sorted(path.name for path in (tmp_path / "tif").iterdir()) == ["a_labels.tif", "a_overlay.png"]
+    labels = read_label(tmp_path / "png" / "a_labels.png")
+    np.testing.assert_array_equal(read_label(tmp_path / "tif" / "a_labels.tif"), labels)
+    assert (labels[:10] == 255).all()
+    assert set(np.unique(labels[10:])) == {0, 1, 2}
+    import rasterio
+
+    with rasterio.open(tmp_path / "tif" / "a_labels.tif") as dataset:
+        assert dataset.crs == "EPSG:32632"
+        assert dataset.transform == rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
+        assert dataset.tags()["CLASS_1"] == "red book"
+        assert dataset.nodata == 255
+    assert "--overwrite" in fail(*words, str(tmp_path / "tif"), "--format", "tif", *keys)
+
+
+def test_rasters_above_the_limit_are_read_in_parts(tmp_path: Path) -> None:
+    write_geotiff(tmp_path / "a.tif")
+    keys = ("--bands", "3", "2", "1", "--stretch", "1", "2806")
+    source = ("segment", str(tmp_path / "a.tif"), *OPTIONS)
+    words = (*source, str(tmp_path / "out"), *keys)
+    limit = ("INPUT.MAX_PIXELS", "1000")
+    assert "224 x 224 = 50,176 pixels" in fail(*words, "--opts", *limit)
+    for flag in (("--json",), ("--threshold", "0.5")):
+        assert "read in parts" in fail(*words, *flag, *TILES, *limit)
+    assert run(*words, *TILES, *limit) == 0
+    labels = read_label(tmp_path / "out" / "a_labels.tif")
+    assert run(*source, str(tmp_path / "whole"), *keys, *TILES) == 0
+    np.testing.assert_array_equal(labels, read_label(tmp_path / "whole" / "a_labels.png"))
+    assert Image.open(tmp_path / "out" / "a_overlay.png").height == 224
+
+
+def test_geotiff_results_need_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    message = fail("segment", SCENE, *OPTIONS, str(tmp_path), "--format", "tif")
+    assert re.search(r"--format tif: .*cliptrase_d2\[geo\]", message)
+
+
+def test_bands_and_stretch_are_arguments(tmp_path: Path) -> None:
+    assert re.search(r"error: --bands: .*three", fail("segment", SCENE, *OPTIONS, str(tmp_path), "--bands", "1", "2"))
+    assert re.search(r"error: --stretch: ", fail("segment", SCENE, *OPTIONS, str(tmp_path), "--stretch", "9", "x"))
+    assert "INPUT.BANDS" in fail("segment", SCENE, *OPTIONS, str(tmp_path), "--opts", "INPUT.BANDS", "[0]")
+    assert run("segment", SCENE, *OPTIONS, str(tmp_path), "--bands", "1", "--stretch", "2%", "98%") == 0

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from cliptrase_d2.data.custom import DatasetSpec, read_dataset_file, resolve_groups
+from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.utils.errors import InputError
 
 MINIMAL = "name: my_set\nimages: photos\nclasses: [sky, tree]\n"
@@ -22,6 +23,7 @@ def test_every_key_is_read_and_relative_paths_start_at_the_file(tmp_path: Path) 
         "name: my_set\nimages: photos\nlabels: ../truth\nclasses: [sky, 'tree;bush']\nignore_label: 254\n"
         "label_map: {0: 254, 1: 0, 7: 1, 9: 2}\nbackground: [wall, floor]\ngroups: {stuff: [sky, background]}\n"
         "image_suffix: _rgb\nlabel_suffix: _ids\nimage_list: /lists/list.txt\nunknown: background\n"
+        "bands: [4, 3, 2]\nstretch: [2%, 3000]\n"
     )
     spec = read_dataset_file(write(tmp_path, text))
     assert (spec.images, spec.labels) == (tmp_path / "photos", tmp_path / "../truth")
@@ -32,6 +34,7 @@ def test_every_key_is_read_and_relative_paths_start_at_the_file(tmp_path: Path) 
     assert spec.vocabulary.prompts == ("sky", "tree", "bush", "wall", "floor")
     assert spec.class_groups == {"stuff": (0, 2)}
     assert spec.unknown_class == 2
+    assert spec.rendering == Rendering((4, 3, 2), ("2%", 3000))
     assert (spec.image_suffix, spec.label_suffix) == ("_rgb", "_ids")
 
 
@@ -167,3 +170,9 @@ def test_invalid_groups_are_rejected(groups: Any, match: str) -> None:
 def test_the_unknown_class_is_one_of_the_classes(tmp_path: Path, value: str) -> None:
     with pytest.raises(InputError, match=r"set\.yaml: unknown: .*sky, tree"):
         read_dataset_file(write(tmp_path, f"{MINIMAL}unknown: {value}\n"))
+
+
+@pytest.mark.parametrize("line", ["bands: [1, 2]", "bands: 4", "bands: [a]", "stretch: [5]", "stretch: 2%"])
+def test_faulty_bands_and_stretches_name_the_file(tmp_path: Path, line: str) -> None:
+    with pytest.raises(InputError, match=rf"set\.yaml.*{line.split(':')[0]}"):
+        read_dataset_file(write(tmp_path, MINIMAL + line))

@@ -2,7 +2,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,14 @@ def png(width: int, height: int, rows: bytes, *, bits: int = 8, interlaced: int 
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows, level)) + chunk(b"IEND", b"")
 
 
-def write_tiff(path: Path, values: np.ndarray, photometric: int, *, separate: bool, order: str) -> Path:
-    """Write [H,W,C] uint8 or uint16 as an uncompressed TIFF with one strip, or one for each channel."""
+def write_tiff(
+    path: Path, values: np.ndarray, photometric: int, *, separate: bool, order: str, extra: Sequence[int] = ()
+) -> Path:
+    """Write [H,W,C] as an uncompressed TIFF with one strip, or one for each channel.
+
+    Args:
+        extra: meaning of each channel beyond those of the photometric interpretation: 0 unknown, 2 alpha.
+    """
     height, width, channels = values.shape
     bits = 8 * values.itemsize
     planes = values.transpose(2, 0, 1) if separate else values[None]
@@ -49,14 +55,16 @@ def write_tiff(path: Path, values: np.ndarray, photometric: int, *, separate: bo
         **{256: [width], 257: [height], 258: [bits] * channels, 259: [1], 262: [photometric], 273: starts},
         **{277: [channels], 278: [height], 279: [len(strip) for strip in strips], 284: [2 if separate else 1]},
     }
-    entries, extra = b"", b""
+    tags |= {338: list(extra)} if extra else {}
+    tags |= {339: [{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * channels} if values.dtype.kind != "u" else {}
+    entries, rest = b"", b""
     place = position + 2 + 12 * len(tags) + 4
     for tag, numbers in tags.items():
         data = struct.pack(f"{order}{len(numbers)}I", *numbers)
         if len(data) > 4:
-            data, extra = struct.pack(f"{order}I", place + len(extra)), extra + data
+            data, rest = struct.pack(f"{order}I", place + len(rest)), rest + data
         entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + data
-    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + extra
+    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + rest
     mark = b"II" if order == "<" else b"MM"
     path.write_bytes(mark + struct.pack(f"{order}HI", 42, position) + pixels + directory)
     return path
@@ -137,31 +145,6 @@ def test_first_of_several_images_is_the_photograph(tmp_path: Path, suffix: str) 
     assert read_image(path)[0, 0].tolist() == [255, 0, 0]
 
 
-@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
-@pytest.mark.parametrize("separate", [False, True], ids=["by pixel", "by plane"])
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-@pytest.mark.parametrize(("photometric", "channels"), [(0, 1), (1, 1), (2, 3), (2, 4), (5, 4)])
-def test_tiff_files_are_read_correctly_or_rejected(
-    tmp_path: Path, photometric: int, channels: int, kind: type, separate: bool, order: str
-) -> None:
-    colours = np.stack(np.meshgrid(np.linspace(0, 255, 20), np.linspace(255, 0, 30)), 2)  # [30,20,2]
-    colours = np.concatenate([colours, 0 * colours + 90], 2)[..., :3]  # [30,20,3]
-    stored = colours if channels > 1 else colours[..., :1]
-    stored = 255 - stored if photometric in (0, 5) else stored  # 0 is white; 5 is CMYK
-    if channels == 4:
-        stored = np.concatenate([stored, np.full((30, 20, 1), 0.0 if photometric == 5 else 255.0)], 2)
-    values = np.rint(stored * (257 if kind == np.uint16 else 1)).astype(kind)
-    path = write_tiff(tmp_path / "a.tif", values, photometric, separate=separate, order=order)
-    expected = colours if channels > 1 else colours[..., :1].repeat(3, 2)
-    # Pillow cannot read 16 bits or inverted values in planes, and has no mode for big-endian inverted values.
-    is_wide, is_inverted = kind == np.uint16, photometric == 0
-    if (separate and (is_wide or is_inverted)) or (is_wide and is_inverted and order == ">"):
-        with pytest.raises(InputError, match=r"a\.tif: a TIFF file"):
-            read_image(path)
-    else:
-        np.testing.assert_allclose(read_image(path), expected, atol=1)
-
-
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_sixteen_bit_labels_that_count_from_white_are_rejected(tmp_path: Path, order: str) -> None:
     values = np.full((4, 4, 1), 65535 - 3, np.uint16)
@@ -171,9 +154,9 @@ def test_sixteen_bit_labels_that_count_from_white_are_rejected(tmp_path: Path, o
         read_label(write_tiff(tmp_path / "a.tif", values.repeat(3, 2), 2, separate=True, order=order))
 
 
-@pytest.mark.parametrize(("value", "match"), [(np.float32(0.5), "floating point"), (np.int32(70000), "32 bits")])
-def test_pixels_that_are_not_colours_are_rejected(tmp_path: Path, value: np.generic, match: str) -> None:
-    with pytest.raises(InputError, match=match):
+@pytest.mark.parametrize("value", [np.float32(0.5), np.int32(70000)])
+def test_values_without_a_range_are_rejected(tmp_path: Path, value: np.generic) -> None:
+    with pytest.raises(InputError, match=rf"{value:g} to {value:g}.*stretch"):
         read_image(save(tmp_path / "a.tif", np.full((1, 1), value)))
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.inspection import get_benchmark_state, inspect
 from cliptrase_d2.data.prepare.convert import write_label
+from cliptrase_d2.data.rasters import has_rasterio
 
 CLASSES = ("sky", "tree", "road")
 
@@ -72,3 +74,23 @@ def test_state_of_a_benchmark(tmp_path: Path) -> None:
     state = get_benchmark_state(benchmark, tmp_path)
     assert (state.pairs, state.problem, state.is_complete) == (1, "", False)
     assert state.command == f"python datasets/prepare_ade20k_150.py {tmp_path}"
+
+
+def test_the_range_of_raw_values_is_found_and_nodata_is_not_counted(tmp_path: Path) -> None:
+    spec = write_pairs(tmp_path, [[0, 1, 2]], [[2, 2, 2]])
+    for index, high in enumerate((900, 3000)):
+        Image.fromarray(np.array([[0, 7, high]], np.uint16)).save(tmp_path / "images" / f"{index}.png")
+    (warning,) = inspect(spec, workers=2).warnings
+    assert "of 0..65535" in warning
+    if has_rasterio():
+        assert inspect(replace(spec, stretch=(0, 3000)), workers=1).warnings == []
+
+
+def test_nodata_counts_for_no_class(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    spec = write_pairs(tmp_path, [[0, 1, 2]])
+    (tmp_path / "images" / "0.png").unlink()
+    shape = {"width": 3, "height": 1, "count": 3, "dtype": "uint8", "photometric": "RGB", "nodata": 0}
+    with rasterio.open(tmp_path / "images" / "0.tif", "w", driver="GTiff", **shape) as dataset:
+        dataset.write(np.array([[[0, 5, 0]]] * 3, np.uint8))
+    assert inspect(spec, workers=1).pixels.tolist() == [0, 1, 0]

@@ -287,3 +287,40 @@ def test_labels_of_two_forms_in_one_data_set(tmp_path: Path) -> None:
     Image.new("RGB", (4, 3)).save(tmp_path / "images" / "b.png")
     Image.fromarray(np.dstack([_BYTES] * 3)).save(tmp_path / "labels" / "b.tif")
     assert inspect(read_dataset_file(path), workers=1).pixels.tolist() == [6, 6, 8]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64, np.uint32])
+@pytest.mark.parametrize("nodata", [None, -5, 9, 255])
+def test_geotiff_of_many_types(tmp_path: Path, kind: type, nodata: int | None) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    if nodata == -5 and kind is np.uint32:
+        pytest.skip("unsigned integers have no -5")
+
+    def write(folder: Path) -> str:
+        (folder / "labels").mkdir()
+        values = np.where(TRUTH == 255, nodata or 255, TRUTH).astype(kind)
+        options = {"width": 4, "height": 3, "count": 1, "dtype": kind, "nodata": nodata}
+        with rasterio.open(folder / "labels" / "a.tif", "w", driver="GTiff", **options) as dataset:
+            dataset.write(values, 1)
+        return ""
+
+    assert np.array_equal(read_labels(write_form(tmp_path, write))[1], TRUTH)
+
+
+def test_geotiff_of_64_bits_whose_nodata_is_a_class(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+
+    def write(folder: Path, keys: str = "") -> str:
+        (folder / "labels").mkdir()
+        options = {"width": 4, "height": 3, "count": 1, "dtype": np.int64, "nodata": 0}
+        with rasterio.open(folder / "labels" / "a.tif", "w", driver="GTiff", **options) as dataset:
+            dataset.write(TRUTH.astype(np.int64), 1)
+        return keys
+
+    path = write_form(tmp_path, write)
+    with pytest.raises(InputError, match="label_map"):
+        read_labels(path)
+    for zero in (0, 255):
+        path.write_text(path.read_text().split("label_map")[0] + f"label_map: {{0: {zero}, 1: 1, 2: 2}}\n")
+        expected = np.where(TRUTH == 0, zero, TRUTH)
+        assert np.array_equal(read_labels(path)[1], expected)

@@ -13,6 +13,7 @@ from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.protocol import Protocol
 from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.data.rendering import RawRange, Rendering
 from cliptrase_d2.segmenter.build import build_segmenter
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
@@ -177,3 +178,37 @@ def test_views_are_made_from_the_original_image(tmp_path: Path) -> None:
     assert {key: mapped[key] for key in ("height", "width")} == {"height": 50, "width": 67}
     assert torch.equal(mapped["image"], make_mapper()(record)["image"])
     assert "views" not in make_mapper()(record)
+
+
+@pytest.mark.parametrize("protocol", ["whole", "center_crop"])
+def test_nodata_has_the_ignore_label(tmp_path: Path, protocol: str) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    raw = np.random.default_rng(0).integers(1, 3000, (4, 32, 32)).astype(np.uint16)
+    raw[:, :7] = 0
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=32, height=32, count=4, dtype="uint16", nodata=0
+    ) as dataset:
+        dataset.write(raw)
+    record = {**write_record(tmp_path, 32, 32, np.ones((32, 32))), "file_name": str(tmp_path / "a.tif")}
+    mapper = make_mapper(protocol, ignore_label=9)
+    mapper.rendering = Rendering((4, 2, 1), (0, 3000))
+    mapped = mapper(record)
+    assert mapped["sem_seg"][:, 0].tolist() == [9] * 7 + [1] * 25
+    np.testing.assert_array_equal(mapped["image"][0], np.rint(raw[3] * 255.0 / 3000))
+    assert "raw_range" not in mapped
+
+
+def test_the_range_of_16_bit_images_is_passed_on(tmp_path: Path) -> None:
+    record = write_record(tmp_path, 32, 32)
+    assert "raw_range" not in make_mapper()(record)
+    Image.fromarray(np.full((32, 32), 700, np.uint16)).save(tmp_path / "a.png")
+    assert make_mapper()(record)["raw_range"] == RawRange(700, 700, 65535)
+
+
+def test_keys_of_the_data_set_precede_those_of_the_configuration(tmp_path: Path) -> None:
+    cfg = load_config(options=["INPUT.BANDS", "[3, 2, 1]", "INPUT.STRETCH", "['2%', 255]"])
+    names = [f"{kind}_{tmp_path.name}" for kind in ("plain", "own")]
+    for name, keys in zip(names, ({}, {"bands": [1]}), strict=True):
+        register_dataset(name, tmp_path, ["sky"], **keys)
+    for name, bands in zip(names, ((3, 2, 1), (1,)), strict=True):
+        assert EvaluationMapper(cfg, name).rendering == Rendering(bands, ("2%", 255))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cliptrase_d2.d2 import comm
 from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.data.rendering import RawRange
 from cliptrase_d2.evaluation.confusion import Counts
 from cliptrase_d2.evaluation.evaluator import (
     SegmentationEvaluator,
@@ -269,3 +270,17 @@ def test_unknown_pixels_count_as_the_class_that_the_data_set_names(tmp_path: Pat
     evaluator.process([image("a.png", [[0, 0, 1, 1]])], [output([[0, -1, 1, -1]])])
     results = evaluator.evaluate()["sem_seg"]
     assert (results["pAcc"], results["ACC-tree"], results["ACC-sky"]) == (75, 100, 50)
+
+
+@pytest.mark.parametrize(("highs", "is_warned"), [((3000, 2000), True), ((3000, 60000), False)])
+def test_narrow_ranges_are_reported_once(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture, highs: tuple[int, ...], is_warned: bool
+) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    for high in highs:
+        inputs = {**image("a.tif", [[0, 1]]), "raw_range": RawRange(5, high, 65535)}
+        evaluator.process([inputs, image("b.jpg", [[0, 1]])], [output([[0, 1]])] * 2)
+    earlier = Counts(torch.zeros(2, 2, dtype=torch.int64), raw_range=[1, 9, 65535])  # type: ignore[arg-type]  # from JSON
+    with caplog.at_level(logging.WARNING):
+        evaluator.evaluate(earlier)
+    assert caplog.text.count("16-bit values 1..3000 of 0..65535") == int(is_warned)

@@ -43,9 +43,10 @@ def test_data_hash_changes_with_the_meaning_of_labels_and_not_with_folders(tmp_p
         {"ignore_label": 254},
         {"background": ["wall"]},
         {"groups": {"x": ["a"]}},
+        {"stretch": [0, 3000]},
     ]
     hashes = {first, *(register_and_hash(number, **change) for number, change in enumerate(changes, start=2))}
-    assert len(hashes) == 6
+    assert len(hashes) == 7
 
 
 def test_versions_include_all_packages_that_affect_a_result() -> None:

@@ -154,3 +154,22 @@ def test_a_threshold_marks_the_pixels_of_tiles() -> None:
     own = own.gather(0, plain["label_map"][None])[0]
     assert torch.equal(output["label_map"], plain["label_map"].masked_fill(own < 0.5, -1))
     assert (plain["scores"].sum(0) - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("pixels", [1, 2**20])  # one tile in a batch, or all of them
+def test_rows_have_the_labels_of_the_whole_image(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+    monkeypatch.setattr(tiles, "_PIXELS_TOGETHER", pixels)
+    model = tiny_segmenter(**in_tiles(64, 32))
+    text = telling_words(model, scene())
+    model.text_encoder = lambda _: text
+    image = torch.cat([scene(0), scene(1)], 2)[:, :90, :150]
+    reads = []
+
+    def read(rows: slice) -> Tensor:
+        reads.append((rows.start, rows.stop))
+        return image[:, rows]
+
+    parts = list(model.segment_rows(read, {"vocabulary": ["a", "b"]}, (90, 150)))
+    assert reads == [(0, 64), (26, 90)]
+    assert [(rows.core.start, rows.core.stop) for rows, _ in parts] == [(0, 45), (45, 90)]
+    assert torch.equal(torch.cat([labels for _, labels in parts]), model([{"image": image}])[0]["label_map"])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from cliptrase_d2.segmenter.image_input import ImageLike, check_several, rgb_pixels
+from cliptrase_d2.data.rendering import Rendering
+from cliptrase_d2.segmenter.image_input import ImageLike, check_several, read_input, rgb_pixels
 from cliptrase_d2.utils.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
@@ -145,3 +146,29 @@ def test_a_single_image_is_not_a_sequence(single: ImageLike) -> None:
 @pytest.mark.parametrize("several", [[], ["a.png"], (name for name in ("a", "b")), PIXELS[None], CHANNELS_FIRST[None]])
 def test_sequences_are_accepted(several: list[ImageLike]) -> None:
     assert check_several(several) is None  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float64])
+def test_a_rendering_takes_any_bands_and_types(kind: type) -> None:
+    values = np.random.default_rng(0).integers(0, 100, (4, 6, 7)).astype(kind)
+    rendering = Rendering((4, 2, 1), (0, 255))
+    for image in (
+        values.transpose(1, 2, 0),
+        torch.from_numpy(values.astype(np.int32)),
+        values.transpose(1, 2, 0)[None],
+    ):
+        np.testing.assert_array_equal(
+            read_input(image, "image", rendering=rendering).pixels, values[[3, 1, 0]].transpose(1, 2, 0)
+        )
+    grey = read_input(values[0], "image", rendering=Rendering(stretch=(0, 255)))
+    np.testing.assert_array_equal(grey.pixels[..., 2], values[0])
+
+
+def test_a_rendering_of_open_images() -> None:
+    wide = Image.fromarray(np.array([[0, 30]], np.uint16))
+    assert read_input(wide, "image", rendering=Rendering(stretch=(0, 60))).pixels[0, :, 0].tolist() == [0, 128]
+    swapped = read_input(Image.fromarray(PIXELS), "image", rendering=Rendering((3, 2, 1)))
+    np.testing.assert_array_equal(swapped.pixels, PIXELS[..., ::-1])
+    for image in (PIXELS > 9, np.zeros((0, 3, 3)), np.zeros(5), "a.png"):
+        with pytest.raises(InputError):
+            read_input(image, "image", rendering=Rendering(stretch=(0, 60)))

@@ -13,6 +13,8 @@ from PIL import Image
 
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.mapper import EvaluationMapper
+from cliptrase_d2.data.rasters import open_raster
+from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.segmenter import result as result_module
 from cliptrase_d2.segmenter import segmenter as segmenter_module
@@ -211,3 +213,50 @@ def test_batches_of_tensors() -> None:
     assert len(results) == 2
     for one, result in zip(tensor, results, strict=True):
         np.testing.assert_array_equal(result.image, (one * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("protocol", ["whole", "center_crop"])
+def test_nodata_is_unknown(model: CLIPtrase, protocol: str) -> None:
+    values = PIXELS.astype(np.float32)
+    values[:20] = np.nan
+    segmenter = Segmenter(model=model, protocol=protocol, short_side=64, max_size=256)
+    segmenter.rendering = Rendering(stretch=(0, 255))
+    result = segmenter(values, CLASSES)
+    cut = len(result.label_map) * 20 // 50
+    assert (result.label_map[: cut - 1] == -1).all()
+    assert (result.label_map[cut + 1 :] >= 0).all()
+    segmenter.rendering = Rendering((3,), (0, 255))
+    bands = np.concatenate([values * 0, PIXELS[..., :1], values], 2)[..., [0, 1, 3]]
+    np.testing.assert_array_equal(segmenter(bands, CLASSES).image[..., 0], segmenter(bands, CLASSES).image[..., 1])
+
+
+def test_narrow_ranges_are_reported_once(
+    segmenter: Segmenter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 4).save(tmp_path / "a.png")
+    with caplog.at_level("WARNING"):
+        segmenter.batch([tmp_path / "a.png"] * 2, CLASSES)
+    assert caplog.text.count("a.png: 16-bit values 0..1020 of 0..65535") == 1
+
+
+def test_a_raster_is_segmented_in_rows(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    values = np.random.default_rng(0).integers(1, 3000, (5, 70, 90)).astype(np.float32)
+    values[:, 30:40, 20:50] = np.nan
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=90, height=70, count=5, dtype="float32"
+    ) as dataset:
+        dataset.write(values)
+    model = tiny_segmenter(window=32, stride=16, in_tiles=True)
+    rendering = Rendering((5, 3, 1), ("1%", "99%"))
+    segmenter = Segmenter(model=model, protocol="tiles", short_side=0, max_size=64, rendering=rendering)
+    whole = segmenter(tmp_path / "a.tif", CLASSES)
+    with open_raster(tmp_path / "a.tif", rendering) as raster:
+        parts = list(segmenter.segment_rows(raster, CLASSES))
+        assert [part.first for part in parts] == [0, *np.cumsum([len(part.labels) for part in parts])[:-1]]
+        np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), whole.label_map)
+        np.testing.assert_array_equal(np.concatenate([part.pixels for part in parts]), whole.image)
+        assert (whole.label_map[30:40, 20:50] == -1).all()
+        resized = Segmenter(model=model, protocol="tiles", short_side=64, max_size=64)
+        with pytest.raises(InputError, match=r"protocol: .*MIN_SIZE_TEST 0"):
+            next(resized.segment_rows(raster, CLASSES))

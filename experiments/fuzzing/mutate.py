@@ -1,17 +1,23 @@
-"""Mutators: random bytes, YAML tokens, and parts of PNG and zip files with corrected checksums."""
+"""Mutators: random bytes, YAML tokens, JSON values, and parts of PNG and zip files with corrected checksums."""
 
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 Mutator = Callable[[bytes, Random], bytes]
 
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+_JSON_VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 3, 0.5, -0.5, 1e9, 1e300, 2**31, 2**63, 2**64, 10**400, float("nan"), float("inf")),
+    *("", "a", "7", "../a.png", "/a.png", "a.png", "\0", "\ud800", "é", [], {}, [[]], [1], [None], {"id": 1}),
+)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TOKENS = (
     *("!!python/object/apply:os.getcwd []", "!!bool x", "!!timestamp x", "!!binary x", "!!set {a}", "!a b"),
@@ -39,6 +45,33 @@ def mutate_text(content: bytes, random: Random) -> bytes:
         text = text[:start] + random.choice((*TOKENS, "")) + text[end:]
     content = text.encode(errors="surrogateescape")
     return mutate_bytes(content, random) if random.random() < 0.2 else content
+
+
+def mutate_json(content: bytes, random: Random) -> bytes:
+    """Replace, remove or repeat one or two values of a JSON file."""
+    value = json.loads(content)
+    for _ in range(random.randint(1, 2)):
+        holders = [holder for holder in _list_holders(value) if holder]
+        if not holders:
+            break
+        holder = random.choice(holders)
+        key = random.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        change = random.random()
+        if change < 0.2:
+            del holder[key]
+        elif change < 0.3 and isinstance(holder, list):
+            holder.insert(key, holder[key])
+        else:
+            holder[key] = random.choice((*_JSON_VALUES, holder[key], [holder[key]], {"a": holder[key]}))
+    return json.dumps(value).encode()
+
+
+def _list_holders(value: Any) -> list[Any]:
+    """Return all lists and dicts in a value."""
+    if not isinstance(value, dict | list):
+        return []
+    inner = value.values() if isinstance(value, dict) else value
+    return [value, *(holder for part in inner for holder in _list_holders(part))]
 
 
 def mutate_png(content: bytes, random: Random) -> bytes:

@@ -40,7 +40,8 @@ from cliptrase_d2.data.rasters import read_raster_label
 from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.vocabulary import Vocabulary
-from experiments.fuzzing.mutate import Mutator, mutate_bytes, mutate_png, mutate_text, mutate_zip
+from experiments.fuzzing import other_labels
+from experiments.fuzzing.mutate import Mutator, mutate_bytes, mutate_json, mutate_png, mutate_text, mutate_zip
 
 _MAX_PIXELS = 2**20
 _RULE = LabelRule(6)
@@ -161,6 +162,10 @@ def build_targets(folder: Path) -> list[Target]:
         Target("proposal from NumPy labels", ".npy", [_build_numpy_label()], _propose),
         Target("proposal from class lists", ".txt", [*_CLASS_LISTS, *_CLASS_TABLES], _propose, text),
         Target("proposal from JSON", ".json", _JSON_FILES, _propose, text),
+        *(
+            Target(*entry, other_labels.convert, (*text, mutate_json) if entry[1] == ".json" else text)
+            for entry in other_labels.build_corpora(folder)
+        ),
     ]
 
 

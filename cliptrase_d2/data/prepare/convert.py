@@ -64,17 +64,19 @@ def relabel_all(files: Iterable[tuple[Path, Path]], rule: LabelRule, workers: in
     convert_all([Job((target,), (source, target, rule)) for source, target in files], _relabel, workers, "labels")
 
 
-def write_label(path: Path, labels: np.ndarray) -> None:
+def write_label(path: Path, labels: np.ndarray, bits: int | None = None) -> None:
     """Write a label file atomically.
 
     Args:
-        path: ending in .png for 8 bits or in .tif for 16 bits.
+        path: ending in .png or .tif.
         labels: [H,W] integers in this range.
+        bits: 8 or 16; None for 8 in a .png and 16 in a .tif.
     """
     is_tiff = path.suffix == ".tif"
+    bits = bits or (16 if is_tiff else 8)
     assert labels.min() >= 0
-    assert labels.max() < (65536 if is_tiff else 256)
-    image = Image.fromarray(labels.astype(np.uint16 if is_tiff else np.uint8))
+    assert labels.max() < 2**bits
+    image = Image.fromarray(labels.astype(np.uint16 if bits == 16 else np.uint8))
     options = {"format": "TIFF", "compression": "tiff_deflate"} if is_tiff else {"format": "PNG"}
     atomic_write(path, lambda file: image.save(file, **options))
 

@@ -171,7 +171,7 @@ def open_raster(path: str | Path, rendering: Rendering = NO_RENDERING) -> Iterat
         InputError: rasterio is missing, the file is damaged or of another format, it has a palette or CMYK, or as
             ``Raster``.
     """
-    with _open_dataset(path) as dataset:
+    with open_dataset(path) as dataset:
         header = read_tiff_header(path)
         if header is not None and header.fault:
             raise InputError(path, f"{header.fault}, not brightness", "Convert the image to RGB or grey.")
@@ -207,7 +207,7 @@ def read_raster_label(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[n
         InputError: rasterio is missing, or the file is damaged, too large or lossy, has several bands or images, or
             values that are not whole.
     """
-    with _open_dataset(path) as dataset:
+    with open_dataset(path) as dataset:
         check_pixels((dataset.width, dataset.height), max_pixels, path)
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         for is_fault, got, fix in (
@@ -239,7 +239,7 @@ def read_georeference(path: str | Path, size: tuple[int, int]) -> dict[str, Any]
     Raises:
         InputError: as ``open_raster``.
     """
-    with _open_dataset(path) as dataset:
+    with open_dataset(path) as dataset:
         if (dataset.height, dataset.width) != size or (dataset.crs is None and dataset.transform.is_identity):
             return {}
         return {"crs": dataset.crs, "transform": dataset.transform}
@@ -291,7 +291,12 @@ def open_label_raster(
 
 
 @contextmanager
-def _open_dataset(path: str | Path) -> Iterator[Any]:
+def open_dataset(path: str | Path) -> Iterator[Any]:
+    """Open a TIFF or PNG file as a dataset of rasterio. Errors of GDAL in the ``with`` block become `InputError`.
+
+    Raises:
+        InputError: rasterio is missing, or the file is damaged or of another format.
+    """
     check_readable(path)
     rasterio = import_rasterio(path)
     # An absolute path: GDAL would read a name such as GTIFF_DIR:1:a.tif as a command.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,8 @@ def _write_ade20k(folder: Path) -> str:
 _BYTES = TRUTH.astype(np.uint8)
 _MAP = "label_map: {0: 255, 7: 0, 8: 1, 21: 2}\n"
 _IDS = np.where(TRUTH == 255, 0, np.array([7, 8, 21])[TRUTH % 255 % 3])
+_BACKGROUND = "background: [road]\nclasses: [sky, tree]\nlabel_map: {0: 0, 1: 1, 20: 2}\n"
+_BINARY = "label_map: {0: 0, 9: 1, 255: 2, 247: 255}\n"  # 9 · 255 modulo 256 is 247
 _COLORS_BY_HAND = (
     "label_colors: {[70, 130, 180]: sky, '107,142,35': 1, '#804080': road, [0, 0, 255]: 255}\n"  # each form once
 )
@@ -114,6 +116,7 @@ _CVAT = "# label:color_rgb:parts:actions\nvoid:0,0,255::\n" + "".join(
 _SUPERVISELY = json.dumps({name: list(color) for name, color in COLORS.items()})
 _CSV = "name,r,g,b\n" + "".join(f"{name},{','.join(map(str, color))}\n" for name, color in COLORS.items())
 _CAMVID = "".join(f"{red} {green} {blue}\t{name}\n" for name, (red, green, blue) in COLORS.items())
+_VOC = ((128, 0, 0), (192, 128, 0), (0, 64, 128), (224, 224, 192))  # the last is the border
 _CITYSCAPES_FILE = COLORED.copy()
 _CITYSCAPES_FILE[TRUTH == 255] = (111, 74, 0)  # "dynamic", which is not evaluated
 
@@ -144,6 +147,12 @@ FORMS: dict[str, Write] = {
     "index with alpha": _save(_add_alpha(_BYTES), "labels/a.png"),
     "index in RGBA": _save(_add_alpha(np.dstack([_BYTES] * 3))),
     "label_map": _with(_save(_IDS.astype(np.uint8)), _MAP),
+    "background": _with(_save(np.where(TRUTH == 2, 20, _BYTES).astype(np.uint8)), _BACKGROUND),
+    "binary masks": _with(_save(np.where(TRUTH == 2, 255, 9 * _BYTES).astype(np.uint8)), _BINARY),
+    "255 is a class": _with(
+        _save(np.select([TRUTH == 255, TRUTH == 1], [65535, 255], TRUTH).astype(np.uint16)),
+        "ignore_label: 65535\nlabel_map: {0: 0, 255: 1, 2: 2}\n",
+    ),
     "reduce_zero_label": _with(
         _save(np.where(TRUTH == 255, 0, TRUTH + 1).astype(np.uint8)), "reduce_zero_label: true\n"
     ),
@@ -159,6 +168,10 @@ FORMS: dict[str, Write] = {
     "Supervisely": _with(_save(COLORED), "label_colors: colors.json\n", colors__json=_SUPERVISELY),
     "CSV of colours": _with(_save(COLORED), "label_colors: class_dict.csv\n", class_dict__csv=_CSV),
     "CamVid": _with(_save(COLORED), "label_colors: label_colors.txt\n", label_colors__txt=_CAMVID),
+    "Pascal VOC": _with(
+        _save(np.array([_VOC[min(index, 3)] for index in TRUTH.ravel()], dtype=np.uint8).reshape(3, 4, 3)),
+        "label_colors: '@voc'\nclasses: [aeroplane, dining table, tv monitor]\n",
+    ),
     "Cityscapes colours": _with(
         _save(_CITYSCAPES_FILE), "label_colors: '@cityscapes'\nclasses: [sky, vegetation, road]\n"
     ),
@@ -207,6 +220,14 @@ def _sixteen_bit_colors(folder: Path) -> str:
     return ""
 
 
+def _break_checksum(folder: Path) -> str:
+    _save(_BYTES)(folder)
+    content = bytearray((folder / "labels" / "a.png").read_bytes())
+    content[content.index(b"IDAT") + 8] ^= 1
+    (folder / "labels" / "a.png").write_bytes(content)
+    return ""
+
+
 _FLOATS = TRUTH + np.float32(0.5)
 _TRANSPARENT = _add_alpha(np.dstack([_BYTES] * 3), 128)
 # Form, what the message contains.
@@ -229,6 +250,13 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "a colour of two classes": (_with(_save(COLORED), "label_colors: {[1, 2, 3]: 0, '1,2,3': 1}\n"), "two classes"),
     "counted from 1": (_save(_BYTES + np.uint8(1)), "reduce_zero_label"),
     "annotations": (_with(lambda folder: "", "labels: a.json\n", a__json="{}"), "cliptrase convert"),
+    "JPEG in TIFF": (_save(_BYTES, "labels/a.tif", compression="jpeg"), "lossy"),
+    "JPEG named PNG": (_save(_BYTES, format="JPEG"), "unsupported format"),
+    "wrong checksum": (_break_checksum, "unreadable"),
+    "several pages": (
+        _save(_BYTES, "labels/a.tif", save_all=True, append_images=[Image.fromarray(_BYTES)]),
+        "several images",
+    ),
     "objects in NumPy": (_save_numpy(np.array([None])), "NumPy"),
     "three axes in NumPy": (_save_numpy(np.zeros((3, 3, 4, 2))), "shape"),
 }
@@ -245,6 +273,56 @@ def test_forms_that_are_refused(tmp_path: Path, form: str) -> None:
 def test_nodata_may_be_a_class_if_the_label_map_says_so(tmp_path: Path) -> None:
     write = _with(_save(_IDS.astype(np.uint8), "labels/a.tif", tiffinfo={42113: "7"}), _MAP)
     assert np.array_equal(read_labels(write_form(tmp_path, write))[1], TRUTH)
+
+
+# Rows of the guide, and the forms above or the tests below and elsewhere that prove them.
+ROWS: dict[str, Sequence[str]] = {
+    "8-bit or 16-bit grey values, palette indices, 32-bit TIFF, BMP": (
+        *("8-bit grey PNG", "16-bit grey PNG", "palette indices", "8-bit TIFF", "32-bit TIFF", "signed 8-bit TIFF"),
+        *("BMP", "BMP with a palette"),
+    ),
+    "class index in three equal channels, or with an opaque alpha channel": (
+        *("index in three channels", "index with alpha", "index in RGBA", "colour BMP of one index"),
+    ),
+    "floating-point TIFF with whole numbers, NumPy `.npy` [height, width]": (
+        *("float TIFF", "int64 NumPy", "float NumPy with an axis of one", "colours in NumPy"),
+    ),
+    "TIFF of 64 bits, or with other options of GDAL": ("test_geotiff_of_many_types",),
+    "GeoTIFF with a nodata value": (
+        *("float TIFF with nodata", "float TIFF with nodata NaN", "nodata that is a class"),
+        *("test_nodata_may_be_a_class_if_the_label_map_says_so", "test_geotiff_of_64_bits_whose_nodata_is_a_class"),
+    ),
+    "0 is unlabelled, and classes count from 1": ("reduce_zero_label", "counted from 1", "two keys"),
+    "0 is a background that you want to score": ("background",),
+    "binary masks of 0 and 255": ("binary masks",),
+    "255 is a class, since the files have 16 bits": ("255 is a class",),
+    "other numbers, such as the `labelIds` of Cityscapes": ("label_map",),
+    "colours: CVAT, CamVid, Supervisely, Pascal VOC, Cityscapes": (
+        *("colours by hand", "colours with alpha", "CVAT", "CSV of colours", "CamVid", "Supervisely", "Pascal VOC"),
+        *("Cityscapes colours", "a class without a colour", "a colour of two classes", "other colours"),
+        *("numbers with label_colors", "colours as keys of label_map"),
+    ),
+    "palette files whose numbers differ from file to file": ("colours of a palette", "palettes of each file"),
+    "full annotations of ADE20K": ("ADE20K full",),
+    "COCO panoptic: PNG and JSON": ("COCO panoptic", "test_panoptic_files_that_do_not_fit"),
+    "folders of `labelme_json_to_dataset`": ("labelme_json_to_dataset",),
+    "polygons and masks in JSON, one file per label, Hugging Face data sets": ("annotations",),
+    "colours without a key, 16 bits in several channels, transparent pixels, fractions": (
+        *("colours without a key", "16 bits in three channels", "transparent pixels", "fractions", "NaN"),
+        *("objects in NumPy", "three axes in NumPy"),
+    ),
+    "JPEG, also as compression of a TIFF file or named `.png`": ("JPEG", "JPEG in TIFF", "JPEG named PNG"),
+    "wrong checksums, missing rows, several pages": ("wrong checksum", "several pages"),
+}
+
+
+def test_every_row_of_the_guide_is_tested() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text(encoding="utf-8")
+    table = guide.split("| Labels | How |\n|---|---|\n")[1].split("\n\n")[0]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()] == list(ROWS)
+    proofs = [proof for proofs in ROWS.values() for proof in proofs]
+    assert {proof for proof in proofs if not proof.startswith("test_")} == FORMS.keys() | REFUSED.keys()
+    assert all(proof in globals() for proof in proofs if proof.startswith("test_"))
 
 
 @pytest.mark.parametrize("fault", ["no file", "no annotation", "no category", "not a class", "no segment"])

@@ -14,7 +14,7 @@ from cliptrase_d2.color_files import Color
 from cliptrase_d2.data.images import IMAGE_FORMATS, check_pixels, open_image
 from cliptrase_d2.data.label_files import read_label
 from cliptrase_d2.data.labels import pack_colors, unpack_color
-from cliptrase_d2.data.proposal.bands import needs_bands, read_tiff_tags
+from cliptrase_d2.data.proposal.bands import needs_bands, read_picture_facts
 from cliptrase_d2.data.proposal.inventory import suffix
 from cliptrase_d2.data.proposal.samples import sample
 from cliptrase_d2.utils.errors import InputError, first_line
@@ -59,7 +59,7 @@ def classify(path: Path) -> str:
     if kind == ".npy":
         return LABEL
     try:
-        if kind in (".tif", ".tiff") and needs_bands(read_tiff_tags(path)):
+        if kind in (".tif", ".tiff") and needs_bands(read_picture_facts(path)):
             return PICTURE
         pixels, mode, _ = _decode(path)
     except InputError:

@@ -12,6 +12,7 @@ from cliptrase_d2.data.benchmarks import Benchmark
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.images import read_picture
 from cliptrase_d2.data.label_files import read_record_label
+from cliptrase_d2.data.label_warnings import find_label_warnings
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.palettes import find_palette_conflict
 from cliptrase_d2.data.rendering import RawRange, Rendering, describe_narrow_range, join_ranges
@@ -95,9 +96,7 @@ def inspect(spec: DatasetSpec, workers: int) -> Findings:
         ranges = [join_ranges([*ranges, raw_range])]
     labels = [record["sem_seg_file_name"] for record in files.records if "sem_seg_file_name" in record]
     warnings = [find_palette_conflict(labels, spec.label_rule), *(describe_narrow_range(range_) for range_ in ranges)]
-    if np.count_nonzero(pixels[:-1]) == 1:
-        fix = "If ignored values are a class, add them to label_map, as in {0: 0, 255: 1}."
-        warnings.append(f"the labels have a single class, so scores would mean little. {fix}")
+    warnings += find_label_warnings(pixels[:-1].tolist(), int(pixels[-1]), spec.label_rule)
     return Findings(len(files.records), problems, pixels[:-1], int(pixels[-1]), list(filter(None, warnings)))
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase_d2.d2 import DatasetEvaluator, comm
+from cliptrase_d2.data.label_warnings import find_label_warnings
 from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, get_unknown_class
 from cliptrase_d2.data.rendering import describe_narrow_range, join_ranges
 from cliptrase_d2.evaluation.confusion import (
@@ -42,7 +43,6 @@ from cliptrase_d2.utils.tensors import stack_to_device
 from cliptrase_d2.visualization.picture import draw_evaluation
 
 logger = logging.getLogger(__name__)
-_MANY_IGNORED = 0.5  # share of pixels; in the benchmarks, at most a quarter is ignored
 
 
 def get_results_folder(output_dir: str | Path, dataset_name: str) -> Path:
@@ -102,7 +102,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.dataset_name = dataset_name
         self.classes = vocabulary.classes
         self.groups = get_dataset_groups(dataset_name)
-        self.ignore_label = label_rule.ignore_label
+        self.label_rule, self.ignore_label = label_rule, label_rule.ignore_label
         self.folder = get_results_folder(output_dir, dataset_name)
         self.save_predictions = save_predictions
         self.prediction_values = prediction_values
@@ -215,18 +215,14 @@ class SegmentationEvaluator(DatasetEvaluator):
         """Log how much of the labels was scored. Labels that are misread often show in these numbers alone."""
         if report["mIoU"] is None:
             return
-        occurring = [name for name, scores in report["per_class"].items() if scores["pixels"]]
-        scored = sum(scores["pixels"] for scores in report["per_class"].values())
-        ignored = report["ignored_pixels"] / (report["ignored_pixels"] + scored)
-        text = "%s: %d of %d classes occur in the labels, and %.1f %% of their pixels are not scored"
-        facts = (self.dataset_name, len(occurring), len(self.classes), 100 * ignored)
-        if len(occurring) == 1:
-            fix = ". The scores mean little. If ignored values are a class, add them to label_map, as in {0: 0, 255: 1}"
-            logger.warning(f"{text}%s", *facts, fix)
-        elif ignored > _MANY_IGNORED:
-            logger.warning(f"{text}. Check label_map and ignore_label", *facts)
-        elif self.log_table:
-            logger.info(text, *facts)
+        pixels = [scores["pixels"] for scores in report["per_class"].values()]
+        ignored = report["ignored_pixels"]
+        if self.log_table:
+            text = "%s: %d of %d classes occur in the labels, and %.1f %% of their pixels are not scored"
+            share = 100 * ignored / (ignored + sum(pixels))
+            logger.info(text, self.dataset_name, sum(map(bool, pixels)), len(pixels), share)
+        for warning in find_label_warnings(pixels, ignored, self.label_rule):
+            logger.warning("%s: %s", self.dataset_name, warning)
 
     def save(self, file_name: str, label_map: Tensor) -> None:
         """Write the prediction [H,W] of an image."""

@@ -130,7 +130,7 @@ def test_labels_with_a_single_class_are_reported(
     evaluator.process([image("a.jpg", truth)], [output([[0, 0]])])
     with caplog.at_level(logging.WARNING):
         evaluator.evaluate()
-    assert ("1 of 2 classes" in caplog.text) == is_warned
+    assert ("single class" in caplog.text) == is_warned
 
 
 def test_log_without_table_is_one_line(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -202,8 +202,8 @@ def test_label_values_that_cannot_be_written_are_rejected(tmp_path: Path, label_
     ("truth", "words"),
     [
         ([[0, 1, 0, 255]], None),
-        ([[0, 0, 255, 255]], "1 of 2 classes occur in the labels, and 50.0 %"),
-        ([[0, 1, 255, 255, 255]], "2 of 2 classes occur in the labels, and 60.0 %"),
+        ([[0, 0, 255, 255]], "single class"),
+        ([[0, 1, 255, 255, 255]], "60.0% of the labelled pixels are not scored"),
     ],
 )
 def test_labels_that_are_often_misread_are_warned_of(

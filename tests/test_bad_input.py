@@ -39,7 +39,7 @@ IMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "image without label": ("annotations", Path.unlink, "images"),
     "different sizes": ("annotations", lambda label: Image.open(label).resize((160, 120)).save(label), "annotations"),
     "label outside the classes": ("annotations", _set_outer_class, "annotations"),
-    "colour label": ("annotations", lambda label: Image.open(label).convert("RGB").save(label), "annotations"),
+    "colour label": ("annotations", lambda label: Image.new("RGB", (320, 240), "red").save(label), "annotations"),
 }
 Break = Callable[[Path], list[str]]
 

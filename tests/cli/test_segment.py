@@ -22,6 +22,7 @@ from cliptrase_d2.cli.class_arguments import split_names
 from cliptrase_d2.cli.model_arguments import add_model_arguments, get_options
 from cliptrase_d2.cli.writers import Writer
 from cliptrase_d2.data.label_files import read_label
+from cliptrase_d2.data.labels import NO_LABEL
 from cliptrase_d2.segmenter import pretrained
 from cliptrase_d2.segmenter.result import SegmentationResult
 from cliptrase_d2.utils.errors import InputError
@@ -353,7 +354,8 @@ def test_georeferenced_label_maps(tmp_path: Path, protocol: str) -> None:
     assert run(*words, str(tmp_path / "tif"), "--format", "tif", *keys, *tiles) == 0
     assert sorted(path.name for path in (tmp_path / "tif").iterdir()) == ["a_labels.tif", "a_overlay.png"]
     labels = read_label(tmp_path / "png" / "a_labels.png")
-    np.testing.assert_array_equal(read_label(tmp_path / "tif" / "a_labels.tif"), labels)
+    np.testing.assert_array_equal(Image.open(tmp_path / "tif" / "a_labels.tif"), labels)
+    assert np.array_equal(read_label(tmp_path / "tif" / "a_labels.tif") == NO_LABEL, labels == 255)
     assert (labels[:10] == 255).all()
     assert set(np.unique(labels[10:])) == {0, 1, 2}
     import rasterio
@@ -376,8 +378,8 @@ def test_rasters_above_the_limit_are_read_in_parts(tmp_path: Path) -> None:
     for flag in (("--json",), ("--threshold", "0.5")):
         assert "read in parts" in fail(*words, *flag, *TILES, *limit)
     assert run(*words, *TILES, *limit) == 0
-    labels = read_label(tmp_path / "out" / "a_labels.tif")
     assert run(*source, str(tmp_path / "whole"), *keys, *TILES) == 0
+    labels = Image.open(tmp_path / "out" / "a_labels.tif")
     np.testing.assert_array_equal(labels, read_label(tmp_path / "whole" / "a_labels.png"))
     assert Image.open(tmp_path / "out" / "a_overlay.png").height == 224
 

@@ -166,7 +166,7 @@ def test_upload_segment_and_download(desktop: Watched, tmp_path: Path, scene_fil
     page.locator("#left .empty", has_text="Name the classes").wait_for()
     assert page.locator("#classes textarea").input_value() == ""
     offer = page.locator("#offer .note", has_text="Emoji CLIP has only seen drawings")
-    assert offer.is_visible()
+    offer.wait_for()
     assert "cliptrase web --models ViT-B-16" in offer.inner_text()  # this server has no other model
     desktop.segment("lava, pig")
     page.wait_for_function("document.querySelectorAll('#left tbody tr').length === 2")

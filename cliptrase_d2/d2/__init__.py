@@ -8,6 +8,7 @@ under `torchrun`), `default_argument_parser` and `describe`.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,19 +37,23 @@ if TYPE_CHECKING or BACKEND == "fallback":
     _VERSION = ""
 else:
     try:
-        from detectron2 import __version__ as _VERSION
-        from detectron2.checkpoint import DetectionCheckpointer as _BaseCheckpointer
-        from detectron2.config import CfgNode, configurable, get_cfg
-        from detectron2.data import DatasetCatalog, MetadataCatalog
-        from detectron2.engine import HookBase, TrainerBase, create_ddp_model, hooks
-        from detectron2.engine.defaults import default_setup
-        from detectron2.evaluation import DatasetEvaluator
-        from detectron2.modeling import META_ARCH_REGISTRY, build_model
-        from detectron2.solver import LRMultiplier, WarmupParamScheduler, build_lr_scheduler
-        from detectron2.structures import Boxes, ImageList, Instances
-        from detectron2.utils import comm
-        from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
-        from detectron2.utils.logger import setup_logger
+        with warnings.catch_warnings():
+            # Detectron2 and fvcore use torch.jit.script, and users cannot change that.
+            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+            from detectron2 import __version__ as _VERSION
+            from detectron2.checkpoint import DetectionCheckpointer as _BaseCheckpointer
+            from detectron2.config import CfgNode, configurable, get_cfg
+            from detectron2.data import DatasetCatalog, MetadataCatalog
+            from detectron2.engine import HookBase, TrainerBase, create_ddp_model, hooks
+            from detectron2.engine.defaults import default_setup
+            from detectron2.evaluation import DatasetEvaluator
+            from detectron2.modeling import META_ARCH_REGISTRY, build_model
+            from detectron2.solver import LRMultiplier, WarmupParamScheduler, build_lr_scheduler
+            from detectron2.structures import Boxes, ImageList, Instances
+            from detectron2.utils import comm
+            from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+            from detectron2.utils.logger import setup_logger
     except Exception as error:  # built for another PyTorch, or a dependency is missing or too new
         raise explain_import_error(error) from error
 

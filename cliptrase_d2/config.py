@@ -33,6 +33,7 @@ _SETTINGS = {
     "MODEL.MASKS": "backbone backbone_weights sam sam_prompt sam_points_per_side sam_min_iou sam_min_stability",
     "INPUT": "max_pixels bands stretch",
     "TEST": "window stride protocol on_error",
+    "TEST.PUBLISHED": "logit_scale prob_thd area_thd average resize_twice pad_to min_max pamr_steps pamr_dilations",
 }
 # Keys of arguments, for errors of functions that know no configuration.
 ARGUMENT_KEYS = {name: f"{section}.{name.upper()}" for section, names in _SETTINGS.items() for name in names.split()}
@@ -265,15 +266,18 @@ def _add_evaluation(cfg: CfgNode) -> None:
     # the configuration as it is.
     cfg.TEST.METHODS = ()
     # "center_crop": a square of MIN_SIZE_TEST, labels cropped too (the paper's numbers); "whole": the whole image, with
-    # the result at its original size; "slide": windows, with the result at the original size (SCLIP's protocol);
-    # "tiles": windows that are images of their own, for images of any size.
+    # the result at its original size; "slide": windows whose patches are averaged, with the result at the original
+    # size; "tiles": windows that are images of their own, for images of any size; "published": windows whose pixel
+    # logits are averaged, with the decision of SCLIP, NACLIP and their successors (TEST.PUBLISHED).
     cfg.TEST.PROTOCOL = "whole"
     # Unsupervised segmentation (Table 5): cluster the mask features of the whole data set into this many groups, at
     # most the number of classes, and match groups to classes once, after the last image. 0 to classify by words.
     cfg.TEST.UNSUPERVISED_GROUPS = 0
-    # Side and stride of the windows of "slide" and "tiles", in pixels, multiples of the patch size.
+    # Side and stride of the windows of "slide" and "tiles", in pixels, multiples of the patch size; of "published" in
+    # pixels of any number. With "published" a window of 0 is the whole image.
     cfg.TEST.WINDOW = 224
     cfg.TEST.STRIDE = 112
+    _add_published_protocol(cfg)
     # Images per step. The result of an image does not depend on the rest of the batch.
     cfg.TEST.BATCH_SIZE = 1
     # Least probability of a pixel's class, 0 to 1; 0 for none. A pixel below it is unknown. It counts as the class that
@@ -289,3 +293,34 @@ def _add_evaluation(cfg: CfgNode) -> None:
     # Draw this many images of every data set, evenly spread, to overlays/<image stem>.jpg: the model's input under the
     # colours of the classes, with the ground truth on its left if there is one. 0 for none.
     cfg.TEST.SAVE_OVERLAYS = 0
+
+
+def _add_published_protocol(cfg: CfgNode) -> None:
+    """Add the keys of TEST.PROTOCOL "published", the protocol of SCLIP, NACLIP and their successors.
+
+    It needs MODEL.CLIPTRASE.CLUSTERING "none". Images are resized by OpenCV, bilinearly, to INPUT.MIN_SIZE_TEST.
+    """
+    published = cfg.TEST.PUBLISHED = CfgNode()
+    # Factor of the cosines before the softmax over all words, > 0. It is not CLIP's own, 100. A class has the
+    # probability of its best word.
+    published.LOGIT_SCALE = 40.0
+    # A pixel whose class has a probability below this gets the class "background" or, without one, the first class.
+    # 0 to 1; 0 for none, as in all data sets without background.
+    published.PROB_THD = 0.0
+    # Remove a class, and give its pixels their second class, unless its share in the pixels of all classes but the
+    # background is larger than this. 0 to 1; 0 for none.
+    published.AREA_THD = 0.0
+    # Average the "logits" of windows (all published numbers) or their "probabilities", after a softmax in each window.
+    published.AVERAGE = "logits"
+    # Resize the logits of whole images to the resized image and then to the original size (NACLIP, ResCLIP) instead of
+    # directly (SCLIP, SC-CLIP, SFP). Windows are always resized twice.
+    published.RESIZE_TWICE = False
+    # Pad each window with zeros to a multiple of this many pixels (16 in ClearCLIP, 56 in ProxyCLIP) and cut the
+    # padding off again; 0 to leave out the pixels behind the last whole patch (the others).
+    published.PAD_TO = 0
+    # Scale the map of each word to 0 to 1 over the resized image before the softmax (GEM).
+    published.MIN_MAX = False
+    # Iterations of PAMR on the logits at the original size (NACLIP: 10), 0 for none, and the distances of its
+    # neighbours in pixels.
+    published.PAMR_STEPS = 0
+    published.PAMR_DILATIONS = (8, 16)

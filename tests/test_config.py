@@ -15,11 +15,12 @@ import yaml
 from cliptrase_d2.config import add_cliptrase_config, add_keys, load_config
 from cliptrase_d2.d2 import CfgNode, build_model, get_cfg
 from cliptrase_d2.data.benchmarks import BENCHMARKS
-from cliptrase_d2.data.register import register_dataset
+from cliptrase_d2.data.register import get_dataset_labels, register_dataset
 from cliptrase_d2.evaluation import evaluate as evaluation
 from cliptrase_d2.evaluation.published import published_numbers
 from cliptrase_d2.evaluation.runs import plan_runs
 from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.published import PublishedProtocol
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.segmenter.build import build_segmenter
 from cliptrase_d2.utils.errors import InputError
@@ -64,6 +65,21 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
     ("TEST.WINDOW", "96", lambda model: model.window, 96),
     ("TEST.STRIDE", "48", lambda model: model.stride, 48),
 ]
+# The same, with TEST.PROTOCOL "published".
+OF_THE_PUBLISHED_PROTOCOL: list[tuple[str, str, object]] = [
+    ("TEST.WINDOW", "40", 40),
+    ("TEST.STRIDE", "24", 24),
+    ("TEST.PUBLISHED.LOGIT_SCALE", "65.0", 65.0),
+    ("TEST.PUBLISHED.PROB_THD", "0.1", 0.1),
+    ("TEST.PUBLISHED.AREA_THD", "0.1", 0.1),
+    ("TEST.PUBLISHED.AVERAGE", "probabilities", "probabilities"),
+    ("TEST.PUBLISHED.RESIZE_TWICE", "True", True),
+    ("TEST.PUBLISHED.PAD_TO", "16", 16),
+    ("TEST.PUBLISHED.MIN_MAX", "True", True),
+    ("TEST.PUBLISHED.PAMR_STEPS", "10", 10),
+    ("TEST.PUBLISHED.PAMR_DILATIONS", "(1, 2)", (1, 2)),
+]
+PUBLISHED = ("TEST.PROTOCOL", "published", "MODEL.CLIPTRASE.CLUSTERING", "none")
 # Key, value, a function that reads the setting from the loader and the evaluator, the expected setting.
 OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
     ("TEST.PROTOCOL", "center_crop", lambda loader, _: loader.dataset.mapper.protocol.name, "center_crop"),
@@ -98,7 +114,7 @@ def list_keys(cfg: CfgNode, prefix: str = "") -> set[str]:
 
 def test_every_key_is_tested_here() -> None:
     ours = list_keys(load_config()) - list_keys(get_cfg())
-    tested = {key for key, *_ in (*OF_THE_MODEL, *OF_THE_RUN)} | BY_NAME | OF_THE_MASKS
+    tested = {key for key, *_ in (*OF_THE_MODEL, *OF_THE_PUBLISHED_PROTOCOL, *OF_THE_RUN)} | BY_NAME | OF_THE_MASKS
     tested |= {key for key, *_ in test_config_san.OF_THE_MODEL} | test_config_san.OF_THE_TRAINING
     assert not ours - tested
 
@@ -109,6 +125,43 @@ def test_key_reaches_the_model(
 ) -> None:
     assert read(build_model(tiny_config(tmp_path, *SLIDE))) != expected  # the default differs
     assert read(build_model(tiny_config(tmp_path, *SLIDE, key, value))) == expected
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), OF_THE_PUBLISHED_PROTOCOL, ids=lambda value: value)
+def test_key_reaches_the_published_protocol(tmp_path: Path, key: str, value: str, expected: object) -> None:
+    name = key.rpartition(".")[2].lower()
+    assert getattr(build_model(tiny_config(tmp_path, *PUBLISHED)).protocol, name) != expected
+    assert getattr(build_model(tiny_config(tmp_path, *PUBLISHED, key, value)).protocol, name) == expected
+
+
+def test_the_published_protocol_and_the_configuration_have_the_same_defaults() -> None:
+    assert PublishedProtocol() == PublishedProtocol.from_config(load_config())
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (("MODEL.CLIPTRASE.CLUSTERING", "dbscan"), "MODEL.CLIPTRASE.CLUSTERING"),
+        (("MODEL.CLIPTRASE.CLS_LOGIT_WEIGHT", "True"), "MODEL.CLIPTRASE.CLS_LOGIT_WEIGHT"),
+        (("TEST.WINDOW", "-1"), "TEST.WINDOW"),
+        (("TEST.STRIDE", "65"), "TEST.STRIDE"),
+        (("TEST.PUBLISHED.LOGIT_SCALE", "0.0"), "TEST.PUBLISHED.LOGIT_SCALE"),
+        (("TEST.PUBLISHED.PROB_THD", "2.0"), "TEST.PUBLISHED.PROB_THD"),
+        (("TEST.PUBLISHED.AREA_THD", "-1.0"), "TEST.PUBLISHED.AREA_THD"),
+        (("TEST.PUBLISHED.AVERAGE", "labels"), "TEST.PUBLISHED.AVERAGE"),
+        (("TEST.PUBLISHED.PAD_TO", "-1"), "TEST.PUBLISHED.PAD_TO"),
+        (("TEST.PUBLISHED.PAMR_STEPS", "-1"), "TEST.PUBLISHED.PAMR_STEPS"),
+        (("TEST.PUBLISHED.PAMR_DILATIONS", "(0,)"), "TEST.PUBLISHED.PAMR_DILATIONS"),
+        (("TEST.UNSUPERVISED_GROUPS", "2"), "TEST.UNSUPERVISED_GROUPS"),
+        (("MODEL.META_ARCHITECTURE", "CLIPtraseSAN"), "TEST.PROTOCOL"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_error_of_the_published_protocol_names_the_key(tmp_path: Path, options: tuple[str, ...], key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build_segmenter(tiny_config(tmp_path, *PUBLISHED, *options))
+    assert str(caught.value).startswith(f"{key}: ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("key", "value", "read", "expected"), OF_THE_RUN, ids=lambda value: value)
@@ -161,10 +214,11 @@ def test_unsupervised_groups_make_the_model_return_mask_features(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("protocol", "window", "in_tiles"), [("whole", None, False), ("slide", 64, False), ("tiles", 64, True)]
+    ("protocol", "window", "in_tiles"),
+    [("whole", None, False), ("slide", 64, False), ("tiles", 64, True), ("published", None, False)],
 )
 def test_protocol_sets_the_windows(tmp_path: Path, protocol: str, window: int | None, in_tiles: bool) -> None:
-    model = build_model(tiny_config(tmp_path, "TEST.PROTOCOL", protocol))
+    model = build_model(tiny_config(tmp_path, *PUBLISHED, "TEST.PROTOCOL", protocol))
     assert (model.window, model.in_tiles) == (window, in_tiles)
 
 
@@ -249,3 +303,18 @@ def test_every_benchmark_has_a_configuration_of_every_protocol(key: str, variant
         for metric, percent in published.get("cliptrase", {}).items()
     ]
     assert list(cfg.TEST.EXPECTED_RESULTS) == expected
+
+
+PUBLISHED_CONFIGS = sorted((CONFIGS / "methods").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED_CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_configuration_of_a_published_number(path: Path) -> None:
+    cfg = load_config(path)
+    PublishedProtocol.from_config(cfg)
+    assert cfg.TEST.PROTOCOL == "published"
+    assert path.parent.name == cfg.MODEL.CLIPTRASE.METHOD
+    assert [entry[:2] for entry in cfg.TEST.EXPECTED_RESULTS] == [["sem_seg", "mIoU"]]
+    (name,) = cfg.DATASETS.TEST
+    has_background = "background" in get_dataset_labels(name)[0].classes
+    assert has_background or (cfg.TEST.PUBLISHED.PROB_THD, cfg.TEST.PUBLISHED.AREA_THD) == (0, 0)

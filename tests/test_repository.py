@@ -15,6 +15,7 @@ import pytest
 from cliptrase_d2.config import add_keys
 from cliptrase_d2.d2 import CfgNode, get_cfg, merge_config_file
 from cliptrase_d2.mask_sources import MaskSettings
+from cliptrase_d2.pipeline.published import PublishedProtocol
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from tests.test_config import list_keys
 
@@ -181,7 +182,8 @@ def test_every_config_key_is_read_somewhere() -> None:
     ]
     read = {node.attr for path in readers for node in ast.walk(_tree(path)) if isinstance(node, ast.Attribute)}
     # The settings read these by the names of their fields.
-    read |= {field.name.upper() for settings in (CLIPtraseSettings, MaskSettings) for field in fields(settings)}
+    settings = (CLIPtraseSettings, MaskSettings, PublishedProtocol)
+    read |= {field.name.upper() for one in settings for field in fields(one)}
     ours = list_keys(_our_cfg()) - list_keys(get_cfg())
     assert ours
     assert not sorted(key for key in ours if key.split(".")[-1] not in read)

@@ -24,7 +24,7 @@ _DEFAULT_CONFIG = "cliptrase/vit_b16_whole"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``cliptrase eval``."""
     parser.add_argument("data", nargs="*", metavar="DATA", help="files in YAML or names (default: DATASETS.TEST)")
-    add_model_arguments(parser, protocols=("whole", "slide", "tiles", "center_crop"))
+    add_model_arguments(parser, protocols=("whole", "slide", "tiles", "center_crop", "published"))
     help_methods = "methods to compare in one table: clip, maskclip, sclip, cliptrase, sclip+clusters, ..."
     parser.add_argument("--method", nargs="+", dest="methods", default=[], metavar="NAME", help=help_methods)
     add_job_arguments(parser, "keep the finished images of an interrupted run")

@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_class_arguments(parser, required=True)
     parser.add_argument("--recursive", action="store_true", help="search subfolders, and repeat them in the output")
     parser.add_argument("--output", type=Path, default=Path("output/segment"), help="folder (default output/segment)")
-    add_model_arguments(parser, protocols=("whole", "slide", "tiles", "center_crop"), method=True, rendering=True)
+    add_model_arguments(
+        parser, protocols=("whole", "slide", "tiles", "center_crop", "published"), method=True, rendering=True
+    )
     parser.add_argument("--format", choices=("png", "tif"), default="png", help="of label maps (default png)")
     help_threshold = "pixels whose class has a lower probability become unknown, 0 to 1 (default 0: none)"
     parser.add_argument("--threshold", type=float, default=0.0, metavar="P", help=help_threshold)

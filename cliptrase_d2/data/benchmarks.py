@@ -274,6 +274,20 @@ DETECTRON2_NAMES = (
     replace(_ADE150, key="ade150_detectron2", name="ade20k_sem_seg_val", classes="ade20k_150_detectron2.txt"),
     replace(_CITYSCAPES, key="cityscapes19_detectron2", name="cityscapes_fine_sem_seg_val"),
 )
+# The word lists of SCLIP, which NACLIP, SC-CLIP and ResCLIP share. Files and labels are those of the benchmarks.
+PUBLISHED_WORDS = (
+    replace(
+        _VOC20, key="voc20_sclip", name=f"{_VOC20.name}_sclip", title="VOC20 (words of SCLIP)", classes="voc_sclip.txt"
+    ),
+    replace(
+        _VOC21,
+        key="voc21_sclip",
+        name=f"{_VOC21.name}_sclip",
+        title="VOC21 (words of SCLIP)",
+        classes="voc_sclip.txt",
+        background="sclip_background.txt",
+    ),
+)
 UNSUPERVISED_BENCHMARKS = _by_key(
     replace(
         _COCO_STUFF,

@@ -7,7 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from cliptrase_d2.d2 import DatasetCatalog, MetadataCatalog
-from cliptrase_d2.data.benchmarks import CLONE, DETECTRON2_NAMES, ROOT_VARIABLE, get_all_benchmarks, get_benchmark_root
+from cliptrase_d2.data.benchmarks import (
+    CLONE,
+    DETECTRON2_NAMES,
+    PUBLISHED_WORDS,
+    ROOT_VARIABLE,
+    get_all_benchmarks,
+    get_benchmark_root,
+)
 from cliptrase_d2.data.custom import DatasetSpec
 from cliptrase_d2.data.emoji_scenes import files as emoji_scenes
 from cliptrase_d2.data.register import register_spec
@@ -35,7 +42,7 @@ def register_builtin() -> None:
     for spec in (
         *(replace(spec, if_missing=fix) for spec in emoji_scenes.build_specs(scenes).values()),
         replace(emoji_scenes.build_training_spec(training_scenes), if_missing=training_fix),
-        *(benchmark.spec(root) for benchmark in (*get_all_benchmarks().values(), *DETECTRON2_NAMES)),
+        *(row.spec(root) for row in (*get_all_benchmarks().values(), *DETECTRON2_NAMES, *PUBLISHED_WORDS)),
     ):
         if spec.name not in DatasetCatalog.list():
             register_spec(spec)

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 
 from cliptrase_d2.utils.errors import InputError, check_choice, name_arguments
 
-PROTOCOLS = ("center_crop", "whole", "slide", "tiles")
+PROTOCOLS = ("center_crop", "whole", "slide", "tiles", "published")
 _WITH_VIEWS = ("whole", "slide")
 _MAX_RESIZED_PIXELS = 2**28  # an image one pixel high would grow to gigabytes
 
@@ -26,13 +27,14 @@ class Protocol:
 
     - ``center_crop``: model and result have the centre square, with sides of ``short_side``.
     - ``whole``, ``slide`` and ``tiles``: the model sees the image at ``short_side``; the result has its original size.
+    - ``published``: the same, with sides of any number of pixels, resized by OpenCV.
 
     Attributes:
         name: one of ``PROTOCOLS``.
         short_side: pixels; for ``center_crop`` a multiple of ``patch_size``. With ``tiles``, 0 keeps the original size.
         max_size: upper limit of the long side in pixels. ``center_crop`` and a ``short_side`` of 0 ignore it.
         patch_size: pixels of the model's patches.
-        resampling: a filter of Pillow's ``Image.Resampling`` in lower case, for resizing.
+        resampling: a filter of Pillow's ``Image.Resampling`` in lower case, for resizing. ``published`` ignores it.
     Raises:
         InputError: the name is unknown, or the sizes do not fit the patches.
     """
@@ -108,7 +110,10 @@ class Protocol:
             ``image`` [3,H,W] uint8 RGB; ``height`` and ``width`` of the result.
         """
         height, width = image.height, image.width
-        if not self.crops and self.short_side:
+        if self.name == "published":
+            size = compute_published_size(height, width, self.short_side, self.max_size)
+            image = Image.fromarray(cv2.resize(np.array(image), size[::-1], interpolation=cv2.INTER_LINEAR))
+        elif not self.crops and self.short_side:
             size = compute_whole_size(height, width, self.short_side, self.max_size, self.patch_size)
             image = image.resize(size[::-1], Image.Resampling[self.resampling.upper()])
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())  # [3,H,W]
@@ -191,6 +196,15 @@ def compute_whole_size(height: int, width: int, short_side: int, max_size: int, 
         max(1, min(most, round(height * scale / patch_size))) * patch_size,
         max(1, min(most, round(width * scale / patch_size))) * patch_size,
     )
+
+
+def compute_published_size(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
+    """Return the size with the short side at ``short_side``, or smaller if the long side would exceed ``max_size``.
+
+    Rounding follows mmcv, which the published protocol uses: half a pixel is rounded up.
+    """
+    scale = min(max_size / max(height, width), short_side / min(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def resize_and_crop(image: Image.Image, side: int, resample: Image.Resampling, where: object) -> Image.Image:

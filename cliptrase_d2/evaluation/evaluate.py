@@ -141,7 +141,11 @@ def check_evaluation_threshold(cfg: CfgNode) -> None:
         InputError: it is not in 0 to 1, or the evaluation has no scores of single pixels.
     """
     threshold = check_threshold(cfg.TEST.THRESHOLD, "TEST.THRESHOLD")
-    others = {"TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED, "TEST.UNSUPERVISED_GROUPS": cfg.TEST.UNSUPERVISED_GROUPS}
+    others = {
+        "TEST.AUG.ENABLED": cfg.TEST.AUG.ENABLED,
+        "TEST.UNSUPERVISED_GROUPS": cfg.TEST.UNSUPERVISED_GROUPS,
+        "TEST.PROTOCOL 'published'": cfg.TEST.PROTOCOL == "published",  # TEST.PUBLISHED.PROB_THD takes its place
+    }
     for other, is_set in others.items():
         if threshold and is_set:
             got = f"{threshold} with {other}, which has no scores on one grid"
@@ -288,8 +292,10 @@ def _describe_protocol(cfg: CfgNode) -> dict[str, Any]:
     protocol = {"name": cfg.TEST.PROTOCOL, "short_side": cfg.INPUT.MIN_SIZE_TEST}
     if cfg.TEST.PROTOCOL != "center_crop" and cfg.INPUT.MIN_SIZE_TEST:
         protocol["max_size"] = cfg.INPUT.MAX_SIZE_TEST
-    if cfg.TEST.PROTOCOL in ("slide", "tiles"):
+    if cfg.TEST.PROTOCOL in ("slide", "tiles", "published"):
         protocol |= {"window": cfg.TEST.WINDOW, "stride": cfg.TEST.STRIDE}
+    if cfg.TEST.PROTOCOL == "published":
+        protocol |= {key.lower(): value for key, value in cfg.TEST.PUBLISHED.items()}
     if cfg.TEST.THRESHOLD:
         protocol["threshold"] = cfg.TEST.THRESHOLD
     if cfg.TEST.AUG.ENABLED:

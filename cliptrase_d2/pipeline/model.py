@@ -32,6 +32,13 @@ from cliptrase_d2.pipeline.open_vocabulary import (
     read_patch_size,
 )
 from cliptrase_d2.pipeline.proposals import MaskProposals
+from cliptrase_d2.pipeline.published import (
+    PublishedLabels,
+    PublishedProtocol,
+    encode_windows,
+    label_pixels,
+    place_windows,
+)
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.tiles import ReadRows, Span, get_output_size, segment_in_tiles, segment_rows
 from cliptrase_d2.pipeline.windows import Windows, cut, stitch_correlation, stitch_patches
@@ -88,6 +95,7 @@ class CLIPtrase(OpenVocabularySegmenter):
             to patch features.
         window, stride: side and step of windows in pixels, multiples of the patch size; None for whole images.
         in_tiles: whether windows are images of their own instead of parts of one correlation.
+        protocol: the published protocol, which has windows of its own; None for one of this package's.
         vocabularies: finds the classes of an input.
         precision: arithmetic of the image tower, a key of `tensors.PRECISIONS`.
         max_sem_seg: largest ``sem_seg``, in gibibytes, of an input that does not ask for it.
@@ -113,6 +121,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         window: int | None = None,
         stride: int | None = None,
         in_tiles: bool = False,
+        protocol: PublishedProtocol | None = None,
         vocabularies: InputVocabulary = OWN_VOCABULARY_ONLY,
         precision: str = "fp32",
         max_sem_seg: float = MAX_SEM_SEG,
@@ -124,8 +133,12 @@ class CLIPtrase(OpenVocabularySegmenter):
         self.mask_source = mask_source or CorrelationClusters()
         self.vision_model = vision_model
         self.window, self.stride, self.in_tiles = window, stride, in_tiles
+        self.protocol = protocol
         self.precision = get_dtype(precision)
         self.output_mask_features = output_mask_features
+        if protocol is not None and output_mask_features:
+            got = "features of masks with the published protocol, which has none"
+            raise InputError("TEST.UNSUPERVISED_GROUPS", got, "Set it to 0, or choose another protocol.")
         self.configure(settings)
 
     @classmethod
@@ -145,6 +158,7 @@ class CLIPtrase(OpenVocabularySegmenter):
             "window": cfg.TEST.WINDOW if in_windows else None,
             "stride": cfg.TEST.STRIDE if in_windows else None,
             "in_tiles": cfg.TEST.PROTOCOL == "tiles",
+            "protocol": PublishedProtocol.from_config(cfg) if cfg.TEST.PROTOCOL == "published" else None,
             "vocabularies": InputVocabulary.from_config(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
             "max_sem_seg": cfg.MODEL.CLIPTRASE.MAX_SEM_SEG,
@@ -187,6 +201,8 @@ class CLIPtrase(OpenVocabularySegmenter):
             )
             raise InputError("correlation_layer", got, "-1 is the last block, -2 the last but one.", allowed=allowed)
         check_combination(method, settings, has_vision_model=self.vision_model is not None)
+        if self.protocol is not None:
+            self.protocol.check_combination(method, settings)
         self.method, self.settings = method, settings
 
     @torch.inference_mode()
@@ -208,9 +224,11 @@ class CLIPtrase(OpenVocabularySegmenter):
             mask. An image in tiles has no masks or logits, see `segment_in_tiles`. With ``output_grids`` also
             ``scores`` [C,h,w], see `class_probabilities`, and ``coarse_masks`` [Q,h',w'], which ``pred_masks``
             upsamples. With a ``threshold``, ``label_map`` is -1 where the score of the class is below it, and
-            ``sem_seg`` does not change.
+            ``sem_seg`` does not change. With the published protocol there are no masks, and ``sem_seg`` holds
+            probabilities, 0 for removed classes and, where the label fell back to the background, for all others.
         Raises:
-            InputError: no vocabulary, an oracle without true labels, or features that are NaN or infinite.
+            InputError: no vocabulary, an oracle without true labels, features that are NaN or infinite, or with the
+                published protocol a threshold or an image smaller than a patch.
         """
         inputs = [self.complete(one) for one in batched_inputs]
         if self.in_tiles and self.window is not None and self.stride is not None:
@@ -324,12 +342,51 @@ class CLIPtrase(OpenVocabularySegmenter):
         outputs: dict[int, dict[str, Tensor]] = {}
         for members in _group_by_shape(batched_inputs):
             inputs = [batched_inputs[member] for member in members]
+            if self.protocol is not None:
+                outputs |= zip(members, self._segment_published(inputs, self.protocol), strict=True)
+                continue
             text, images = self.text_features(inputs[0]["vocabulary"]), self.preprocess(inputs)
             result = self.segment(images, text, list(map(get_output_size, inputs)), self._get_labels(inputs, images))
             check_finite(result.features.patches, inputs)  # after all stages, since it makes a GPU wait
             for index, member in enumerate(members):
                 outputs[member] = self._make_output(inputs[index], result, index, text)
         return [outputs[member] for member in range(len(batched_inputs))]
+
+    def _segment_published(
+        self, inputs: Sequence[dict[str, Any]], protocol: PublishedProtocol
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield the outputs of images of one size."""
+        if threshold := max(one["threshold"] for one in inputs):
+            got = f"{threshold} with the published protocol, which has a threshold of its own"
+            raise InputError("threshold", got, "Set TEST.PUBLISHED.PROB_THD, or choose another protocol.")
+        text, size = self.text_features(inputs[0]["vocabulary"]), get_output_size(inputs[0])
+        images = self.tower.normalise(stack_to_device([one["image"] for one in inputs], self.device))
+        name = inputs[0].get("file_name", "image")
+        windows = place_windows((images.shape[2], images.shape[3]), self.tower.patch_size, protocol, name)
+
+        def encode(views: Tensor) -> Tensor:
+            features = self._encode(views, text, None, True, False).features
+            assert features is not None
+            return stages.compute_word_logits(features, text, 1.0, self.settings)
+
+        cosines = encode_windows(images, windows, encode)  # [B,K,R,h,w]
+        check_finite(cosines, inputs)
+        for one, image, own in zip(inputs, images, cosines, strict=True):
+            yield self._make_published_output(one, label_pixels(own, image, text, windows, size, protocol))
+
+    def _make_published_output(self, inputs: dict[str, Any], result: PublishedLabels) -> dict[str, Tensor]:
+        shares = stages.refine(result.labels, inputs["image"], self.settings)
+        classes = result.classes
+        output = ImageResult({"label_map": shares.label_map if shares else result.labels})
+        output["pred_logits"] = result.labels.new_zeros((0, classes), dtype=torch.float32)
+        if inputs["output_grids"]:
+            output["scores"] = result.coarse_scores()
+            output["coarse_masks"] = output["scores"][:0]
+        if inputs.get("output_masks", True):
+            output["pred_masks"] = output["pred_logits"].new_zeros((0, *result.labels.shape))
+        if inputs["output_sem_seg"]:
+            output["sem_seg"] = shares.to_scores(classes) if shares else result.probabilities()
+        return output
 
     def _encode(
         self, images: Tensor, text: TextFeatures | None, regions: Tensor | None, want_features: bool, correlate: bool

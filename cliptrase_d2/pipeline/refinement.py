@@ -2,12 +2,12 @@
 
 Not part of CLIPtrase, and off by default. Source: Araslanov & Roth, Single-Stage Semantic Segmentation from Image
 Labels, CVPR 2020, Sec. 4 (https://arxiv.org/abs/2005.08104), with the dilations, the number of steps and the factor 0.1
-of the authors' release.
+of the authors' release. The published protocol refines logits with other dilations (`refine_maps`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,57 +63,79 @@ def pamr(labels: Tensor, image: Tensor, steps: int = 10, values_at_once: int = _
     return ClassShares(classes, torch.cat(shares))
 
 
-def pixel_affinity(image: Tensor) -> Tensor:
-    """Return the weight of each of a pixel's 48 neighbours, a softmax over them.
+def refine_maps(
+    maps: Tensor, image: Tensor, steps: int, dilations: Sequence[int], values_at_once: int = _VALUES_AT_ONCE
+) -> Tensor:
+    """Refine maps of real numbers, such as logits, by the colours of their image, in place.
+
+    Args:
+        maps: [R,H,W] float32.
+        image: [3,H,W] of any range.
+        steps: rounds, >= 0.
+        dilations: distances of the neighbours in pixels, eight neighbours at each.
+        values_at_once: bound on the values of the maps in one chunk, which has at least one map.
+    Returns:
+        `maps`.
+    """
+    affinity = pixel_affinity(image, dilations)
+    for part in maps.split(max(1, values_at_once // maps[0].numel())):
+        part.copy_(propagate(part, affinity, steps, dilations))
+    return maps
+
+
+def pixel_affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
+    """Return the weight of each of a pixel's K neighbours, a softmax over them.
 
     Its logit is minus the mean over the channels of |x_i - x_j| / (0.1·σ_i). σ_i is the standard deviation (n-1) of
     the channel over the 3×3 windows of all dilations around i, each of which contains i once. The border is replicated.
 
     Args:
         image: [3,H,W].
+        dilations: distances of the neighbours in pixels; K is eight times their number.
     Returns:
-        [48,H,W] float32, in [0,1], with sum 1 at every pixel. In flat areas all neighbours have the same weight.
+        [K,H,W] float32, in [0,1], with sum 1 at every pixel. In flat areas all neighbours have the same weight.
     """
     image = image.float()
     total, squares = torch.zeros_like(image), torch.zeros_like(image)
     count = 0
-    for neighbour in _shift_to_neighbours(image):
+    for neighbour in _shift_to_neighbours(image, dilations):
         # Deviations from the pixel, which itself adds 0 to both sums, keep the difference of squares accurate enough.
         difference = neighbour - image
         total += difference
         squares += difference.square()
         count += 1
-    values = count + len(DILATIONS)
+    values = count + len(dilations)
     deviation = ((squares - total.square() / values) / (values - 1)).clamp_min(0).sqrt()  # [3,H,W]
     scale = _EPSILON + _SHARPNESS * deviation
-    logits = torch.stack([-((neighbour - image).abs() / scale).mean(0) for neighbour in _shift_to_neighbours(image)])
-    return logits.softmax(0)
+    neighbours = _shift_to_neighbours(image, dilations)
+    return torch.stack([-((neighbour - image).abs() / scale).mean(0) for neighbour in neighbours]).softmax(0)
 
 
-def propagate(maps: Tensor, affinity: Tensor, steps: int) -> Tensor:
+def propagate(maps: Tensor, affinity: Tensor, steps: int, dilations: Sequence[int] = DILATIONS) -> Tensor:
     """Replace every value by the affinity-weighted mean of its neighbours, `steps` times.
 
     Args:
         maps: [Q,H,W] float32.
-        affinity: [48,H,W], of `pixel_affinity`.
+        affinity: [K,H,W], of `pixel_affinity`.
         steps: rounds, >= 0.
+        dilations: those of the affinity.
     Returns:
         [Q,H,W].
     """
     for _ in range(steps):
         mixed = torch.zeros_like(maps)
-        for neighbour, weight in zip(_shift_to_neighbours(maps), affinity, strict=True):
+        for neighbour, weight in zip(_shift_to_neighbours(maps, dilations), affinity, strict=True):
             mixed.addcmul_(neighbour, weight)
         maps = mixed
     return maps
 
 
-def _shift_to_neighbours(planes: Tensor) -> Iterator[Tensor]:
-    """Yield [Q,H,W] shifted to each of the 48 neighbours, as views of one padded copy, dilation by dilation."""
+def _shift_to_neighbours(planes: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
+    """Yield [Q,H,W] shifted to each of the K neighbours, as views of one padded copy, dilation by dilation."""
     height, width = planes.shape[1:]
-    margin = max(DILATIONS)
+    margin = max(dilations)
     padded = F.pad(planes[None], [margin] * 4, mode="replicate")[0]  # [Q,H+2·margin,W+2·margin]
-    for dilation in DILATIONS:
+    for dilation in dilations:
         offsets = (margin - dilation, margin, margin + dilation)
         for top in offsets:
             for left in offsets:

@@ -30,7 +30,7 @@ def build_segmenter(cfg: CfgNode) -> SegmentationModel:
     """
     check_choice("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, ARCHITECTURES)
     architecture = ARCHITECTURES[cfg.MODEL.META_ARCHITECTURE]
-    if architecture is SAN and cfg.TEST.PROTOCOL in ("slide", "tiles"):
+    if architecture is SAN and cfg.TEST.PROTOCOL in ("slide", "tiles", "published"):
         got = f"{cfg.TEST.PROTOCOL!r}, but SAN takes whole images only"
         raise InputError("TEST.PROTOCOL", got, "Choose one of these.", allowed="whole or center_crop")
     with name_arguments(ARGUMENT_KEYS):

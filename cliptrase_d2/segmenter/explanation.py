@@ -155,7 +155,7 @@ def _check_model(segmenter: Segmenter) -> CLIPtrase:
     if not isinstance(model, CLIPtrase):
         got = "SAN, whose masks are not clusters"
         raise InputError("MODEL.META_ARCHITECTURE", got, "Use a configuration of CLIPtrase.")
-    if model.window is not None:
+    if model.window is not None or model.protocol is not None:
         got = f"{segmenter.protocol.name}, whose windows each have an attention of their own"
         raise InputError("TEST.PROTOCOL", got, "Choose one of these.", allowed="whole or center_crop")
     if type(model.mask_source) is not CorrelationClusters:

@@ -115,6 +115,13 @@ def test_tiles_have_labels_but_no_masks(tmp_path: Path) -> None:
     assert set(np.unique(read_label(tmp_path / "seen_010_labels.png"))) == {0, 1, 2}
 
 
+def test_the_published_protocol_needs_a_method_without_clusters(tmp_path: Path) -> None:
+    argv = ("segment", SCENE, *OPTIONS, str(tmp_path), "--protocol", "published", "--method", "sclip")
+    assert "MODEL.CLIPTRASE.CLUSTERING" in fail(*argv)
+    assert run(*argv, "--json", "--opts", "MODEL.CLIPTRASE.CLUSTERING", "none") == 0
+    assert set(np.unique(read_label(tmp_path / "seen_010_labels.png"))) <= {0, 1, 2}
+
+
 def test_ctrl_c_reports_the_finished_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

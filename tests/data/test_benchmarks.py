@@ -12,6 +12,7 @@ from cliptrase_d2.d2 import BACKEND, DatasetCatalog, MetadataCatalog
 from cliptrase_d2.data.benchmarks import (
     BENCHMARKS,
     DETECTRON2_NAMES,
+    PUBLISHED_WORDS,
     UNSUPERVISED_BENCHMARKS,
     Benchmark,
     find_benchmark,
@@ -27,7 +28,7 @@ from cliptrase_d2.evaluation.published import published_benchmarks
 from cliptrase_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL = (*BENCHMARKS.values(), *DETECTRON2_NAMES, *UNSUPERVISED_BENCHMARKS.values())
+ALL = (*BENCHMARKS.values(), *DETECTRON2_NAMES, *UNSUPERVISED_BENCHMARKS.values(), *PUBLISHED_WORDS)
 # Number of classes of each benchmark, including the background.
 NUM_CLASSES = {
     **{"coco_object": 81, "voc21": 21, "pc60": 60, "coco_stuff171": 171, "voc20": 20, "pc59": 59, "pc459": 459},
@@ -73,7 +74,7 @@ def write_pair(root: Path, benchmark: Benchmark, stem: str, labels: np.ndarray) 
 @pytest.mark.parametrize("benchmark", ALL, ids=lambda benchmark: benchmark.name)
 def test_description_is_valid(benchmark: Benchmark) -> None:
     spec = benchmark.spec(Path("datasets"))  # raises if a name appears twice or a label is mapped to no class
-    key = benchmark.key.removesuffix("_paper").removesuffix("_detectron2")
+    key = benchmark.key.removesuffix("_paper").removesuffix("_detectron2").removesuffix("_sclip")
     assert len(spec.vocabulary.classes) == NUM_CLASSES[key]
     assert (ROOT / benchmark.prepare).is_file()
     assert f"python {benchmark.prepare} datasets" in spec.if_missing
@@ -217,6 +218,16 @@ def test_names_of_detectron2_have_the_same_classes_on_both_backends() -> None:
         assert [name.strip() for name in vocabulary.classes] == list(spec.classes)
         assert (rule.num_classes, rule.ignore_label) == (len(spec.classes), 255)
         assert (MetadataCatalog.get(row.name).get("spec") is None) == (BACKEND == "detectron2")
+
+
+@pytest.mark.parametrize("row", PUBLISHED_WORDS, ids=lambda row: row.key)
+def test_words_of_sclip_are_those_of_its_list(lists: dict[str, Any], row: Benchmark) -> None:
+    published, vocabulary = lists[row.key.removesuffix("_sclip")], row.spec(Path()).vocabulary
+    names = [name for name in published["classes"] if name != "background"]
+    words = [published["sclip_class_overrides"].get(str(index), name) for index, name in enumerate(names)]
+    expected = [tuple(word.split(", ")) for word in words]
+    expected += [tuple(published["background_sclip"])] if published["background_sclip"] else []
+    assert list(vocabulary.words) == expected
 
 
 def test_benchmarks_are_found_by_name_and_listed_in_order() -> None:

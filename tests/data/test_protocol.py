@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -6,6 +7,7 @@ from PIL import Image
 from cliptrase_d2.data.protocol import (
     Protocol,
     compute_center_crop,
+    compute_published_size,
     compute_whole_size,
     find_cropped_range,
     map_to_crop,
@@ -37,6 +39,34 @@ def test_other_protocols_resize_the_input_only(name: str) -> None:
     assert (inputs["height"], inputs["width"]) == (50, 70)
 
 
+def test_the_published_protocol_resizes_in_8_bits_to_any_sides() -> None:
+    protocol, image = Protocol("published", 32, 64, 16), photograph(50, 70)
+    assert protocol.crop(image, BICUBIC, "a.jpg") is image
+    inputs = protocol.prepare_input(image)
+    assert inputs["image"].shape == (3, 32, 45)  # 70·32/50 = 44.8
+    assert (inputs["height"], inputs["width"]) == (50, 70)
+    expected = cv2.resize(np.array(image), (45, 32), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(inputs["image"].permute(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((370, 500), (336, 454)),  # 454.05
+        ((500, 370), (454, 336)),
+        ((336, 459), (336, 459)),
+        ((100, 125), (336, 420)),
+        ((8, 9), (336, 378)),
+        ((64, 67), (336, 352)),  # 351.75
+        ((100, 1000), (205, 2048)),  # the long side is the limit: 204.8
+        ((1, 1), (336, 336)),
+        ((1, 9000), (1, 2048)),  # 0.23 rows
+    ],
+)
+def test_published_sizes(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert compute_published_size(*size, 336, 2048) == expected
+
+
 def test_tiles_can_keep_the_size_of_the_image() -> None:
     image = photograph(50, 70)
     inputs = Protocol("tiles", 0, 64, 16).prepare_input(image)
@@ -47,7 +77,7 @@ def test_tiles_can_keep_the_size_of_the_image() -> None:
 @pytest.mark.parametrize(
     ("name", "short_side", "max_size", "match"),
     [
-        ("crop", 32, 64, "protocol: 'crop'.*'center_crop' or 'whole' or 'slide' or 'tiles'"),
+        ("crop", 32, 64, "protocol: 'crop'.*'center_crop' or 'whole' or 'slide' or 'tiles' or 'published'"),
         ("center_crop", 225, 640, "short_side: 225 .*Use 224"),
         ("center_crop", 0, 640, "short_side: 0 .*Use 16"),
         ("whole", 15, 640, "short_side: 15 .*Use 16"),

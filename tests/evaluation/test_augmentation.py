@@ -222,6 +222,7 @@ def test_results_of_other_views_have_another_hash(tmp_path: Path) -> None:
     [
         (("TEST.PROTOCOL", "center_crop"), r"TEST\.PROTOCOL: 'center_crop' with TEST\.AUG.*'whole' or 'slide'"),
         (("TEST.PROTOCOL", "tiles"), r"TEST\.PROTOCOL: 'tiles' with TEST\.AUG"),
+        (("TEST.PROTOCOL", "published"), r"TEST\.PROTOCOL: 'published' with TEST\.AUG"),
         (("TEST.UNSUPERVISED_GROUPS", "2"), r"TEST\.AUG\.ENABLED: .*UNSUPERVISED_GROUPS"),
         (("TEST.AUG.MIN_SIZES", "()"), r"TEST\.AUG\.MIN_SIZES: \(\)"),
         (("TEST.AUG.MIN_SIZES", "('64',)"), r"TEST\.AUG\.MIN_SIZES: \('64',\)"),

@@ -78,13 +78,16 @@ def test_first_unreadable_image_stops_the_evaluation(dataset: str, tmp_path: Pat
     assert not list(tmp_path.rglob("metrics.json"))
 
 
-@pytest.mark.parametrize("protocol", ["center_crop", "whole", "slide", "tiles"])
+@pytest.mark.parametrize("protocol", ["center_crop", "whole", "slide", "tiles", "published"])
 def test_results_follow_the_protocol(dataset: str, tmp_path: Path, protocol: str) -> None:
     options = ("TEST.PROTOCOL", protocol, "TEST.SAVE_PREDICTIONS", "True", "TEST.SAVE_OVERLAYS", "2")
-    report = run(tiny_config(tmp_path, *options), tiny_segmenter(), dataset)
+    cfg = tiny_config(tmp_path, *options)
+    report = run(cfg, tiny_segmenter(), dataset)
     expected = {"name": protocol, "short_side": 64}
     expected |= {} if protocol == "center_crop" else {"max_size": 128}
-    expected |= {"window": 64, "stride": 32} if protocol in ("slide", "tiles") else {}
+    expected |= {"window": 64, "stride": 32} if protocol in ("slide", "tiles", "published") else {}
+    settings = json.loads(json.dumps(cfg.TEST.PUBLISHED)) if protocol == "published" else {}
+    expected |= {key.lower(): value for key, value in settings.items()}
     assert report["protocol"] == expected
     assert len(report["config_hash"]) == 12
     assert "torch" in report["versions"]
@@ -93,9 +96,10 @@ def test_results_follow_the_protocol(dataset: str, tmp_path: Path, protocol: str
         assert image.size == ((64, 64) if protocol == "center_crop" else (320, 240))
         assert np.asarray(image).max() < len(CLASSES)
     assert sorted(path.name for path in (folder / "overlays").iterdir()) == ["scene_001.jpg", "scene_003.jpg"]
-    # Pictures show the model's input, 64x64 or 80x64, enlarged by the largest whole factor up to 480 pixels.
+    # Pictures show the model's input, 64x64, 80x64 or 85x64, enlarged by the largest whole factor up to 480 pixels.
     size = json.loads((folder / "gallery" / "scene_001.json").read_text())["size"]
-    assert size == ([7 * 64, 7 * 64] if protocol == "center_crop" else [6 * 80, 6 * 64])
+    sizes = {"center_crop": [7 * 64, 7 * 64], "published": [5 * 85, 5 * 64]}
+    assert size == sizes.get(protocol, [6 * 80, 6 * 64])
 
 
 def test_bad_settings_are_rejected(dataset: str, tmp_path: Path) -> None:
@@ -131,6 +135,10 @@ def test_the_threshold_reaches_the_model_and_the_report(dataset: str, tmp_path: 
         (["TEST.THRESHOLD", "1.2"], r"TEST\.THRESHOLD: 1\.2"),
         (["TEST.THRESHOLD", "0.5", "TEST.UNSUPERVISED_GROUPS", "2"], r"TEST\.THRESHOLD: 0\.5 with TEST\.UNSUPERVISED"),
         (["TEST.THRESHOLD", "0.5", "TEST.AUG.ENABLED", "True"], r"TEST\.THRESHOLD: 0\.5 with TEST\.AUG"),
+        (
+            ["TEST.THRESHOLD", "0.5", "TEST.PROTOCOL", "published"],
+            r"TEST\.THRESHOLD: 0\.5 with TEST\.PROTOCOL 'published'",
+        ),
     ],
 )
 def test_thresholds_that_cannot_be_used_are_named(dataset: str, tmp_path: Path, options: list[str], match: str) -> None:

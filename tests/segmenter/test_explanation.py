@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cliptrase_d2.clip.open_clip_modules import blocks
 from cliptrase_d2.mask_sources import CorrelationClusters
 from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.published import PublishedProtocol
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.segmenter.explanation import Explanation, explain
 from cliptrase_d2.segmenter.segmenter import Segmenter
@@ -177,6 +178,11 @@ class OtherMasks(CorrelationClusters):
     [
         ("slide", {"window": 64, "stride": 32}, r"TEST\.PROTOCOL: slide"),
         ("tiles", {"window": 64, "stride": 32, "in_tiles": True}, r"TEST\.PROTOCOL: tiles"),
+        (
+            "published",
+            {"settings": CLIPtraseSettings(clustering="none"), "protocol": PublishedProtocol()},
+            r"TEST\.PROTOCOL: published",
+        ),
         ("whole", {"settings": CLIPtraseSettings(clustering="none")}, r"MODEL\.CLIPTRASE\.CLUSTERING: 'none'"),
         ("whole", {"mask_source": OtherMasks()}, r"MODEL\.MASKS\.SOURCE: masks of OtherMasks"),
         ("whole", None, "SAN"),

@@ -192,6 +192,19 @@ def test_invalid_settings_name_their_key(tmp_path: Path, key: str, value: str) -
         Segmenter.from_config(opts=[*random_weights(register_tiny(tmp_path)), key, value])
 
 
+def test_the_published_protocol_labels_pixels_without_masks() -> None:
+    opts = {"MODEL.CLIPTRASE.CLUSTERING": "none", "TEST.WINDOW": 64, "TEST.STRIDE": 32}
+    segmenter = Segmenter.from_config("emoji_scenes", opts, device="cpu", method="sclip", protocol="published")
+    assert repr(segmenter) == "Segmenter(CLIPtrase, published at 112 pixels, cpu)"
+    single, both = segmenter(PIXELS, CLASSES), segmenter.batch([PIXELS, PIXELS[:40]], CLASSES)
+    assert (single.label_map.shape, single.masks.shape) == ((50, 70), (0, 50, 70))
+    np.testing.assert_allclose(single.scores.sum(0), 1, atol=1e-5)
+    assert np.array_equal(both[0].label_map, single.label_map)
+    assert both[1].label_map.shape == (40, 70)
+    with pytest.raises(InputError, match=r"threshold: 0\.5 .*TEST\.PUBLISHED\.PROB_THD"):
+        segmenter(PIXELS, CLASSES, threshold=0.5)
+
+
 def test_options_are_a_dict_a_list_or_arguments() -> None:
     expected = "Segmenter(CLIPtrase, slide at 224 pixels, cpu)"
     size = {"INPUT.MIN_SIZE_TEST": 224, "TEST.WINDOW": 112, "TEST.STRIDE": 56}

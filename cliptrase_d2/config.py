@@ -28,8 +28,9 @@ from cliptrase_d2.data.images import MAX_PIXELS
 # Settings whose argument has the name of the key in small letters, by section.
 _SETTINGS = {
     "MODEL.CLIP": "name pretrained precision templates",
-    "MODEL.CLIPTRASE": "method correlation_layer correlation heads clustering eps min_samples min_cluster_size "
-    "mask_upsample median_filter classification cls_logit_weight refinement refinement_steps",
+    "MODEL.CLIPTRASE": "method method_options correlation_layer correlation heads clustering eps min_samples "
+    "min_cluster_size mask_upsample median_filter classification cls_logit_weight cls_logit_bias refinement "
+    "refinement_steps",
     "MODEL.MASKS": "backbone backbone_weights sam sam_prompt sam_points_per_side sam_min_iou sam_min_stability",
     "INPUT": "max_pixels bands stretch",
     "TEST": "window stride protocol on_error",
@@ -118,8 +119,9 @@ def _add_clip(cfg: CfgNode) -> None:
     clip.PRETRAINED = "openai"
     # Seed of random weights.
     clip.SEED = 0
-    # Resizing of the position embedding to another grid: "scale_factor" (n + 0.1)/n0, as for the published numbers, or
-    # "output_size", plain bicubic resizing.
+    # Resizing of the position embedding to another grid: "scale_factor" (n + 0.1)/n0, as for the published numbers;
+    # "output_size", plain bicubic resizing; or "antialias", bicubic resizing with antialiasing, as in open_clip. The
+    # method "gem" has its own (MODEL.CLIPTRASE.METHOD_OPTIONS).
     clip.POS_EMBED_RESIZE = "scale_factor"
     # Precision of the image tower: "fp32", "bf16" or "fp16" (autocast). Distances are always float64.
     clip.PRECISION = "fp32"
@@ -138,9 +140,12 @@ def _add_method(cfg: CfgNode) -> None:
     # Prompts of a last class "background" besides VOCABULARY, "@voc" for a ready list; empty for no such class.
     method.BACKGROUND = []
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
-    # trained), "clearclip", "naclip", "gem"; "own_patch", "cosine" and "cosine_oracle" of Table 1, the last of which
-    # reads the labels; or a method of your own.
+    # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp"; "own_patch", "cosine" and "cosine_oracle" of Table 1,
+    # the last of which reads the labels; or a method of your own.
     method.METHOD = "cliptrase"
+    # Options of this method by name, such as {deviation: 3} for "naclip": the arguments of its class. The value null
+    # removes an option of a base. The methods of TEST.METHODS have their own.
+    method.METHOD_OPTIONS = CfgNode(new_allowed=True)
     # Block whose q, k, v are correlated (A.2), counted from the end: -2 is the last but one.
     method.CORRELATION_LAYER = -2
     # Similarity of two tokens: "cosine" (Eq. 1-6), or "inner_product" (Table 1).
@@ -169,6 +174,9 @@ def _add_method(cfg: CfgNode) -> None:
     method.REFINEMENT_STEPS = 10
     # Multiply patch logits by those of the class token, word by word, as for the published VOC20 numbers.
     method.CLS_LOGIT_WEIGHT = False
+    # Add the logits of the class token times this number to those of every patch, word by word. -0.3 subtracts what the
+    # patches have in common with the whole image, as SegEarth-OV does (arXiv 2410.01768).
+    method.CLS_LOGIT_BIAS = 0.0
     # Return sem_seg [C,H,W], the class scores that Detectron2's evaluator, predictor and demo read, up to this size in
     # gibibytes, 4·C·H·W / 2^30; 0 for never. The key 'output_sem_seg' of an input overrides the limit.
     method.MAX_SEM_SEG = 2.0

@@ -40,6 +40,7 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
     ("MODEL.CLIP.TEXT_CACHE", "features", lambda model: model.text_encoder.cache_dir, Path("features")),
     ("MODEL.CLIP.TEXT_CACHE", "~/x", lambda model: model.text_encoder.cache_dir, Path.home() / "x"),
     ("MODEL.CLIPTRASE.METHOD", "maskclip", lambda model: model.method.title, "MaskCLIP, values only"),
+    ("MODEL.CLIPTRASE.METHOD_OPTIONS.blocks", "2", lambda model: model.method.blocks, 2),
     ("MODEL.CLIPTRASE.CORRELATION_LAYER", "-1", lambda model: model.settings.correlation_layer, -1),
     ("MODEL.CLIPTRASE.CORRELATION", "inner_product", lambda model: model.settings.correlation, "inner_product"),
     ("MODEL.CLIPTRASE.HEADS", "concatenated", lambda model: model.settings.heads, "concatenated"),
@@ -55,6 +56,7 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
     ("MODEL.CLIPTRASE.REFINEMENT", "pamr", lambda model: model.settings.refinement, "pamr"),
     ("MODEL.CLIPTRASE.REFINEMENT_STEPS", "3", lambda model: model.settings.refinement_steps, 3),
     ("MODEL.CLIPTRASE.CLS_LOGIT_WEIGHT", "True", lambda model: model.settings.cls_logit_weight, True),
+    ("MODEL.CLIPTRASE.CLS_LOGIT_BIAS", "-0.3", lambda model: model.settings.cls_logit_bias, -0.3),
     ("MODEL.CLIPTRASE.MAX_SEM_SEG", "0.5", lambda model: model.max_sem_seg, 0.5),
     (
         "MODEL.CLIPTRASE.VOCABULARY",
@@ -101,14 +103,22 @@ OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
 # The keys of MODEL.MASKS are tested in tests/mask_sources/test_base.py.
 OF_THE_MASKS = {f"MODEL.MASKS.{key}" for key in load_config().MODEL.MASKS}
 # Tested by name below.
-BY_NAME = {"TEST.METHODS", "MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP.SEED", "MODEL.CLIPTRASE.BACKGROUND"}
+BY_NAME = {
+    "MODEL.CLIPTRASE.METHOD_OPTIONS",
+    "TEST.METHODS",
+    "MODEL.CLIP.NAME",
+    "MODEL.CLIP.PRETRAINED",
+    "MODEL.CLIP.SEED",
+    "MODEL.CLIPTRASE.BACKGROUND",
+}
 
 
 def list_keys(cfg: CfgNode, prefix: str = "") -> set[str]:
     """Return the dotted names of all keys."""
     keys: set[str] = set()
     for name, value in cfg.items():
-        keys |= list_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
+        is_section = isinstance(value, CfgNode) and not value.is_new_allowed()  # others are mappings
+        keys |= list_keys(value, f"{prefix}{name}.") if is_section else {prefix + name}
     return keys
 
 

@@ -88,6 +88,7 @@ def build(args: argparse.Namespace) -> CLIPtrase:
         "MODEL.CLIPTRASE.REFINEMENT": args.refinement,
         "MODEL.DEVICE": args.device,
         **{f"MODEL.CLIPTRASE.{key.upper()}": value for key, value in METHODS[args.method].settings.items()},
+        **{f"MODEL.CLIPTRASE.METHOD_OPTIONS.{key}": str(value) for key, value in METHODS[args.method].options.items()},
     }
     return build_cliptrase(load_config(None, [part for pair in options.items() for part in pair]))
 

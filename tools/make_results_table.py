@@ -113,7 +113,7 @@ with. In *held_out*, every scene has at least one thing that the training never 
 paper's and were not tuned on these scenes. The model's training recipe was chosen by looking at most of these
 scenes, so the numbers are slightly optimistic. docs/emoji.md has numbers on scenes that were drawn later. Methods
 label every patch. With "+clusters", the pixels vote in the clusters of CLIPtrase. The model has three blocks, so GEM's
-parallel path runs beside all of them instead of the last seven of twelve.
+parallel path runs beside all of them instead of the last six of twelve.
 """
 SPEED = ROOT / "docs" / "speed"
 SPEED_INTRODUCTION = """\

@@ -8,22 +8,24 @@ from torch import Tensor
 
 from cliptrase_d2.utils.errors import check_choice
 
-RESIZE_MODES = ("scale_factor", "output_size")
-_CUBIC = -0.75  # the free parameter of PyTorch's cubic kernel
+RESIZE_MODES = ("scale_factor", "output_size", "antialias")
+# The free parameter of PyTorch's cubic kernel, without and with antialiasing.
+_CUBIC, _CUBIC_ANTIALIAS = -0.75, -0.5
 _MAX_GRIDS = 8  # in the cache; an embedding of 40×40 patches has 5 MB
 
 
 def resize_position_embedding(
     embedding: Tensor, trained_grid: tuple[int, int], grid: tuple[int, int], mode: str
 ) -> Tensor:
-    """Resize a position embedding, bicubic without antialiasing. The class token's row is not changed.
+    """Resize a position embedding, bicubic. The class token's row is not changed.
 
     Args:
         embedding: [1+h0·w0,E], the class token's row, then the grid row by row.
         trained_grid: (h0, w0).
         grid: (h, w), the new grid.
         mode: "scale_factor" samples at steps of n0/(n+0.1), as in DINO (https://github.com/facebookresearch/dino) and
-            the published CLIPtrase; "output_size" at n0/n. The results differ slightly everywhere.
+            the published CLIPtrase; "output_size" at n0/n; "antialias" at n0/n with antialiasing, as in open_clip and
+            GEM, which has another kernel even where the grid grows. The results differ slightly everywhere.
     Returns:
         [1+h·w,E] float32; `embedding` itself if the grids are equal.
     Raises:
@@ -37,7 +39,8 @@ def resize_position_embedding(
     # Without the 0.1, the floor of n0·factor could be n-1.
     factor = ((height + 0.1) / trained_height, (width + 0.1) / trained_width)
     target = {"scale_factor": factor} if mode == "scale_factor" else {"size": (height, width)}
-    patches = F.interpolate(patches, mode="bicubic", align_corners=False, **target)  # [1,E,h,w]
+    antialias = mode == "antialias"
+    patches = F.interpolate(patches, mode="bicubic", align_corners=False, antialias=antialias, **target)  # [1,E,h,w]
     assert patches.shape[2:] == (height, width), f"resized to {tuple(patches.shape[2:])}, not to {(height, width)}"
     return torch.cat([embedding[:1].float(), patches.flatten(2)[0].T])  # [1+N,E]
 
@@ -95,8 +98,9 @@ def position_embedding_by_products(
     if mode == "scale_factor":
         is_trained = (counts[0] == trained_grid[0]) & (counts[1] == trained_grid[1])
         extra = torch.where(is_trained, 0.0, 0.1)  # the trained grid is not resized
+    weigh = _antialiased_weights if mode == "antialias" else _bicubic_weights
     rows, columns = (
-        _bicubic_weights(side, trained, trained / (count + extra))
+        weigh(side, trained, trained / (count + extra))
         for side, trained, count in zip(grid, trained_grid, counts, strict=True)
     )  # [h,h0], [w,w0]
     resized = torch.einsum("hy,wx,yxe->hwe", rows, columns, patches)
@@ -108,8 +112,21 @@ def _bicubic_weights(count: int, trained: int, step: Tensor) -> Tensor:
     position = (torch.arange(count, device=step.device) + 0.5) * step - 0.5  # [n]
     taps = position.floor()[:, None] + torch.arange(-1, 3, device=step.device)  # [n,4]
     distance = (position[:, None] - taps).abs()  # 0 to 2
-    near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance.square() + 1
-    far = _CUBIC * (((distance - 5) * distance + 8) * distance - 4)
-    weight = torch.where(distance <= 1, near, far)  # [n,4]
+    weight = _cubic_kernel(distance, _CUBIC)  # [n,4]
     is_hit = taps.clamp(0, trained - 1)[..., None] == torch.arange(trained, device=step.device)  # [n,4,n0]
     return (weight[..., None] * is_hit).sum(1)
+
+
+def _antialiased_weights(count: int, trained: int, step: Tensor) -> Tensor:
+    """Return the weights [n,n0] of n0 values in n samples, `step` apart, with a kernel as wide as the step."""
+    position = (torch.arange(count, device=step.device) + 0.5) * step  # [n]
+    values = torch.arange(trained, device=step.device) + 0.5  # [n0]
+    weight = _cubic_kernel((position[:, None] - values).abs() / step.clamp_min(1), _CUBIC_ANTIALIAS)
+    return weight / weight.sum(1, keepdim=True)  # values outside of the grid have no weight
+
+
+def _cubic_kernel(distance: Tensor, parameter: float) -> Tensor:
+    """Return the weight of values at a distance, which is at least 0."""
+    near = ((parameter + 2) * distance - (parameter + 3)) * distance.square() + 1
+    far = parameter * (((distance - 5) * distance + 8) * distance - 4)
+    return torch.where(distance <= 1, near, torch.where(distance < 2, far, 0.0))

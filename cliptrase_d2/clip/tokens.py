@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +39,13 @@ class DenseFeatures:
         patches: [B,N,D] float32, L2-normalised, row by row of the grid.
         grid: (h, w) with h·w = N. A method may answer on another grid than CLIP's.
         class_token: [B,D] float32, L2-normalised; None from a method that has none.
+        keys: [B,N,E], keys of the patches with the heads side by side; None from a method whose logits need none.
     """
 
     patches: Tensor
     grid: tuple[int, int]
     class_token: Tensor | None = None
+    keys: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,15 @@ class Needs:
 
     Attributes:
         hidden_states: which hidden states to keep. State i holds the tokens after i blocks: 0 the embedded image, -1
-            the input of the last block, which is always kept. A number beyond the first state is skipped.
+            the input of the last block, which is always kept. A number that the tower does not have is skipped.
         qkv: blocks whose q, k and v to keep, as indices: 0 is the first block, -1 the last, which is always available.
-            An index beyond the first block is skipped.
+            An index that the tower does not have is skipped.
         vision_features: whether the method reads patch features of a second vision model.
         regions: whether it reads a label map of regions, made of the model's own masks.
         true_labels: whether it is an oracle, which reads the ground truth as its regions.
         text: whether it reads the text features.
+        position_resize: how the position embedding is fitted to another grid, see `pos_embed.RESIZE_MODES`; "" as the
+            tower is configured.
     """
 
     hidden_states: Sequence[int] = ()
@@ -90,12 +94,15 @@ class Needs:
     regions: bool = False
     true_labels: bool = False
     text: bool = False
+    position_resize: str = ""
 
     def resolve(self, depth: int) -> tuple[frozenset[int], frozenset[int]]:
         """Return the hidden states and the blocks of a tower of `depth` blocks, counted from 0."""
-        states = (index + depth if index < 0 else index for index in self.hidden_states)
-        blocks = (index + depth if index < 0 else index for index in self.qkv)
-        return frozenset(index for index in states if index >= 0), frozenset(index for index in blocks if index >= 0)
+        states, blocks = (
+            frozenset(index for index in range(depth) if index in wanted or index - depth in wanted)
+            for wanted in (self.hidden_states, self.qkv)
+        )
+        return states, blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +137,11 @@ class ImageTokens:
     def depth(self) -> int:
         """Number of CLIP's blocks, L."""
         return max(self.blocks) + 1
+
+    def replace_block(self, block: int, x: Tensor) -> ImageTokens:
+        """Return these inputs with another last block, which reads the tokens x, [B,T,E]."""
+        blocks = {index: self.blocks[index] for index in self.blocks if index <= block}
+        return replace(self, blocks=blocks, states={block: x}, projections={})
 
     def hidden_state(self, index: int = -1) -> Tensor:
         """Return the tokens after `index` blocks, [B,T,E].

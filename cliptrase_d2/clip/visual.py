@@ -34,7 +34,7 @@ class VisualTower(nn.Module):
         check_choice("position_resize", position_resize, RESIZE_MODES)
         self.visual = visual
         self.position_resize = position_resize
-        self._positions = ResizedPositions(clip.trained_grid(visual), position_resize)
+        self._positions = {mode: ResizedPositions(clip.trained_grid(visual), mode) for mode in RESIZE_MODES}
         self.patch_size = clip.patch_size(visual)
         mean, std = clip.pixel_statistics(visual)
         # In 0 to 255, the range of the images. They follow from the model, so no checkpoint holds them.
@@ -64,10 +64,12 @@ class VisualTower(nn.Module):
         Raises:
             InputError: H or W is not a multiple of the patch size.
         """
-        grid = self.grid(images)
-        x = clip.embed(self.visual, images, self.position(grid) if position is None else position)  # [B,N+1,E]
+        grid, needs = self.grid(images), needs or Needs()
+        if position is None:
+            position = self.position(grid, needs.position_resize)
+        x = clip.embed(self.visual, images, position)  # [B,N+1,E]
         blocks = clip.blocks(self.visual)
-        states, projections = run_trunk(blocks, x, needs or Needs())
+        states, projections = run_trunk(blocks, x, needs)
         return ImageTokens(self.visual, dict(enumerate(blocks)), states, projections, grid, images)
 
     def block_qkv(self, images: Tensor) -> Iterator[QKV]:
@@ -84,9 +86,14 @@ class VisualTower(nn.Module):
             yield q, k, v
             x = clip.finish_block(block, x, F.scaled_dot_product_attention(q, k, v))
 
-    def position(self, grid: tuple[int, int]) -> Tensor:
-        """Return the position embedding of a grid (h, w), [N+1,E]."""
-        return self._positions(clip.position_embedding(self.visual), grid)
+    def position(self, grid: tuple[int, int], mode: str = "") -> Tensor:
+        """Return the position embedding of a grid (h, w), [N+1,E].
+
+        Args:
+            grid: (h, w).
+            mode: one of `RESIZE_MODES`; "" for that of the tower.
+        """
+        return self._positions[mode or self.position_resize](clip.position_embedding(self.visual), grid)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Return the grid (h, w) of images [B,3,H,W].

@@ -111,7 +111,7 @@ def merge_config_options(cfg: CfgNode, opts: Sequence[str] | None) -> None:
     keys = set(_all_keys(cfg))
     settings = [Setting(f"option {key}", key, value) for key, value in zip(opts[::2], opts[1::2], strict=True)]
     for _, key, value in settings:
-        if key not in keys and key not in BY_NAME:
+        if key not in keys and key not in BY_NAME and not _takes_any_name(cfg, key):
             raise _unknown_key(cfg, key, value, where)
     for setting in translate_settings(cfg, settings, where):
         _set(cfg, setting)
@@ -143,11 +143,15 @@ def _set(cfg: CfgNode, setting: Setting) -> None:
     tree = setting.value
     for part in reversed(setting.key.split(".")):
         tree = {part: tree}
+    is_option = _takes_any_name(cfg, setting.key)
+    if is_option:  # a value of any type replaces the earlier one
+        section, _, name = setting.key.rpartition(".")
+        get_value(cfg, section).pop(name, None)
     try:
         cfg.merge_from_other_cfg(type(cfg)(tree))
     # Python's literal parser has further errors for deep nesting and for a list as a dictionary key.
     except (AssertionError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        current = get_value(cfg, setting.key)
+        current = 0 if is_option else get_value(cfg, setting.key)
         fix = f"Give a value of type {type(current).__name__}, such as {current!r}."
         raise InputError(setting.where, _show(setting.value), fix) from error
 
@@ -200,6 +204,15 @@ def _leaves(node: CfgNode, content: Mapping[Any, Any], file: str, prefix: str = 
 def _all_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
     for name, value in node.items():
         yield from _all_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [f"{prefix}{name}"]
+
+
+def _takes_any_name(cfg: CfgNode, key: str) -> bool:
+    """Return whether the section of a dotted key takes any name, as that of a method's options does."""
+    *sections, name = key.split(".")
+    node: Any = cfg
+    for section in sections:
+        node = node.get(section) if isinstance(node, CfgNode) else None
+    return bool(name) and isinstance(node, CfgNode) and node.is_new_allowed()
 
 
 def _unknown_key(node: CfgNode, key: str, value: object, where: str, prefix: str = "") -> InputError:

@@ -43,6 +43,7 @@ def _make_source(run: Run, cfg: CfgNode) -> EvaluationSource:
     folder = get_results_folder(cfg.OUTPUT_DIR, run.dataset)
     keys = cfg.MODEL.CLIPTRASE
     settings = f"method {keys.METHOD}, clustering {keys.CLUSTERING}"
+    settings += "".join(f", {option} {value}" for option, value in keys.METHOD_OPTIONS.items())
     name = run.method or _find_method(keys)
     if not name:
         return EvaluationSource(folder, "this configuration", settings)
@@ -54,6 +55,7 @@ def _find_method(keys: CfgNode) -> str:
     """Return the first method of the catalog that MODEL.CLIPTRASE matches, "" if there is none."""
     for name, method in METHODS.items():
         has_clusters = keys.CLUSTERING != "none" or not method.needs_clusters
-        if has_clusters and all(keys[key.upper()] == value for key, value in method.settings.items()):
+        has_options = dict(keys.METHOD_OPTIONS) == method.options
+        if has_clusters and has_options and all(keys[key.upper()] == value for key, value in method.settings.items()):
             return name
     return ""

@@ -33,6 +33,10 @@ def plan_runs(cfg: CfgNode) -> dict[Run, CfgNode]:
     if _WITH_METHODS != cfg.MODEL.META_ARCHITECTURE and (names or cfg.TEST.UNSUPERVISED_GROUPS):
         got = f"{cfg.MODEL.META_ARCHITECTURE} with TEST.METHODS or TEST.UNSUPERVISED_GROUPS"
         raise InputError("MODEL.META_ARCHITECTURE", got, f"Remove these keys, which need {_WITH_METHODS}.")
+    if names and cfg.MODEL.CLIPTRASE.METHOD_OPTIONS:
+        got = f"{dict(cfg.MODEL.CLIPTRASE.METHOD_OPTIONS)} with TEST.METHODS, whose methods have their own options"
+        fix = "Empty TEST.METHODS and set MODEL.CLIPTRASE.METHOD, or remove the options."
+        raise InputError("MODEL.CLIPTRASE.METHOD_OPTIONS", got, fix)
     for name in names:
         _check_name(name, names)
     methods = {name: _configure(cfg, name) for name in names} or {"": cfg}
@@ -88,5 +92,6 @@ def _configure(cfg: CfgNode, name: str) -> CfgNode:
     cfg.TEST.METHODS = ()
     cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, name)
     cfg.MODEL.CLIPTRASE.update({key.upper(): value for key, value in method.settings.items()})
+    cfg.MODEL.CLIPTRASE.METHOD_OPTIONS.update(method.options)
     cfg.freeze()
     return cfg

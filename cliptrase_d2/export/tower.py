@@ -64,7 +64,8 @@ class ExportableTower(nn.Module):
         self.width, self.patch_size = joint_width(model.clip), self.tower.patch_size
         self.trained_grid = trained_grid(self.tower.visual)
         # For a known grid the resized embedding is stored: runtimes resize differently from PyTorch.
-        self.register_buffer("position", None if grid is None else self.tower.position(grid).detach().clone())
+        position = None if grid is None else self.tower.position(grid, self.method.needs.position_resize)
+        self.register_buffer("position", None if position is None else position.detach().clone())
         self.eval()
 
     def forward(self, images: Tensor, words: Tensor) -> dict[str, Tensor]:
@@ -96,7 +97,8 @@ class ExportableTower(nn.Module):
     def _resize_position(self, images: Tensor) -> Tensor:
         embedding, side = position_embedding(self.tower.visual), self.patch_size
         grid = (images.shape[2] // side, images.shape[3] // side)
-        return position_embedding_by_products(embedding, self.trained_grid, grid, self.tower.position_resize)
+        mode = self.method.needs.position_resize or self.tower.position_resize
+        return position_embedding_by_products(embedding, self.trained_grid, grid, mode)
 
 
 def check_exportable(method: DenseMethod, name: str) -> None:

@@ -28,8 +28,7 @@ from cliptrase_d2.mask_sources.hard_masks import (
 )
 from cliptrase_d2.mask_sources.sam_model import PromptedSam, Prompts, load_sam
 from cliptrase_d2.pipeline.proposals import MaskProposals
-from cliptrase_d2.pipeline.settings import check_range
-from cliptrase_d2.utils.errors import check_choice
+from cliptrase_d2.utils.errors import check_choice, check_range
 
 PROMPTS = ("points", "box")
 _POINTS = 3  # per cluster

@@ -11,19 +11,23 @@ features in the joint space, on CLIP's grid or its own::
         def attend(self, x):
             query, key, value = x.qkv()
             return scaled_dot_product_attention(query, key, value)
+
+The arguments of its constructor are its options, which MODEL.CLIPTRASE.METHOD_OPTIONS sets by name.
 """
 
 from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
 from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, Needs
-from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.methods.options import construct
+from cliptrase_d2.utils.errors import InputError, check_range
 
 
 class DenseMethod(ABC):
@@ -47,24 +51,59 @@ class DenseMethod(ABC):
     def __call__(self, x: ImageTokens) -> DenseFeatures:
         """Compute the dense features of a batch."""
 
+    @property
+    def refines_logits(self) -> bool:
+        """Whether `refine_logits` changes the logits, with the options of this instance."""
+        return type(self).refine_logits is not DenseMethod.refine_logits
+
+    def refine_logits(self, logits: Tensor, features: DenseFeatures, size: tuple[int, int]) -> Tensor:
+        """Return the logits that decide; by default those of the features.
+
+        Args:
+            logits: [B,R,h,w] of every word, CLIP's scale times the cosine.
+            features: of the whole images.
+            size: (H, W) of the result, to which logits are upsampled bilinearly.
+        """
+        return logits
+
 
 class LastBlockAttention(DenseMethod):
-    """A method that replaces the attention of CLIP's last block.
+    """A method that replaces the attention of CLIP's last blocks.
 
+    Args:
+        residual: whether the last block keeps the residual connection around its attention; None for the attribute of
+            the class.
+        mlp: whether it keeps its MLP, with its own residual connection; None for the attribute of the class.
+        blocks: number of blocks with the method's attention, counted from the last, ≥ 1; more than the tower has means
+            all. All blocks but the last keep residual connection and MLP.
     Attributes:
-        residual: whether the block keeps the residual connection around its attention.
-        mlp: whether it keeps its MLP, with its own residual connection.
+        residual, mlp: as the arguments.
     """
 
-    residual: ClassVar[bool] = True
-    mlp: ClassVar[bool] = True
+    residual: bool = True
+    mlp: bool = True
+
+    def __init__(self, residual: bool | None = None, mlp: bool | None = None, blocks: int = 1):
+        check_range("blocks", blocks, blocks >= 1, "1 or more")
+        self.residual = self.residual if residual is None else residual
+        self.mlp = self.mlp if mlp is None else mlp
+        self.blocks = blocks
+        if blocks > 1:
+            self.needs = replace(self.needs, hidden_states=range(-blocks, 0))
 
     @abstractmethod
     def attend(self, x: ImageTokens) -> Tensor:
         """Return the output that replaces that of the attention, [B,A,T,d]."""
 
     def __call__(self, x: ImageTokens) -> DenseFeatures:
-        """Run the last block with the method's attention."""
+        """Run the last blocks with the method's attention."""
+        first = max(0, x.depth - self.blocks)
+        tokens = x.hidden_state(first)
+        for block in range(first, x.depth - 1):
+            inputs = x.replace_block(block, tokens)
+            tokens = inputs.finish_block(self.attend(inputs))
+        if self.blocks > 1:
+            x = x.replace_block(x.depth - 1, tokens)
         return x.to_features(x.finish_block(self.attend(x), residual=self.residual, mlp=self.mlp))
 
 
@@ -85,14 +124,17 @@ def register_method(name: str) -> Callable[[_Method], _Method]:
     return register
 
 
-def get_method(name: str) -> DenseMethod:
-    """Return a method by its name, with its default options.
+def get_method(name: str, options: Mapping[str, object] | None = None) -> DenseMethod:
+    """Return a method by its name.
 
+    Args:
+        name: of a registered method.
+        options: arguments of its constructor by name; the others have their defaults.
     Raises:
-        InputError: the name is unknown.
+        InputError: the name or an option is unknown, or an option has a wrong value.
     """
     if name not in DENSE_METHODS:
         close = difflib.get_close_matches(name, DENSE_METHODS, n=1)
         fix = f"Did you mean {close[0]!r}?" if close else "Use one of these, or import the module that registers it."
         raise InputError("method", f"unknown method {name!r}", fix, allowed=", ".join(DENSE_METHODS))
-    return DENSE_METHODS[name]()
+    return construct(name, DENSE_METHODS[name], options or {})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from cliptrase_d2.methods.base import DENSE_METHODS
 
@@ -17,16 +18,23 @@ class ComparedMethod:
         source: where it is described.
         settings: fields of `CLIPtraseSettings` with their values. A method that does not set ``clustering`` needs
             clusters and takes the configured ones.
+        options: of the dense-feature method; the others have their defaults.
     """
 
     title: str
     source: str
     settings: Mapping[str, str]
+    options: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def needs_clusters(self) -> bool:
         """Whether it labels masks instead of pixels."""
         return "clustering" not in self.settings
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Fields of `CLIPtraseSettings` with their values: the settings and the options."""
+        return {**self.settings, "method_options": dict(self.options)}
 
 
 def _per_pixel(name: str, title: str = "") -> ComparedMethod:
@@ -36,12 +44,14 @@ def _per_pixel(name: str, title: str = "") -> ComparedMethod:
 
 def _with_clusters(method: ComparedMethod) -> ComparedMethod:
     settings = {key: value for key, value in method.settings.items() if key != "clustering"}
-    return ComparedMethod(f"{method.title}; its pixels vote in CLIPtrase's clusters", method.source, settings)
+    title = f"{method.title}; its pixels vote in CLIPtrase's clusters"
+    return ComparedMethod(title, method.source, settings, method.options)
 
 
 _PAPER = DENSE_METHODS["cliptrase"].source
 _BASE = {
     **{name: _per_pixel(name) for name in ("clip", "maskclip", "sclip", "clearclip", "naclip", "gem")},
+    **{name: _per_pixel(name) for name in ("sc_clip", "sfp")},
     **{name: _per_pixel(name) for name in ("own_patch", "cosine", "cosine_oracle")},
     "cliptrase_scr": _per_pixel("cliptrase", "CLIPtrase's semantic correlation recovery, without clusters"),
     "cliptrase_inner_product": ComparedMethod(

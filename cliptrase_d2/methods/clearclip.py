@@ -11,7 +11,13 @@ from cliptrase_d2.methods.self_attention import sum_self_attention
 
 @register_method("clearclip")
 class ClearCLIP(LastBlockAttention):
-    """Keep only the self-correlation of q, as the published code does: no residual connection, no MLP."""
+    """Keep only the self-correlation of q, as the published code does: no residual connection, no MLP.
+
+    The published code's other attentions are `clip`, `maskclip` and `sclip` with the options ``residual`` and ``mlp``.
+
+    Args:
+        residual, mlp, blocks: see `LastBlockAttention`.
+    """
 
     title = "ClearCLIP, queries with queries, no residual, no MLP"
     source = "https://arxiv.org/abs/2407.12442"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +11,37 @@ from torch import Tensor
 
 from cliptrase_d2.clip.tokens import QKV, DenseFeatures, ImageTokens, Needs
 from cliptrase_d2.methods.base import DenseMethod, register_method
+from cliptrase_d2.utils.errors import check_range
 
 
 @register_method("gem")
 class GEM(DenseMethod):
     """Add up self-self attention over the last blocks. CLIP's own path stays as trained and does not see the sum.
 
+    Published numbers also need `min_max`, one template and images of 448×448 pixels.
+
     Args:
-        depth: number of blocks, counted from the last; more than the tower has means all.
+        depth: number of blocks, counted from the last, ≥ 1; more than the tower has means all. The published code
+            calls its six blocks ``gem_depth=7``.
+        position_resize: how the position embedding is fitted to another grid, see `pos_embed.RESIZE_MODES`; "tower" as
+            MODEL.CLIP.POS_EMBED_RESIZE says.
+        min_max: whether to scale the map of every word to [0,1] over the pixels of the image, as the published code
+            does before the argmax. Words that are not in the image win pixels too.
     """
 
-    title = "GEM, self-self attention beside the last seven blocks"
+    title = "GEM, self-self attention beside the last six blocks"
     source = "https://arxiv.org/abs/2312.00878"
 
-    def __init__(self, depth: int = 7):
-        self.depth = depth
-        self.needs = Needs(hidden_states=range(-depth, 0), qkv=range(-depth, 0))
+    def __init__(
+        self,
+        depth: int = 6,
+        position_resize: Literal["antialias", "scale_factor", "output_size", "tower"] = "antialias",
+        min_max: bool = False,
+    ):
+        check_range("depth", depth, depth >= 1, "1 or more")
+        self.depth, self.min_max = depth, min_max
+        mode = "" if position_resize == "tower" else position_resize
+        self.needs = Needs(hidden_states=range(-depth, 0), qkv=range(-depth, 0), position_resize=mode)
 
     def __call__(self, x: ImageTokens) -> DenseFeatures:
         """Compute the dense features of a batch."""
@@ -35,6 +51,31 @@ class GEM(DenseMethod):
             attended = self_self_attention(x.qkv(block), x.normalize_input(block))
             dense = x.finish_block(attended, x=dense, block=block, mlp=False)
         return x.to_features(dense)
+
+    @property
+    def refines_logits(self) -> bool:
+        """Whether maps are scaled."""
+        return self.min_max
+
+    def refine_logits(self, logits: Tensor, features: DenseFeatures, size: tuple[int, int]) -> Tensor:
+        """Scale the map of every word to [0,1] over the pixels of its image, if `min_max` is set."""
+        return min_max_normalize(logits, size) if self.min_max else logits
+
+
+def min_max_normalize(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return maps whose bilinear upsampling has the minimum 0 and the maximum 1; a constant map becomes 0.
+
+    Args:
+        logits: [B,R,h,w].
+        size: (H, W) of the upsampled maps.
+    """
+    extremes = [
+        torch.aminmax(F.interpolate(word, size, mode="bilinear", align_corners=False).flatten(2), dim=2)
+        for word in logits.split(1, dim=1)  # a word at a time: [B,R,H,W] may not fit into memory
+    ]
+    low = torch.cat([word.min for word in extremes], dim=1)[:, :, None, None]  # [B,R,1,1]
+    high = torch.cat([word.max for word in extremes], dim=1)[:, :, None, None]
+    return (logits - low) / (high - low).clamp_min(torch.finfo(logits.dtype).tiny)
 
 
 def self_self_attention(qkv: QKV, tokens: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         """Return the arguments of `__init__` for a configuration. Loads the CLIP weights."""
         settings, clip = CLIPtraseSettings.from_config(cfg), load_clip_from_config(cfg)
         in_windows, vision_model = cfg.TEST.PROTOCOL in ("slide", "tiles"), None
-        if get_method(settings.method).needs.vision_features:
+        if get_method(settings.method, settings.method_options).needs.vision_features:
             vision_model = VitBackbone(load_vit(cfg.MODEL.MASKS.BACKBONE, cfg.MODEL.MASKS.BACKBONE_WEIGHTS))
         return {
             "clip": clip,
@@ -193,7 +193,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         Raises:
             InputError: an unknown method, or settings that do not fit the method or the model.
         """
-        method, depth = get_method(settings.method), self.tower.depth
+        method, depth = get_method(settings.method, settings.method_options), self.tower.depth
         if not -depth <= settings.correlation_layer < depth:
             got, allowed = (
                 f"block {settings.correlation_layer} of a tower with {depth} blocks",
@@ -274,6 +274,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         if text is None:
             return Segmentation(features, correlation, masks)
         logits = stages.compute_word_logits(features, text, self.clip.logit_scale.exp(), self.settings)
+        logits = self.method.refine_logits(logits, features, sizes[0])
         predictions = stages.classify_masks(masks, logits, text, self.settings)
         return Segmentation(features, correlation, masks, logits, predictions)
 
@@ -456,9 +457,11 @@ def check_combination(method: DenseMethod, settings: CLIPtraseSettings, *, has_v
         InputError: with the reason.
     """
     name = settings.method
-    if settings.cls_logit_weight and not method.has_class_token:
-        got = f"True, but the method {name!r} has no class token whose logits could be weights"
-        raise InputError("cls_logit_weight", got, "Set it to False, or choose another method.")
+    for setting, off in (("cls_logit_weight", False), ("cls_logit_bias", 0.0)):
+        value = getattr(settings, setting)
+        if value and not method.has_class_token:
+            got = f"{value}, but the method {name!r} has no class token whose logits it could use"
+            raise InputError(setting, got, f"Set it to {off}, or choose another method.")
     if method.needs.vision_features and not has_vision_model:
         raise InputError("method", f"{name!r} needs a second vision model", "Build the model with a vision_model.")
     if method.needs.regions and settings.clustering == "none":
@@ -507,7 +510,9 @@ def _stitch_features(parts: Sequence[DenseFeatures], windows: Windows, images: i
     windows = windows.refine(factor)
     patches = stitch_patches(_group([part.patches for part in parts], images), windows)
     class_tokens = [part.class_token for part in parts if part.class_token is not None]
-    return DenseFeatures(patches, windows.grid, _group(class_tokens, images).mean(1) if class_tokens else None)
+    key_parts = [part.keys for part in parts if part.keys is not None]
+    keys = stitch_patches(_group(key_parts, images), windows) if key_parts else None
+    return DenseFeatures(patches, windows.grid, _group(class_tokens, images).mean(1) if class_tokens else None, keys)
 
 
 def _resize_labels(labels: Sequence[Tensor], images: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ from cliptrase_d2.methods import DenseMethod
 from cliptrase_d2.pipeline import classify
 from cliptrase_d2.pipeline.decision import Decision, DecisionRule, ReadRows, class_probabilities, decide
 from cliptrase_d2.pipeline.refinement import refine_maps
-from cliptrase_d2.pipeline.settings import CLIPtraseSettings, check_range
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.windows import starts
-from cliptrase_d2.utils.errors import InputError, check_choice
+from cliptrase_d2.utils.errors import InputError, check_choice, check_range
 from cliptrase_d2.utils.profiling import stage
 from cliptrase_d2.vocabulary import BACKGROUND_NAME
 
@@ -96,6 +96,9 @@ class PublishedProtocol:
         if settings.cls_logit_weight:
             got = f"True {protocol}, where every window has a class token of its own"
             raise InputError("cls_logit_weight", got, "Set it to False, or choose the protocol slide.")
+        if method.refines_logits:
+            got = f"refinements of the logits of {settings.method!r} {protocol}, whose windows are upsampled separately"
+            raise InputError("method_options", got, "Remove them. For GEM's min_max, set TEST.PUBLISHED.MIN_MAX True.")
         if method.needs.true_labels:
             got = f"the oracle {settings.method!r} {protocol}, whose windows have no true labels"
             raise InputError("method", got, "Choose another method, or the protocol slide.")

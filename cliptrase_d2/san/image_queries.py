@@ -45,7 +45,7 @@ class ImageQueries(nn.Module):
         self.projection = nn.Linear(joint_width, width)
         nn.init.zeros_(self.projection.weight)  # plain SAN until `start_from`
         nn.init.zeros_(self.projection.bias)
-        self.settings, self.method = settings, get_method(settings.method)
+        self.settings, self.method = settings, get_method(settings.method, settings.method_options)
 
     def forward(self, features: BlockTokens, last_blocks: LastBlocks, count: int) -> Tensor:
         """Return the offsets [B,Q,S]: of an image's masks, the largest first, and 0 for the remaining queries.

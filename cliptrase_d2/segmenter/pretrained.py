@@ -50,15 +50,21 @@ def model_options(name: str, pretrained: str | None = None, where: str = "--mode
 
 
 def list_options(
-    opts: Options, device: str | None = None, method: str | None = None, protocol: str | None = None
+    opts: Options,
+    device: str | None = None,
+    method: str | None = None,
+    protocol: str | None = None,
+    method_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return KEY, VALUE, … of the configuration.
 
     Args:
         opts: keys and values, in a dict or alternating in a sequence. Values in a dict may be no text.
         device, method, protocol: values of common keys; None to omit them. ``opts`` takes precedence.
+        method_options: of the method, by name.
     """
-    named = {"MODEL.DEVICE": device, "MODEL.CLIPTRASE.METHOD": method, "TEST.PROTOCOL": protocol}
+    named: dict[str, Any] = {"MODEL.DEVICE": device, "MODEL.CLIPTRASE.METHOD": method, "TEST.PROTOCOL": protocol}
+    named |= {f"MODEL.CLIPTRASE.METHOD_OPTIONS.{name}": value for name, value in (method_options or {}).items()}
     words = [word for key, value in named.items() if value is not None for word in (key, str(value))]
     if not isinstance(opts, Mapping):
         return [*words, *opts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -85,6 +85,7 @@ class Segmenter:
         device: str | None = None,
         method: str | None = None,
         protocol: str | None = None,
+        method_options: Mapping[str, Any] | None = None,
     ) -> Segmenter:
         """Build the model of a configuration and load its weights. Without CUDA, the CPU is used.
 
@@ -95,10 +96,11 @@ class Segmenter:
             device: "cpu", "cuda", "cuda:1", …
             method: such as "sclip".
             protocol: "whole", "slide", "tiles" or "center_crop".
+            method_options: options of the method by name, such as ``{"deviation": 3}``: the arguments of its class.
         Raises:
             InputError: an invalid key, value, weights file or device.
         """
-        opts = list_options(opts, device, method, protocol)
+        opts = list_options(opts, device, method, protocol, method_options)
         cfg = load_config(path, opts) if path else load_config(options=(*_DEFAULTS, *opts))
         if resolve_device(cfg):
             logger.info("No CUDA device found: running on the CPU.")
@@ -124,6 +126,7 @@ class Segmenter:
         device: str | None = None,
         method: str | None = None,
         protocol: str | None = None,
+        method_options: Mapping[str, Any] | None = None,
     ) -> Segmenter:
         """Build CLIPtrase on a pretrained CLIP, for images of any size.
 
@@ -134,12 +137,12 @@ class Segmenter:
             name: "emoji" for the model in this package, or a ViT of open_clip, such as "ViT-L-14".
             pretrained: tag of open_clip, downloaded once, or a file; None for OpenAI's weights or, if there are none,
                 LAION's.
-            opts, device, method, protocol: as in `from_config`.
+            opts, device, method, protocol, method_options: as in `from_config`.
         Raises:
             InputError: an unknown model, or as `from_config`.
         """
-        options = [*model_options(name, pretrained, "name"), *list_options(opts, device, method, protocol)]
-        return cls.from_config(opts=options)
+        options = list_options(opts, device, method, protocol, method_options)
+        return cls.from_config(opts=[*model_options(name, pretrained, "name"), *options])
 
     def __repr__(self) -> str:
         side = self.protocol.short_side

@@ -58,6 +58,16 @@ def check_choice(where: object, value: object, choices: Iterable[str]) -> None:
         raise InputError(where, repr(value), "Choose one of these.", allowed=" or ".join(map(repr, choices)))
 
 
+def check_range(name: str, value: object, is_valid: bool, allowed: str) -> None:
+    """Raise unless a setting is valid.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not is_valid:
+        raise InputError(name, repr(value), "Change the setting.", allowed=allowed)
+
+
 def suggest(name: object, names: Iterable[str], otherwise: str = "Check the spelling.") -> str:
     """Return a fix for an unknown name: up to three similar names in any case, or ``otherwise`` if there are none."""
     lower, by_lower_case = str(name).lower(), {known.lower(): known for known in names}

@@ -7,11 +7,14 @@ from cliptrase_d2.methods.catalog import METHODS as ALL_METHODS
 
 # A photograph has no true labels for an oracle.
 METHODS = tuple(
-    name for name, method in ALL_METHODS.items() if not get_method(method.settings["method"]).needs.true_labels
+    name
+    for name, method in ALL_METHODS.items()
+    if not get_method(method.settings["method"], method.options).needs.true_labels
 )
 _NAMES = {
     **{"cliptrase": "CLIPtrase", "cliptrase_scr": "CLIPtrase without masks", "clip": "CLIP", "maskclip": "MaskCLIP"},
     **{"sclip": "SCLIP", "clearclip": "ClearCLIP", "naclip": "NACLIP", "gem": "GEM"},
+    **{"sc_clip": "SC-CLIP", "sfp": "SFP"},
     **{"own_patch": "Own patch alone", "cosine": "Cosine", "cliptrase_inner_product": "Clusters of inner products"},
 }
 _WITH_MASKS, _PER_PIXEL, _ABLATIONS = "Words label masks", "Words label pixels", "Ablations (Table 1 of the paper)"

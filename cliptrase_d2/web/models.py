@@ -128,7 +128,7 @@ class Models:
             check_choice(kind, value, choices)
         with self._lock:
             model = self._model(name)
-            settings = replace(model.settings, **ALL_METHODS[method].settings)  # type: ignore[arg-type]  # all texts
+            settings = replace(model.settings, **ALL_METHODS[method].changes)
             model.core.configure(settings)
             yield model
 

@@ -46,7 +46,7 @@ def read_keys(function: str) -> Iterator[KeyGroup]:
         if not isinstance(statement, ast.Assign):
             continue
         *aliases, key = statement.targets
-        if isinstance(statement.value, ast.Call):  # san = cfg.MODEL.SAN = CfgNode()
+        if aliases and isinstance(statement.value, ast.Call):  # san = cfg.MODEL.SAN = CfgNode()
             sections |= {ast.unparse(alias): ast.unparse(key).removeprefix("cfg.") + "." for alias in aliases}
             continue
         new_comment = _read_comment_above(lines, statement.lineno)
@@ -105,7 +105,7 @@ def _escape(text: str) -> str:
 def _get_value(defaults: object, name: str) -> object:
     for part in name.split("."):
         defaults = getattr(defaults, part)
-    return defaults
+    return dict(defaults) if isinstance(defaults, dict) else defaults
 
 
 class LinkKeys(SphinxTransform):

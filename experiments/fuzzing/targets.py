@@ -27,7 +27,7 @@ from cliptrase_d2.clip.model_configs import OPEN_CLIP, TRANSFORMERS
 from cliptrase_d2.clip.weights_folder import INDEX
 from cliptrase_d2.clip.weights_source import find_weights
 from cliptrase_d2.config import load_config
-from cliptrase_d2.d2 import merge_config_options, safe_checkpoint
+from cliptrase_d2.d2 import CfgNode, merge_config_options, safe_checkpoint
 from cliptrase_d2.data.custom import read_dataset_file
 from cliptrase_d2.data.images import read_image, read_picture
 from cliptrase_d2.data.label_colors import map_colors
@@ -38,6 +38,8 @@ from cliptrase_d2.data.prepare.archives import unpack
 from cliptrase_d2.data.proposal import propose, render
 from cliptrase_d2.data.rasters import read_raster_label
 from cliptrase_d2.data.rendering import Rendering
+from cliptrase_d2.methods import get_method
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.vocabulary import Vocabulary
 from experiments.fuzzing import other_labels
@@ -193,11 +195,14 @@ _PANOPTIC_JSON = (
     b'"segments_info": [{"id": 300, "category_id": 7}, {"id": 5, "category_id": 1}]}]}'
 )
 _CONFIGS = [
-    b"_BASE_: base.yaml\nMODEL:\n  CLIP: {NAME: ViT-L-14, PRETRAINED: ''}\n  CLIPTRASE: {EPS: 0.5, MIN_SAMPLES: 4}\n"
+    b"_BASE_: base.yaml\nMODEL:\n  CLIP: {NAME: ViT-L-14, PRETRAINED: ''}\n  CLIPTRASE:\n    EPS: 0.5\n"
+    b"    MIN_SAMPLES: 4\n    METHOD: naclip\n    METHOD_OPTIONS: {deviation: 3, attention: kk, blocks: 2}\n"
     b"TEST:\n  METHODS: ['clip']\n  EXPECTED_RESULTS: [['sem_seg', 'mIoU', 25.0, 1.0]]\nSOLVER: {STEPS: [1, 2]}\n",
 ]
 _OPTIONS = [
-    b"SEED\n3\nMODEL.CLIPTRASE.EPS\n0.5\nDATASETS.TEST\n('a', 'b')\nMODEL.CLIP.NAME\nViT-L-14\nTEST.METHODS\n['clip']"
+    b"SEED\n3\nMODEL.CLIPTRASE.EPS\n0.5\nDATASETS.TEST\n('a', 'b')\nMODEL.CLIP.NAME\nViT-L-14\nTEST.METHODS\n['clip']",
+    b"MODEL.CLIPTRASE.METHOD\nsfp\nMODEL.CLIPTRASE.METHOD_OPTIONS.threshold\n0.3\n"
+    b"MODEL.CLIPTRASE.METHOD_OPTIONS.outliers\nlength",
 ]
 _CLASS_LISTS = ["sky\ntree;bush\nsoccer ball\nStraße\n".encode(), b"\xef\xbb\xbfa\nb\n"]
 _INDEX = json.dumps({"weight_map": dict.fromkeys(_TRANSFORMERS_WEIGHTS, "part.safetensors")}).encode()
@@ -382,12 +387,19 @@ def _build_numpy_label() -> bytes:
 
 
 def _read_config(path: Path) -> str:
-    return load_config(path).dump()
+    return _use_config(load_config(path))
 
 
 def _read_options(path: Path) -> str:
     cfg = load_config()
     merge_config_options(cfg, path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"))
+    return _use_config(cfg)
+
+
+def _use_config(cfg: CfgNode) -> str:
+    """Build the method of a configuration."""
+    settings = CLIPtraseSettings.from_config(cfg)
+    get_method(settings.method, settings.method_options)
     return cfg.dump()
 
 

@@ -28,6 +28,30 @@ def test_a_file_overrides_its_bases_and_later_bases_earlier_ones(cfg: CfgNode, t
     assert (cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR, cfg.SEED, cfg.VIS_PERIOD) == ("a.pth", "b", 3, 0)
 
 
+def test_options_of_a_method_take_any_name_and_replace_those_of_a_base(tmp_path: Path) -> None:
+    _write(tmp_path / "a.yaml", "MODEL: {CLIPTRASE: {METHOD_OPTIONS: {deviation: 5, attention: kk, blocks: 2}}}\n")
+    text = "_BASE_: a.yaml\nMODEL: {CLIPTRASE: {METHOD_OPTIONS: {deviation: 2.5, blocks: null}}}\n"
+    cfg = load_config(_write(tmp_path / "b.yaml", text), ["MODEL.CLIPTRASE.METHOD_OPTIONS.attention", "csa"])
+    options = {"deviation": 2.5, "attention": "csa", "blocks": None}
+    assert dict(cfg.MODEL.CLIPTRASE.METHOD_OPTIONS) == options
+    again = load_config(_write(tmp_path / "c.yaml", cfg.dump()))
+    assert dict(again.MODEL.CLIPTRASE.METHOD_OPTIONS) == options
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.CLIPTRASE.METHOD_OPTIONS", "{'deviation': 3}", r"METHOD_OPTIONS"),
+        ("MODEL.CLIPTRASE.METHOD_OPTIONS.", "3", r"METHOD_OPTIONS\."),
+        ("MODEL.CLIPTRASE.EPS.a.b", "3", r"EPS\.a\.b"),
+        ("MODEL.CLIPTRASE.METHOD_OPTIONS.a.b", "3", r"METHOD_OPTIONS\.a\.b"),
+    ],
+)
+def test_a_faulty_option_of_a_method_gives_one_clear_error(key: str, value: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config(options=[key, value])
+
+
 def test_the_result_equals_that_of_the_library(cfg: CfgNode, tmp_path: Path) -> None:
     _write(tmp_path / "Base.yaml", "VERSION: 2\nSOLVER: {STEPS: [1, 2], BASE_LR: 0.5}\nDATASETS: {TEST: [a, b]}\n")
     _write(tmp_path / "leaf.yaml", "_BASE_: Base.yaml\nSOLVER: {STEPS: [3]}\nDATASETS: {TEST: [c]}\n")

@@ -25,7 +25,8 @@ REFERENCE = ROOT / "docs" / "reference"
 def _list_keys(cfg: CfgNode, prefix: str = "") -> set[str]:
     keys: set[str] = set()
     for name, value in cfg.items():
-        keys |= _list_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
+        is_section = isinstance(value, CfgNode) and not value.is_new_allowed()  # others are mappings
+        keys |= _list_keys(value, f"{prefix}{name}.") if is_section else {prefix + name}
     return keys
 
 

@@ -15,7 +15,7 @@ from cliptrase_d2.evaluation.provenance import config_hash
 from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.methods import DENSE_METHODS
-from cliptrase_d2.methods.catalog import METHODS
+from cliptrase_d2.methods.catalog import METHODS, ComparedMethod
 from cliptrase_d2.segmenter.build import build_segmenter, prepare_segmenter
 from cliptrase_d2.utils.errors import InputError
 from tests.pipeline.tiny_segmenter import tiny_config
@@ -61,7 +61,7 @@ def test_a_method_equals_a_configuration_with_its_keys(name: str, method: str, c
 
 
 def test_the_catalog_has_every_dense_method_and_no_settings_twice() -> None:
-    assert len({tuple(sorted(method.settings.items())) for method in METHODS.values()}) == len(METHODS)
+    assert len({str(sorted(method.changes.items())) for method in METHODS.values()}) == len(METHODS)
     assert all(method.title and method.source.startswith("https://") for method in METHODS.values())
     assert {method.settings["method"] for method in METHODS.values()} == set(DENSE_METHODS)
 
@@ -96,6 +96,22 @@ def test_a_method_that_needs_clusters_refuses_a_configuration_without() -> None:
     with pytest.raises(InputError, match=r"^MODEL\.CLIPTRASE\.CLUSTERING: 'none'.*'cliptrase'"):
         plan_runs(load_config(options=[*without, *options("clip", "cliptrase")]))
     assert plan_runs(load_config(options=[*without, *options("clip", "cliptrase_scr")]))
+
+
+def test_options_of_a_method_are_refused_beside_methods_that_have_their_own() -> None:
+    option = ["MODEL.CLIPTRASE.METHOD_OPTIONS.blocks", "2"]
+    with pytest.raises(InputError, match=r"^MODEL\.CLIPTRASE\.METHOD_OPTIONS: .*blocks.*TEST\.METHODS"):
+        plan_runs(load_config(options=[*option, *options("clip")]))
+    assert plan_runs(load_config(options=[*option, *options()]))
+
+
+def test_a_compared_method_brings_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"method": "naclip", "clustering": "none"}
+    near = ComparedMethod("NACLIP, near", "https://example.org", settings, {"deviation": 1.0})
+    monkeypatch.setitem(METHODS, "naclip_near", near)
+    cfg = load_config(options=options("naclip_near", "naclip"))
+    changed = {run.method: plan.MODEL.CLIPTRASE.METHOD_OPTIONS for run, plan in plan_runs(cfg).items()}
+    assert {name: dict(value) for name, value in changed.items()} == {"naclip_near": {"deviation": 1.0}, "naclip": {}}
 
 
 def test_no_data_set_is_refused() -> None:

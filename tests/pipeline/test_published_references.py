@@ -18,7 +18,6 @@ from torch import Tensor
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.protocol import Protocol
-from cliptrase_d2.methods import DENSE_METHODS
 from cliptrase_d2.pipeline.decision import DecisionRule, decide
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.published import PublishedProtocol
@@ -144,7 +143,6 @@ def test_naclip_in_windows_with_pamr(model: CLIPtrase, common: dict[str, Tensor]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("scclip" not in DENSE_METHODS, reason="there is no method 'scclip'")
 @pytest.mark.parametrize(
     ("key", "changes"),
     [("protocol_label", {}), ("protocol_label_no_thresholds", {"prob_thd": 0.0, "area_thd": 0.0})],
@@ -152,7 +150,7 @@ def test_naclip_in_windows_with_pamr(model: CLIPtrase, common: dict[str, Tensor]
 def test_scclip_in_windows(
     model: CLIPtrase, common: dict[str, Tensor], reference: Path, key: str, changes: dict[str, float]
 ) -> None:
-    model.configure(replace(model.settings, method="scclip"))
+    model.configure(replace(model.settings, method="sc_clip"))
     model.protocol = replace(PublishedProtocol(logit_scale=50.0, prob_thd=0.15, area_thd=0.1), **changes)
     height, width = common["ori_shape"].tolist()
     image = common["image_336"].permute(2, 0, 1)

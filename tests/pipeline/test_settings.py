@@ -28,6 +28,7 @@ def test_the_published_settings_are_the_default() -> None:
         ("eps", 0.0),
         ("eps", math.nan),
         ("min_samples", 0),
+        ("cls_logit_bias", math.inf),
         ("min_cluster_size", 1),
         ("mask_upsample", 0),
         ("median_filter", 4),
@@ -40,3 +41,8 @@ def test_a_setting_out_of_range_is_refused(setting: str, value: object) -> None:
     assert caught.value.where == setting
     assert caught.value.got == repr(value)
     assert caught.value.allowed
+
+
+def test_a_setting_without_a_value_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^min_samples: None"):
+        CLIPtraseSettings(min_samples=None)  # type: ignore[arg-type]

@@ -219,6 +219,15 @@ def test_options_are_a_dict_a_list_or_arguments() -> None:
         Segmenter.from_pretrained("emoji", opts={"MODEL.NAME": "x"})
 
 
+def test_options_of_a_method_are_an_argument() -> None:
+    options = {"deviation": 2.5, "attention": "nonly", "residual": True}
+    segmenter = Segmenter.from_pretrained("emoji", method="naclip", method_options=options)
+    method = segmenter.model.method
+    assert (method.deviation, method.attention, method.residual, method.mlp) == (2.5, "nonly", True, False)
+    with pytest.raises(InputError, match=r"^MODEL\.CLIPTRASE\.METHOD_OPTIONS: .*'sigma'.*deviation"):
+        Segmenter.from_pretrained("emoji", method="naclip", method_options={"sigma": 3})
+
+
 def test_batches_of_tensors() -> None:
     segmenter = Segmenter.from_pretrained("emoji")
     tensor = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))  # [N,3,H,W]

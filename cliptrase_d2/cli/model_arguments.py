@@ -35,7 +35,7 @@ def add_model_arguments(
     if protocols:
         parser.add_argument("--protocol", choices=protocols, help="how images are resized, cropped or tiled")
     if method:
-        help_method = "dense features: cliptrase (default), sclip, maskclip, clip, clearclip, naclip, gem, ..."
+        help_method = "dense features: cliptrase (default), sclip, maskclip, clip, clearclip, naclip, gem, resclip, ..."
         parser.add_argument("--method", metavar="NAME", help=help_method)
     if rendering:
         help_bands = "bands of a raster for red, green and blue, counted from 1, or one for grey"

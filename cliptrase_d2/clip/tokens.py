@@ -117,7 +117,8 @@ class ImageTokens:
         states: [B,T,E] by number, those that were asked for and the last.
         projections: q, k, v [B,A,T,d] by block, those that were asked for.
         grid: (h, w) with h·w = N.
-        images: [B,3,H,W] normalised; None where only tokens are known.
+        images: [B,3,H,W] normalised, possibly with a remainder beyond the last patches; None where only tokens are
+            known.
         vision_features: of a second vision model, where a method needs them.
         regions: [B,H,W] int64, a label map of the image, where a method needs it.
         text: the vocabulary, where a method needs it.

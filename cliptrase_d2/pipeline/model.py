@@ -203,6 +203,9 @@ class CLIPtrase(OpenVocabularySegmenter):
         check_combination(method, settings, has_vision_model=self.vision_model is not None)
         if self.protocol is not None:
             self.protocol.check_combination(method, settings)
+        if method.needs.text and self.output_mask_features:
+            got = f"mask features of {settings.method!r}, which reads the words, for an evaluation without words"
+            raise InputError("method", got, "Choose another method, or set TEST.UNSUPERVISED_GROUPS to 0.")
         self.method, self.settings = method, settings
 
     @torch.inference_mode()
@@ -392,14 +395,26 @@ class CLIPtrase(OpenVocabularySegmenter):
     def _encode(
         self, images: Tensor, text: TextFeatures | None, regions: Tensor | None, want_features: bool, correlate: bool
     ) -> EncodedImages:
-        """Encode images, or windows, as a whole."""
+        """Encode images, or windows, as a whole.
+
+        Sides that are no multiple of the patch size keep their remainder for methods that read pixels.
+
+        Raises:
+            InputError: the method reads the words, and there are none.
+        """
         needs, layer = self.method.needs, self.settings.correlation_layer
+        if needs.text and text is None and want_features:
+            got = f"{self.settings.method!r} reads the words, of which none are known here"
+            raise InputError("method", got, "Choose another method.")
         features = qkv = None
+        height, width = (length // self.tower.patch_size * self.tower.patch_size for length in images.shape[2:])
+        patches = images[..., :height, :width]  # CLIP's convolution drops the remainder
         with stage("image tower"), autocast(self.device, self.precision):
-            tokens = self.tower(images, replace(needs, qkv=(*needs.qkv, layer)) if correlate else needs)
+            tokens = self.tower(patches, replace(needs, qkv=(*needs.qkv, layer)) if correlate else needs)
             if want_features:
-                vision = self._compute_vision_features(images, needs)
-                tokens = replace(tokens, vision_features=vision, regions=regions, text=text if needs.text else None)
+                vision = self._compute_vision_features(patches, needs)
+                known = {"regions": regions, "text": text if needs.text else None}
+                tokens = replace(tokens, images=images, vision_features=vision, **known)
                 features = self.method(tokens)
             if correlate:
                 qkv = tokens.qkv(layer)

@@ -140,12 +140,12 @@ class WindowAxis:
         return (self.padded - self.side) // 2
 
     def crop(self, images: Tensor, start: int, axis: int) -> Tensor:
-        """Return the patches of a window along an axis of images, with zeros for the padding."""
+        """Return the pixels of a window along an axis of images, with zeros for the padding."""
         part = images.narrow(axis, start, self.side)
         after = self.padded - self.side - self.before
         if self.padded > self.side:
             part = F.pad(part, [0, 0] * (part.dim() - 1 - axis) + [self.before, after])
-        return part.narrow(axis, 0, self.padded // self.patch * self.patch)
+        return part
 
 
 @dataclass(frozen=True)

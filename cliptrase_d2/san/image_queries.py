@@ -13,6 +13,7 @@ from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.stages import cluster, correlate, pool_masks, propose
 from cliptrase_d2.san.query_projection import QueryProjection
 from cliptrase_d2.san.split_tower import BlockTokens, LastBlocks
+from cliptrase_d2.utils.errors import InputError
 
 
 class ImageMasks(NamedTuple):
@@ -46,6 +47,9 @@ class ImageQueries(nn.Module):
         nn.init.zeros_(self.projection.weight)  # plain SAN until `start_from`
         nn.init.zeros_(self.projection.bias)
         self.settings, self.method = settings, get_method(settings.method, settings.method_options)
+        if self.method.needs.text:
+            got = f"{settings.method!r} reads the words, which the warm start does not know"
+            raise InputError("method", got, "Choose another method.")
 
     def forward(self, features: BlockTokens, last_blocks: LastBlocks, count: int) -> Tensor:
         """Return the offsets [B,Q,S]: of an image's masks, the largest first, and 0 for the remaining queries.

@@ -95,7 +95,7 @@ def test_regions_are_the_models_own_masks(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(regions[0][0], result.masks[0].assignment)
 
 
-@pytest.mark.parametrize("name", ["cosine_oracle", "proxy", "region_mean", "text_guided", "early_attention"])
+@pytest.mark.parametrize("name", ["cosine_oracle", "proxy", "region_mean", "text_guided", "early_attention", "resclip"])
 def test_export_refuses_methods_that_need_more_than_the_image_tower(name: str) -> None:
     model = build(name, {"vision_model": Pixels()})
     with pytest.raises(InputError, match=rf"method.*{name}"):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cliptrase_d2.pipeline.refinement import DILATIONS, pamr, pixel_affinity, propagate
+from cliptrase_d2.pipeline.refinement import pamr
+from cliptrase_d2.utils.pixel_affinity import DILATIONS, pixel_affinity, propagate
 
 RING = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
 

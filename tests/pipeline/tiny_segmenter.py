@@ -29,10 +29,9 @@ def tiny_segmenter(*, settings: CLIPtraseSettings | None = None, layers: int = 3
     clip = tiny_clip(vision_cfg={**TINY_CONFIG["vision_cfg"], "layers": layers})
     return CLIPtrase(
         clip=clip,
-        tower=VisualTower(clip.visual),
         text_encoder=TextEncoder(clip, SimpleTokenizer(), templates="simple"),
         settings=settings or CLIPtraseSettings(),
-        **{"vocabularies": InputVocabulary(VOCABULARY), **arguments},
+        **{"tower": VisualTower(clip.visual), "vocabularies": InputVocabulary(VOCABULARY), **arguments},
     ).eval()
 
 

@@ -42,6 +42,7 @@ class Vocabulary:
         where: object = "vocabulary",
         *,
         allow_commas: bool = False,
+        allow_shared: bool = False,
     ) -> Vocabulary:
         """Parse class names, in which ``;`` separates synonyms, and optional background prompts.
 
@@ -52,6 +53,7 @@ class Vocabulary:
                 ``"@voc"`` in a list, stands for a ready list, without the words of the classes.
             where: source of the names, for error messages: a file or an argument.
             allow_commas: accept names such as "building, edifice", which official class lists of data sets have.
+            allow_shared: accept background prompts that are also words of classes, as in published lists.
         Raises:
             InputError: there are no classes, a name is empty, has a stray comma or appears twice, or a ready list is
                 unknown.
@@ -66,7 +68,7 @@ class Vocabulary:
         if prompts := list_background(background):
             class_names.append(BACKGROUND_NAME)
             words.append(_collect_background(prompts, words, where))
-        _check_unique(class_names, words, where)
+        _check_unique(class_names, words[:-1] if prompts and allow_shared else words, where)
         return cls(tuple(class_names), tuple(words))
 
     @cached_property
@@ -149,7 +151,7 @@ def _split_synonyms(name: object, where: object, allow_commas: bool) -> tuple[st
 
 def _check_unique(names: list[str], words: list[tuple[str, ...]], where: object) -> None:
     owners: dict[str, str] = {}
-    for name, synonyms in zip(names, words, strict=True):
+    for name, synonyms in zip(names, words, strict=False):
         for word in synonyms:
             if word in owners:
                 got = f"{word!r} appears twice (in class {owners[word]!r} and in class {name!r})"

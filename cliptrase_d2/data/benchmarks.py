@@ -34,7 +34,10 @@ ROOT_VARIABLE = "DETECTRON2_DATASETS"
 CLONE = Path(__file__).resolve().parents[2] / "datasets"
 _UNLABELLED = 255  # in every 8-bit file
 # Attributes of `Benchmark` that `DatasetSpec` has too, with the same meaning.
-_SPEC_OPTIONS = ("ignore_label", "label_map", "image_suffix", "label_suffix", "leave_unlabelled", "unscored_if_only")
+_SPEC_OPTIONS = (
+    *("ignore_label", "label_map", "image_suffix", "label_suffix", "leave_unlabelled", "unscored_if_only"),
+    "shares_words",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Benchmark:
         prepare: script that makes the folders from the official archives.
         background: file of background prompts in ``data/vocabularies``; "" for no background class.
         image_list: file of stems in ``data/vocabularies``; "" for all images of the folder.
-        ignore_label, label_map, image_suffix, label_suffix, leave_unlabelled, unscored_if_only: as in ``DatasetSpec``.
+        ignore_label, label_map, image_suffix, label_suffix, leave_unlabelled, unscored_if_only, shares_words: as in
+            ``DatasetSpec``.
     """
 
     key: str
@@ -71,6 +75,7 @@ class Benchmark:
     label_suffix: str = ""
     leave_unlabelled: bool = False
     unscored_if_only: int | None = None
+    shares_words: bool = False
 
     def spec(self, root: Path) -> DatasetSpec:
         """Return the description of the data set. Its files need not exist.
@@ -276,16 +281,27 @@ DETECTRON2_NAMES = (
 )
 # The word lists of SCLIP, which NACLIP, SC-CLIP and ResCLIP share. Files and labels are those of the benchmarks.
 PUBLISHED_WORDS = (
-    replace(
-        _VOC20, key="voc20_sclip", name=f"{_VOC20.name}_sclip", title="VOC20 (words of SCLIP)", classes="voc_sclip.txt"
+    *(
+        replace(
+            row, key=f"{row.key}_sclip", name=f"{row.name}_sclip", title=f"{row.title} (SCLIP's words)", classes=words
+        )
+        for row, words in (
+            *((_VOC20, "voc_sclip.txt"), (_PC59, "pcontext_sclip.txt"), (_PC60, "pcontext_sclip.txt")),
+            *((_COCO_STUFF, "coco_stuff_sclip.txt"), (_ADE150, "ade20k_150_sclip.txt")),
+            (_CITYSCAPES, "cityscapes_19_sclip.txt"),
+        )
     ),
-    replace(
-        _VOC21,
-        key="voc21_sclip",
-        name=f"{_VOC21.name}_sclip",
-        title="VOC21 (words of SCLIP)",
-        classes="voc_sclip.txt",
-        background="sclip_background.txt",
+    *(
+        replace(
+            row,
+            key=f"{row.key}_sclip",
+            name=f"{row.name}_sclip",
+            title=f"{row.title} (SCLIP's words)",
+            classes=words,
+            background="sclip_background.txt",
+            shares_words=True,  # "bed" is a class of COCO-Object
+        )
+        for row, words in ((_VOC21, "voc_sclip.txt"), (_COCO_OBJECT, "coco_object_sclip.txt"))
     ),
 )
 UNSUPERVISED_BENCHMARKS = _by_key(

@@ -54,6 +54,8 @@ class DatasetSpec:
         bands: of the images, for red, green and blue or for grey, counted from 1; empty for the file's own colours.
         stretch: the values that become black and white, see `Rendering`; empty for the full range.
         leave_unlabelled: ignore images without a label file. By default they are an error.
+        shares_words: background prompts may also be words of classes, as in published lists. A tie goes to the class,
+            or, with the protocol "published", to the background.
         unscored_if_only: raw label value; an image whose cropped labels have only this value is not scored.
         source: file that the description was read from, for error messages.
         if_missing: what to do if a folder does not exist, for error messages.
@@ -82,6 +84,7 @@ class DatasetSpec:
     stretch: Sequence[float | str] = ()
     leave_unlabelled: bool = False
     unscored_if_only: int | None = None
+    shares_words: bool = False
     source: Path | None = field(default=None, compare=False)
     if_missing: str = field(default="Check the path.", compare=False)
 
@@ -103,7 +106,8 @@ class DatasetSpec:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The C classes with their synonyms, the background class last."""
-        return Vocabulary.parse(self.classes, self.background, self.where, allow_commas=True)
+        options = {"allow_commas": True, "allow_shared": self.shares_words}
+        return Vocabulary.parse(self.classes, self.background, self.where, **options)
 
     @cached_property
     def class_groups(self) -> ClassGroups:

@@ -140,8 +140,8 @@ def _add_method(cfg: CfgNode) -> None:
     # Prompts of a last class "background" besides VOCABULARY, "@voc" for a ready list; empty for no such class.
     method.BACKGROUND = []
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
-    # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "resclip"; "own_patch", "cosine" and "cosine_oracle" of
-    # Table 1, the last of which reads the labels; or a method of your own.
+    # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "dih_clip", "resclip"; "own_patch", "cosine" and
+    # "cosine_oracle" of Table 1, the last of which reads the labels; or a method of your own.
     method.METHOD = "cliptrase"
     # Options of this method by name, such as {deviation: 3} for "naclip": the arguments of its class. The value null
     # removes an option of a base. The methods of TEST.METHODS have their own.

@@ -92,18 +92,22 @@ class SCCLIP(DenseMethod):
         """Compute the dense features of a batch."""
         last, outliers = x.hidden_state(), self.find_outliers(x)  # [B,N+1,E], [B,N]
         repaired = repair(last[:, 1:], outliers, x.grid, keep_isolated=self.keep_isolated)
-        patches = x.hidden_state(_at_depth(self.similarity_block, x.depth))[:, 1:]
+        patches = self.get_similarity_patches(x)
         similarity = cosine_matrix(repair(patches, outliers, x.grid, keep_isolated=self.keep_isolated)).float()
         kept = self.apply_threshold(similarity)
-        detail = cosine_matrix(x.hidden_state(_at_depth(self.detail_block, x.depth))[:, 1:]).float()
+        detail = cosine_matrix(x.hidden_state(at_depth(self.detail_block, x.depth))[:, 1:]).float()
         detail = normalize_rows(self.apply_threshold(detail))  # [B,N,N]
         weights = calibrated_attention(kept if self.thresholded_logits else similarity)
         main = self.attend(x, normalize_rows(kept) @ repaired, weights, last[:, :1], self.attention)
-        levels = range(_at_depth(self.first_level, x.depth), _at_depth(self.last_level, x.depth) + 1)
+        levels = range(at_depth(self.first_level, x.depth), at_depth(self.last_level, x.depth) + 1)
         summed = sum_states(x, levels)
         second = self.attend(x, summed[:, 1:], weights, summed[:, :1], self.level_attention)
         # Aggregation is linear, so that the sum of the branches is aggregated once.
         return x.to_features(detail @ (main + second), has_class_token=False)
+
+    def get_similarity_patches(self, x: ImageTokens) -> Tensor:
+        """Return the patches whose cosines are S, [B,N,E]."""
+        return x.hidden_state(at_depth(self.similarity_block, x.depth))[:, 1:]
 
     def find_outliers(self, x: ImageTokens) -> Tensor:
         """Return the anomalous patches of the last block's input, [B,N] bool."""
@@ -173,7 +177,7 @@ class SFP(SCCLIP):
     level_attention: Branches = ""
 
 
-def _at_depth(block: int, depth: int) -> int:
+def at_depth(block: int, depth: int) -> int:
     """Return the hidden state after a block of the published tower, at the same share of the depth of a smaller one."""
     scaled = block if depth >= _PUBLISHED_DEPTH else round(block * depth / _PUBLISHED_DEPTH)
     return min(max(1, scaled), depth - 1)

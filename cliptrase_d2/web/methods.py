@@ -14,7 +14,7 @@ METHODS = tuple(
 _NAMES = {
     **{"cliptrase": "CLIPtrase", "cliptrase_scr": "CLIPtrase without masks", "clip": "CLIP", "maskclip": "MaskCLIP"},
     **{"sclip": "SCLIP", "clearclip": "ClearCLIP", "naclip": "NACLIP", "gem": "GEM"},
-    **{"sc_clip": "SC-CLIP", "sfp": "SFP", "resclip": "ResCLIP"},
+    **{"sc_clip": "SC-CLIP", "sfp": "SFP", "dih_clip": "DIH-CLIP", "resclip": "ResCLIP"},
     **{"own_patch": "Own patch alone", "cosine": "Cosine", "cliptrase_inner_product": "Clusters of inner products"},
 }
 _WITH_MASKS, _PER_PIXEL, _ABLATIONS = "Words label masks", "Words label pixels", "Ablations (Table 1 of the paper)"

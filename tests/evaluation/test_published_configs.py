@@ -14,7 +14,7 @@ from cliptrase_d2.pipeline.published import PublishedProtocol
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 
 FOLDER = Path(__file__).parents[2] / "configs" / "methods"
-METHODS = ("sclip", "naclip", "sc_clip", "resclip")
+METHODS = ("sclip", "naclip", "sc_clip", "dih_clip", "resclip")
 CONFIGS = sorted(FOLDER.glob("*/*.yaml"))
 
 

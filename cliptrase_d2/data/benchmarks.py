@@ -279,30 +279,37 @@ DETECTRON2_NAMES = (
     replace(_ADE150, key="ade150_detectron2", name="ade20k_sem_seg_val", classes="ade20k_150_detectron2.txt"),
     replace(_CITYSCAPES, key="cityscapes19_detectron2", name="cityscapes_fine_sem_seg_val"),
 )
-# The word lists of SCLIP, which NACLIP, SC-CLIP and ResCLIP share. Files and labels are those of the benchmarks.
+
+
+def _with_words(row: Benchmark, owner: str, classes: str, background: str = "") -> Benchmark:
+    """Return a benchmark with the words of another method. Files and labels are the same."""
+    return replace(
+        row,
+        key=f"{row.key}_{owner}",
+        name=f"{row.name}_{owner}",
+        title=f"{row.title} (words of {owner})",
+        classes=classes,
+        background=background or row.background,
+        shares_words=True,  # "bed" is a class of COCO-Object and a word of its background
+    )
+
+
+# NACLIP, SC-CLIP, DIH-CLIP and ResCLIP share the words of SCLIP. ClearCLIP and SFP have some of their own.
 PUBLISHED_WORDS = (
-    *(
-        replace(
-            row, key=f"{row.key}_sclip", name=f"{row.name}_sclip", title=f"{row.title} (SCLIP's words)", classes=words
-        )
-        for row, words in (
-            *((_VOC20, "voc_sclip.txt"), (_PC59, "pcontext_sclip.txt"), (_PC60, "pcontext_sclip.txt")),
-            *((_COCO_STUFF, "coco_stuff_sclip.txt"), (_ADE150, "ade20k_150_sclip.txt")),
-            (_CITYSCAPES, "cityscapes_19_sclip.txt"),
-        )
-    ),
-    *(
-        replace(
-            row,
-            key=f"{row.key}_sclip",
-            name=f"{row.name}_sclip",
-            title=f"{row.title} (SCLIP's words)",
-            classes=words,
-            background="sclip_background.txt",
-            shares_words=True,  # "bed" is a class of COCO-Object
-        )
-        for row, words in ((_VOC21, "voc_sclip.txt"), (_COCO_OBJECT, "coco_object_sclip.txt"))
-    ),
+    _with_words(_VOC20, "sclip", "voc_sclip.txt"),
+    _with_words(_VOC21, "sclip", "voc_sclip.txt", "sclip_background.txt"),
+    _with_words(_PC59, "sclip", "pcontext_sclip.txt"),
+    _with_words(_PC60, "sclip", "pcontext_sclip.txt"),
+    _with_words(_COCO_OBJECT, "sclip", "coco_object_sclip.txt", "sclip_background.txt"),
+    _with_words(_COCO_STUFF, "sclip", "coco_stuff_sclip.txt"),
+    _with_words(_ADE150, "sclip", "ade20k_150_sclip.txt"),
+    _with_words(_CITYSCAPES, "sclip", "cityscapes_19_sclip.txt"),
+    _with_words(_VOC20, "clearclip", "voc_clearclip.txt"),
+    _with_words(_VOC21, "clearclip", "voc_clearclip.txt", "pcontext_background.txt"),  # the word "background"
+    _with_words(_COCO_OBJECT, "clearclip", "coco_object.txt", "pcontext_background.txt"),
+    _with_words(_VOC20, "sfp", "voc_sfp.txt"),
+    _with_words(_VOC21, "sfp", "voc_sfp.txt", "sclip_background.txt"),
+    _with_words(_CITYSCAPES, "sfp", "cityscapes_19_sfp.txt"),
 )
 UNSUPERVISED_BENCHMARKS = _by_key(
     replace(

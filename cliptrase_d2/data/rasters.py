@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -275,7 +275,7 @@ def open_label_raster(
     options |= {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
     with (
         atomic_path(path) as unfinished,
-        _wrap_writing_errors(path),
+        _wrap_errors(partial(_describe_writing_error, path)),
         rasterio.Env(**_ENVIRONMENT),
         rasterio.open(unfinished, "w", **options, **georeference) as dataset,
     ):
@@ -303,7 +303,7 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
     with Path(path).open("rb") as file:
         driver = "PNG" if file.read(4) == _PNG else "GTiff"  # no other, since some read further files or addresses
     with (
-        _wrap_reading_errors(path),
+        _wrap_errors(partial(_describe_reading_error, path)),
         rasterio.Env(**_ENVIRONMENT),
         rasterio.open(os.path.abspath(path), driver=driver) as dataset,
     ):
@@ -326,8 +326,8 @@ def import_rasterio(where: object) -> Any:
 
 
 @contextmanager
-def _wrap_reading_errors(path: object) -> Iterator[None]:
-    """Turn the errors that GDAL and NumPy raise on invalid data into `InputError`."""
+def _wrap_errors(describe: Callable[[Exception], InputError]) -> Iterator[None]:
+    """Turn the errors that GDAL and NumPy raise on invalid data, or on a full disk, into `InputError`."""
     try:
         yield
     except InputError:
@@ -335,20 +335,16 @@ def _wrap_reading_errors(path: object) -> Iterator[None]:
     except Exception as error:
         if not _is_of_gdal(error):
             raise
-        got = f"unreadable ({' '.join(str(error).split())[:200]})"
-        raise InputError(path, got, "Download or export the file again, or remove it.") from error
+        raise describe(error) from error
 
 
-@contextmanager
-def _wrap_writing_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        if not _is_of_gdal(error):
-            raise
-        raise WriteError(path, f"cannot be written ({error})", "Free some space or choose another place.") from error
+def _describe_reading_error(path: object, error: Exception) -> InputError:
+    got = f"unreadable ({' '.join(str(error).split())[:200]})"
+    return InputError(path, got, "Download or export the file again, or remove it.")
+
+
+def _describe_writing_error(path: object, error: Exception) -> InputError:
+    return WriteError(path, f"cannot be written ({error})", "Free some space or choose another place.")
 
 
 def _is_of_gdal(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""List the methods of dense features, with their published numbers, or describe one.
+"""List the methods, with their published numbers, or describe one.
 
     cliptrase methods
     cliptrase methods sclip
@@ -15,7 +15,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # importing PyTorch would delay --help
-    from cliptrase_d2.methods import DenseMethod
+    from cliptrase_d2.methods import Method
 
 _COLUMNS = {
     "voc21": "VOC21", "pc60": "PC60", "coco_object": "Object", "voc20": "VOC20", "pc59": "PC59",
@@ -40,12 +40,12 @@ def format_methods() -> str:
     """Return the table of all methods."""
     from tabulate import tabulate
 
-    from cliptrase_d2.methods import DENSE_METHODS
+    from cliptrase_d2.methods import METHOD_CLASSES
     from cliptrase_d2.methods.published import read_published_methods
 
     published = read_published_methods()
     rows = []
-    for name, method in DENSE_METHODS.items():
+    for name, method in METHOD_CLASSES.items():
         facts = published.get(name)
         numbers = [f"{facts.mean_iou[key]:.1f}" if facts and key in facts.mean_iou else "" for key in _COLUMNS]
         rows.append([name, facts.venue if facts else "", facts.licence if facts else "", *numbers, method.title])
@@ -53,7 +53,7 @@ def format_methods() -> str:
     return tabulate(rows, headers, disable_numparse=True, colalign=("left",) * 3 + ("right",) * 8 + ("left",))
 
 
-def describe_method(name: str, method: DenseMethod) -> str:
+def describe_method(name: str, method: Method) -> str:
     """Return everything that is known about a method: its docstring, its options, and the published facts.
 
     Args:

@@ -84,6 +84,7 @@ class Needs:
         regions: whether it reads a label map of regions, made of the model's own masks.
         true_labels: whether it is an oracle, which reads the ground truth as its regions.
         text: whether it reads the text features.
+        photograph: whether a method of whole images reads the photograph at its original size.
         position_resize: how the position embedding is fitted to another grid, see `pos_embed.RESIZE_MODES`; "" as the
             tower is configured.
     """
@@ -94,6 +95,7 @@ class Needs:
     regions: bool = False
     true_labels: bool = False
     text: bool = False
+    photograph: bool = False
     position_resize: str = ""
 
     def resolve(self, depth: int) -> tuple[frozenset[int], frozenset[int]]:

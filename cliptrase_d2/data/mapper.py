@@ -35,6 +35,7 @@ class EvaluationMapper:
         max_pixels: most pixels of an image to decode; 0 for no limit.
         views: sizes of the views of test-time augmentation; empty for none.
         rendering: how raw values become colours.
+        with_photograph: whether the model reads the image at its original size as well.
     Raises:
         InputError: the protocol is unknown, or the sizes do not fit the patches.
     """
@@ -53,6 +54,7 @@ class EvaluationMapper:
         max_pixels: int = MAX_PIXELS,
         views: Sequence[Protocol] = (),
         rendering: Rendering = NO_RENDERING,
+        with_photograph: bool = False,
     ):
         self.protocol = Protocol(protocol, short_side, max_size, patch_size, resampling)
         self.vocabulary = vocabulary
@@ -60,6 +62,7 @@ class EvaluationMapper:
         self.max_pixels = check_bound(max_pixels)
         self.views = views
         self.rendering = rendering
+        self.with_photograph = with_photograph
 
     @classmethod
     def from_config(
@@ -93,6 +96,7 @@ class EvaluationMapper:
             "resampling": resampling,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
             "views": views,
+            "with_photograph": _needs_photograph(cfg.MODEL.META_ARCHITECTURE, cfg),
             "rendering": get_rendering(name).over(Rendering(cfg.INPUT.BANDS, cfg.INPUT.STRETCH)),
         }
 
@@ -115,7 +119,8 @@ class EvaluationMapper:
         Returns:
             The record with ``image`` [3,H,W] uint8 RGB, ``height`` and ``width`` of the result, ``vocabulary`` and,
             with labels, ``sem_seg`` [height,width] int64, class indices or the ignore label; with views also ``views``,
-            a list of the original image at each of their sizes, like ``image``; for a 16-bit image without a stretch
+            a list of the original image at each of their sizes, like ``image``; ``photograph`` [3,height,width] uint8
+            RGB where the model reads it; for a 16-bit image without a stretch
             also ``raw_range``, a ``RawRange``. Nodata has the ignore label.
         Raises:
             InputError: a file does not exist, is broken or too large, image and labels differ in size, or a label value
@@ -125,7 +130,8 @@ class EvaluationMapper:
         image = Image.fromarray(picture.pixels)
         raw = read_record_label(record, image.size, self.label_rule) if "sem_seg_file_name" in record else None
         image = self.protocol.crop(image, Image.Resampling.BICUBIC, record["file_name"])
-        mapped = {**record, **self.protocol.prepare_input(image), "vocabulary": self.vocabulary}
+        inputs = self.protocol.prepare_input(image, with_photograph=self.with_photograph)
+        mapped = {**record, **inputs, "vocabulary": self.vocabulary}
         if self.views:
             mapped["views"] = [view.prepare_input(image)["image"] for view in self.views]
         if picture.raw_range is not None:
@@ -148,6 +154,12 @@ class EvaluationMapper:
     def _crop(self, labels: np.ndarray, file: str) -> np.ndarray:
         image = Image.fromarray(labels.astype(np.int32))  # mode "I" holds every label value
         return np.asarray(self.protocol.crop(image, Image.Resampling.NEAREST, file)).astype(np.int64)
+
+
+def _needs_photograph(name: str, cfg: CfgNode) -> bool:
+    """Return whether the configured model, of a registered class of this package, reads photographs."""
+    find = getattr(META_ARCH_REGISTRY.get(name), "get_needs_photograph", None) if name in META_ARCH_REGISTRY else None
+    return find is not None and find(cfg)
 
 
 def _get_architecture(name: str) -> Any:

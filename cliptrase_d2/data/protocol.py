@@ -101,23 +101,29 @@ class Protocol:
             raise InputError("point", got, fix, allowed=allowed)
         return map_to_crop(x, width, resized[1], start[1]), map_to_crop(y, height, resized[0], start[0])
 
-    def prepare_input(self, image: Image.Image) -> dict[str, Any]:
+    def prepare_input(self, image: Image.Image, *, with_photograph: bool = False) -> dict[str, Any]:
         """Convert an image to the model's input.
 
         Args:
             image: RGB, as ``crop`` returned it.
+            with_photograph: whether the model reads the image at its original size as well.
         Returns:
-            ``image`` [3,H,W] uint8 RGB; ``height`` and ``width`` of the result.
+            ``image`` [3,H,W] uint8 RGB; ``height`` and ``width`` of the result; if wanted, ``photograph``
+            [3,height,width] uint8 RGB.
         """
         height, width = image.height, image.width
+        photograph = {"photograph": _to_tensor(image)} if with_photograph else {}
         if self.name == "published":
             size = compute_published_size(height, width, self.short_side, self.max_size)
             image = Image.fromarray(cv2.resize(np.array(image), size[::-1], interpolation=cv2.INTER_LINEAR))
         elif not self.crops and self.short_side:
             size = compute_whole_size(height, width, self.short_side, self.max_size, self.patch_size)
             image = image.resize(size[::-1], Image.Resampling[self.resampling.upper()])
-        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())  # [3,H,W]
-        return {"image": pixels, "height": height, "width": width}
+        return {"image": _to_tensor(image), "height": height, "width": width, **photograph}
+
+
+def _to_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())  # [3,H,W]
 
 
 def build_views(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip.open_clip_modules import joint_width, position_embedding, trained_grid
 from cliptrase_d2.clip.pos_embed import position_embedding_by_products
-from cliptrase_d2.methods import DenseMethod
+from cliptrase_d2.methods import DenseMethod, Method
 from cliptrase_d2.pipeline.classify import patch_logits
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.stages import correlate
@@ -57,9 +57,8 @@ class ExportableTower(nn.Module):
         if not isinstance(model, CLIPtrase):
             got = f"{type(model).__name__!r}, but only CLIPtrase can be exported"
             raise InputError("MODEL.META_ARCHITECTURE", got, "Use a configuration of CLIPtrase.")
-        check_exportable(model.method, model.settings.method)
         self.tower = copy.deepcopy(model.tower).cpu().float().requires_grad_(False)
-        self.method, self.settings = model.method, model.settings
+        self.method, self.settings = check_exportable(model.method, model.settings.method), model.settings
         self.scale = float(model.clip.logit_scale.exp())
         self.width, self.patch_size = joint_width(model.clip), self.tower.patch_size
         self.trained_grid = trained_grid(self.tower.visual)
@@ -101,14 +100,15 @@ class ExportableTower(nn.Module):
         return position_embedding_by_products(embedding, self.trained_grid, grid, mode)
 
 
-def check_exportable(method: DenseMethod, name: str) -> None:
-    """Refuse a method that needs more than images and the image tower.
+def check_exportable(method: Method, name: str) -> DenseMethod:
+    """Return a method that needs only images and the image tower.
 
     Raises:
-        InputError: with the reason.
+        InputError: it needs more, with the reason.
     """
     needs = method.needs
     obstacles = {
+        "labels whole images": not isinstance(method, DenseMethod),
         "is an oracle, which reads true labels": needs.true_labels,
         "reads the model's masks": needs.regions,
         "reads a second vision model": needs.vision_features,
@@ -118,3 +118,5 @@ def check_exportable(method: DenseMethod, name: str) -> None:
     for obstacle, is_there in obstacles.items():
         if is_there:
             raise InputError("method", f"{name!r} {obstacle}", "Choose another method.")
+    assert isinstance(method, DenseMethod)
+    return method

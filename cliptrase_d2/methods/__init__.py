@@ -13,17 +13,38 @@ from cliptrase_d2.methods import (
     sclip,
     table1,
 )
-from cliptrase_d2.methods.base import DENSE_METHODS, DenseMethod, LastBlockAttention, get_method, register_method
+from cliptrase_d2.methods.base import (
+    DENSE_METHODS,
+    IMAGE_METHODS,
+    METHOD_CLASSES,
+    DenseMethod,
+    ImageMethod,
+    LastBlockAttention,
+    Method,
+    get_dense_method,
+    get_method,
+    register_method,
+)
+from cliptrase_d2.methods.whole_image import WholeImage
+from cliptrase_d2.methods.word_maps import WordMaps, WordValues
 
 __all__ = [
     "DENSE_METHODS",
+    "IMAGE_METHODS",
+    "METHOD_CLASSES",
     "DenseMethod",
+    "ImageMethod",
     "LastBlockAttention",
+    "Method",
+    "WholeImage",
+    "WordMaps",
+    "WordValues",
     "clearclip",
     "clip",
     "cliptrase",
     "dihclip",
     "gem",
+    "get_dense_method",
     "get_method",
     "maskclip",
     "naclip",

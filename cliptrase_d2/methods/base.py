@@ -1,7 +1,7 @@
-"""The contract of a method: CLIP's tokens in, dense features out.
+"""The contracts of methods: CLIP's tokens in, dense features out; or a whole image in, values of all words out.
 
-A method is one class in one file. It states what it needs besides the input of CLIP's last block, and returns patch
-features in the joint space, on CLIP's grid or its own::
+A method is one class in one file. It states what it needs. A `DenseMethod` reads the tokens of images or windows, and
+returns patch features in the joint space, on CLIP's grid or its own::
 
     @register_method("mine")
     class Mine(LastBlockAttention):
@@ -12,39 +12,51 @@ features in the joint space, on CLIP's grid or its own::
             query, key, value = x.qkv()
             return scaled_dot_product_attention(query, key, value)
 
-The arguments of its constructor are its options, which MODEL.CLIPTRASE.METHOD_OPTIONS sets by name.
+An `ImageMethod` sees one image at a time, cuts and encodes its parts itself, and returns the values of all words.
+
+The arguments of the constructor are the options, which MODEL.CLIPTRASE.METHOD_OPTIONS sets by name.
 """
 
 from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, Needs
 from cliptrase_d2.methods.options import construct
+from cliptrase_d2.methods.whole_image import WholeImage
+from cliptrase_d2.methods.word_maps import WordValues
 from cliptrase_d2.utils.errors import InputError, check_range
 
 
-class DenseMethod(ABC):
-    """A training-free way to read dense features out of CLIP.
-
-    Images of a batch must not influence one another: the result of a batch equals the results of its images.
+class Method(ABC):
+    """What the two kinds of methods share.
 
     Attributes:
         title: a short description.
         source: where it is described.
         needs: inputs that it reads besides the input of CLIP's last block.
-        has_class_token: whether its features have a class token.
+        has_class_token: whether it returns features with a class token.
     """
 
     title: ClassVar[str]
     source: ClassVar[str]
     needs: Needs = Needs()
+    has_class_token: ClassVar[bool] = False
+
+
+class DenseMethod(Method):
+    """A training-free way to read dense features out of CLIP.
+
+    Images of a batch must not influence one another: the result of a batch equals the results of its images.
+    """
+
     has_class_token: ClassVar[bool] = True
 
     @abstractmethod
@@ -107,8 +119,33 @@ class LastBlockAttention(DenseMethod):
         return x.to_features(x.finish_block(self.attend(x), residual=self.residual, mlp=self.mlp))
 
 
-_Method = TypeVar("_Method", bound=type[DenseMethod])
+class ImageMethod(Method):
+    """A training-free way to label a whole image, with an answer that one window or one grid of patches cannot give.
+
+    It runs within the published protocol, which decides by its values. Of `needs`, `regions` stands for
+    `WholeImage.masks` and `photograph` for `WholeImage.photograph`.
+
+    Attributes:
+        reads_windows: whether it reads the windows of the protocol. TEST.WINDOW has no meaning for the others.
+    """
+
+    reads_windows: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, x: WholeImage) -> WordValues:
+        """Compute the values of all words, such as cosines, at every place of an image."""
+
+
+_Method = TypeVar("_Method", bound=type[Method])
 DENSE_METHODS: dict[str, type[DenseMethod]] = {}
+IMAGE_METHODS: dict[str, type[ImageMethod]] = {}
+_REGISTRIES: tuple[tuple[type[Method], MutableMapping[str, Any]], ...] = (
+    (DenseMethod, DENSE_METHODS),
+    (ImageMethod, IMAGE_METHODS),
+)
+# All methods, those of windows first.
+METHOD_CLASSES: Mapping[str, type[DenseMethod | ImageMethod]]
+METHOD_CLASSES = ChainMap(IMAGE_METHODS, DENSE_METHODS)  # type: ignore[arg-type]
 
 
 def register_method(name: str) -> Callable[[_Method], _Method]:
@@ -118,13 +155,16 @@ def register_method(name: str) -> Callable[[_Method], _Method]:
     """
 
     def register(method: _Method) -> _Method:
-        DENSE_METHODS[name] = method
+        for kind, registry in _REGISTRIES:
+            registry.pop(name, None)
+            if issubclass(method, kind):
+                registry[name] = method
         return method
 
     return register
 
 
-def get_method(name: str, options: Mapping[str, object] | None = None) -> DenseMethod:
+def get_method(name: str, options: Mapping[str, object] | None = None) -> DenseMethod | ImageMethod:
     """Return a method by its name.
 
     Args:
@@ -133,8 +173,21 @@ def get_method(name: str, options: Mapping[str, object] | None = None) -> DenseM
     Raises:
         InputError: the name or an option is unknown, or an option has a wrong value.
     """
-    if name not in DENSE_METHODS:
-        close = difflib.get_close_matches(name, DENSE_METHODS, n=1)
+    if name not in METHOD_CLASSES:
+        close = difflib.get_close_matches(name, METHOD_CLASSES, n=1)
         fix = f"Did you mean {close[0]!r}?" if close else "Use one of these, or import the module that registers it."
-        raise InputError("method", f"unknown method {name!r}", fix, allowed=", ".join(DENSE_METHODS))
-    return construct(name, DENSE_METHODS[name], options or {})
+        raise InputError("method", f"unknown method {name!r}", fix, allowed=", ".join(METHOD_CLASSES))
+    return construct(name, METHOD_CLASSES[name], options or {})
+
+
+def get_dense_method(name: str, options: Mapping[str, object] | None = None) -> DenseMethod:
+    """Return a method that reads patch features out of CLIP.
+
+    Raises:
+        InputError: as `get_method`, or the method labels whole images.
+    """
+    method = get_method(name, options)
+    if isinstance(method, ImageMethod):
+        got = f"{name!r}, which labels whole images and has no patch features to read"
+        raise InputError("method", got, "Choose another method.", allowed=", ".join(DENSE_METHODS))
+    return method

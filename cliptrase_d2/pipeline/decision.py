@@ -6,14 +6,14 @@ Class 0 is the background. The scores of a few rows are in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Returns the values of all words in the rows start to stop - 1, [n,R,W] float32.
-ReadRows = Callable[[int, int], Tensor]
+from cliptrase_d2.methods.word_maps import ReadRows
+
 # Bound on the values of a band of rows: a CPU's cache, or 64 MiB of float32 on other devices.
 _BAND_VALUES_CPU, _BAND_VALUES = 2**19, 2**24
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,13 @@ from open_clip import CLIP
 from torch import Tensor
 
 from cliptrase_d2.clip.text import TextEncoder
-from cliptrase_d2.clip.tokens import DenseFeatures, Needs, PatchFeatures, TextFeatures
+from cliptrase_d2.clip.tokens import QKV, DenseFeatures, ImageTokens, Needs, PatchFeatures, TextFeatures
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.mask_sources import CorrelationClusters, MaskInputs, MaskSettings, MaskSource, build_mask_source
 from cliptrase_d2.mask_sources.backbone import VitBackbone
 from cliptrase_d2.mask_sources.timm_vit import load_vit
-from cliptrase_d2.methods import DenseMethod, get_method
+from cliptrase_d2.methods import DenseMethod, ImageMethod, Method, get_method
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.classify import Classification, class_probabilities, class_scores
 from cliptrase_d2.pipeline.input_vocabulary import OWN_VOCABULARY_ONLY, InputVocabulary
@@ -29,16 +29,12 @@ from cliptrase_d2.pipeline.open_vocabulary import (
     apply_threshold,
     build_text_encoder,
     load_clip_from_config,
+    read_needs_photograph,
     read_patch_size,
 )
 from cliptrase_d2.pipeline.proposals import MaskProposals
-from cliptrase_d2.pipeline.published import (
-    PublishedLabels,
-    PublishedProtocol,
-    encode_windows,
-    label_pixels,
-    place_windows,
-)
+from cliptrase_d2.pipeline.published import PublishedProtocol
+from cliptrase_d2.pipeline.published_segmentation import segment_published
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.tiles import ReadRows, Span, get_output_size, segment_in_tiles, segment_rows
 from cliptrase_d2.pipeline.windows import Windows, cut, stitch_correlation, stitch_patches
@@ -48,6 +44,7 @@ from cliptrase_d2.utils.tensors import autocast, check_finite, get_dtype, stack_
 
 Size = tuple[int, int]
 VisionModel = Callable[[Tensor, Size], PatchFeatures]
+Read = TypeVar("Read")
 
 
 class EncodedImages(NamedTuple):
@@ -180,6 +177,16 @@ class CLIPtrase(OpenVocabularySegmenter):
         """Return `patch_multiple` of the model of a configuration, without building it."""
         return read_patch_size(cfg)
 
+    @property
+    def needs_photograph(self) -> bool:
+        """As in `OpenVocabularySegmenter`, for the current method."""
+        return self.method.needs.photograph
+
+    @classmethod
+    def get_needs_photograph(cls, cfg: CfgNode) -> bool:
+        """As in `OpenVocabularySegmenter`, for the configured method."""
+        return read_needs_photograph(cfg)
+
     def to_class_shares(self, sem_seg: Tensor) -> Tensor:
         """Turn ``sem_seg`` [C,H,W] of an output into shares of the classes in [0,1], which can be averaged over views.
 
@@ -203,6 +210,9 @@ class CLIPtrase(OpenVocabularySegmenter):
         check_combination(method, settings, has_vision_model=self.vision_model is not None)
         if self.protocol is not None:
             self.protocol.check_combination(method, settings)
+        elif isinstance(method, ImageMethod):
+            got = f"{settings.method!r}, which labels whole images and has no patch features for masks to vote by"
+            raise InputError("method", got, "Set TEST.PROTOCOL to 'published', or choose another method.")
         if method.needs.text and self.output_mask_features:
             got = f"mask features of {settings.method!r}, which reads the words, for an evaluation without words"
             raise InputError("method", got, "Choose another method, or set TEST.UNSUPERVISED_GROUPS to 0.")
@@ -216,9 +226,10 @@ class CLIPtrase(OpenVocabularySegmenter):
             batched_inputs: for every image a dict with ``image`` [3,H,W], RGB in 0 to 255; optionally ``height`` and
                 ``width`` of the result (default: the image's) and ``vocabulary``, a ``Vocabulary`` or a list of names
                 (default: see `InputVocabulary`); for an oracle ``sem_seg`` [H,W], the true labels; ``output_masks``
-                False to leave out ``pred_masks``; ``output_sem_seg`` to return ``sem_seg`` or not (default: up to
-                `max_sem_seg`); ``output_grids`` True for ``scores`` and ``coarse_masks``; ``threshold``, the least
-                score of a pixel's class, 0 to 1.
+                False to leave out ``pred_masks``; if `needs_photograph`, ``photograph`` [3,height,width], the image
+                before it was resized; ``output_sem_seg`` to return ``sem_seg`` or not (default: up to `max_sem_seg`);
+                ``output_grids`` True for ``scores`` and ``coarse_masks``; ``threshold``, the least score of a pixel's
+                class, 0 to 1.
         Returns:
             For every image ``label_map`` [H,W] int64, ``pred_masks`` [Q,H,W], ``pred_logits`` [Q,C] and ``sem_seg``
             [C,H,W], whose argmax is the label map. A refinement changes the label map and turns ``sem_seg`` into class
@@ -277,6 +288,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         if text is None:
             return Segmentation(features, correlation, masks)
         logits = stages.compute_word_logits(features, text, self.clip.logit_scale.exp(), self.settings)
+        assert isinstance(self.method, DenseMethod), "configure refuses others without the published protocol"
         logits = self.method.refine_logits(logits, features, sizes[0])
         predictions = stages.classify_masks(masks, logits, text, self.settings)
         return Segmentation(features, correlation, masks, logits, predictions)
@@ -320,16 +332,24 @@ class CLIPtrase(OpenVocabularySegmenter):
         rows = [part.correlation for part in parts if part.correlation is not None]
         return EncodedImages(features, stitch_correlation(_group(rows, len(images)), windows) if rows else None)
 
-    def predict_masks(self, images: Tensor, correlation: Tensor | None, sizes: Sequence[Size]) -> list[MaskProposals]:
+    def predict_masks(
+        self,
+        images: Tensor,
+        correlation: Tensor | None,
+        sizes: Sequence[Size],
+        photographs: Tensor | None = None,
+    ) -> list[MaskProposals]:
         """Return the masks of each image, none where the setting `clustering` is "none".
 
         Args:
             images: [B,3,H,W] normalised.
             correlation: [B,N,N]; None if the mask source does not need it.
             sizes: (H', W') of each image's masks.
+            photographs: [B,3,H',W'] RGB in 0 to 255, which the mask source reads instead; None for the images.
         """
-        needs_pixels = self.mask_source.needs_pixels and self.settings.clustering != "none"
-        pixels = self.tower.denormalise(images) if needs_pixels else None
+        pixels = None
+        if self.mask_source.needs_pixels and self.settings.clustering != "none":
+            pixels = self.tower.denormalise(images) if photographs is None else photographs.float()
         grid = self.tower.grid(images)
         return self.mask_source(MaskInputs(grid, sizes, self.settings, images.device, correlation, pixels))
 
@@ -347,7 +367,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         for members in _group_by_shape(batched_inputs):
             inputs = [batched_inputs[member] for member in members]
             if self.protocol is not None:
-                outputs |= zip(members, self._segment_published(inputs, self.protocol), strict=True)
+                outputs |= zip(members, segment_published(self, inputs, self.protocol), strict=True)
                 continue
             text, images = self.text_features(inputs[0]["vocabulary"]), self.preprocess(inputs)
             result = self.segment(images, text, list(map(get_output_size, inputs)), self._get_labels(inputs, images))
@@ -356,70 +376,53 @@ class CLIPtrase(OpenVocabularySegmenter):
                 outputs[member] = self._make_output(inputs[index], result, index, text)
         return [outputs[member] for member in range(len(batched_inputs))]
 
-    def _segment_published(
-        self, inputs: Sequence[dict[str, Any]], protocol: PublishedProtocol
-    ) -> Iterator[dict[str, Tensor]]:
-        """Yield the outputs of images of one size."""
-        if threshold := max(one["threshold"] for one in inputs):
-            got = f"{threshold} with the published protocol, which has a threshold of its own"
-            raise InputError("threshold", got, "Set TEST.PUBLISHED.PROB_THD, or choose another protocol.")
-        text, size = self.text_features(inputs[0]["vocabulary"]), get_output_size(inputs[0])
-        images = self.tower.normalise(stack_to_device([one["image"] for one in inputs], self.device))
-        name = inputs[0].get("file_name", "image")
-        windows = place_windows((images.shape[2], images.shape[3]), self.tower.patch_size, protocol, name)
-
-        def encode(views: Tensor) -> Tensor:
-            features = self._encode(views, text, None, True, False).features
-            assert features is not None
-            return stages.compute_word_logits(features, text, 1.0, self.settings)
-
-        cosines = encode_windows(images, windows, encode)  # [B,K,R,h,w]
-        check_finite(cosines, inputs)
-        for one, image, own in zip(inputs, images, cosines, strict=True):
-            yield self._make_published_output(one, label_pixels(own, image, text, windows, size, protocol))
-
-    def _make_published_output(self, inputs: dict[str, Any], result: PublishedLabels) -> dict[str, Tensor]:
-        shares = stages.refine(result.labels, inputs["image"], self.settings)
-        classes = result.classes
-        output = ImageResult({"label_map": shares.label_map if shares else result.labels})
-        output["pred_logits"] = result.labels.new_zeros((0, classes), dtype=torch.float32)
-        if inputs["output_grids"]:
-            output["scores"] = result.coarse_scores()
-            output["coarse_masks"] = output["scores"][:0]
-        if inputs.get("output_masks", True):
-            output["pred_masks"] = output["pred_logits"].new_zeros((0, *result.labels.shape))
-        if inputs["output_sem_seg"]:
-            output["sem_seg"] = shares.to_scores(classes) if shares else result.probabilities()
-        return output
-
     def _encode(
         self, images: Tensor, text: TextFeatures | None, regions: Tensor | None, want_features: bool, correlate: bool
     ) -> EncodedImages:
         """Encode images, or windows, as a whole.
 
-        Sides that are no multiple of the patch size keep their remainder for methods that read pixels.
-
         Raises:
             InputError: the method reads the words, and there are none.
         """
-        needs, layer = self.method.needs, self.settings.correlation_layer
-        if needs.text and text is None and want_features:
+        method, layer = self.method, self.settings.correlation_layer
+        needs = method.needs if want_features else Needs(position_resize=method.needs.position_resize)
+        if needs.text and text is None:
             got = f"{self.settings.method!r} reads the words, of which none are known here"
             raise InputError("method", got, "Choose another method.")
-        features = qkv = None
+
+        def read(tokens: ImageTokens) -> tuple[DenseFeatures | None, QKV | None]:
+            tokens = replace(tokens, regions=regions, text=text if needs.text else None)
+            if want_features:
+                assert isinstance(method, DenseMethod), "the published protocol runs methods of whole images"
+                return method(tokens), tokens.qkv(layer) if correlate else None
+            return None, tokens.qkv(layer)
+
+        features, qkv = self.read_tokens(images, replace(needs, qkv=(*needs.qkv, layer)) if correlate else needs, read)
+        with stage("correlation"):
+            return EncodedImages(features, None if qkv is None else stages.correlate(qkv, self.settings))
+
+    def encode_views(self, views: Tensor, text: TextFeatures) -> DenseFeatures:
+        """Return the features of views [n,3,H,W] normalised, each an image of its own."""
+        features = self._encode(views, text, None, True, False).features
+        assert features is not None
+        return features
+
+    def read_tokens(self, images: Tensor, needs: Needs, read: Callable[[ImageTokens], Read]) -> Read:
+        """Run the image tower, and the second vision model if it is needed, and read their outputs.
+
+        Both run in the precision of the model, and so does `read`. Sides that are no multiple of the patch size keep
+        their remainder for methods that read pixels.
+
+        Args:
+            images: [B,3,H,W] normalised.
+            needs: what to keep.
+            read: the tokens to the result.
+        """
         height, width = (length // self.tower.patch_size * self.tower.patch_size for length in images.shape[2:])
         patches = images[..., :height, :width]  # CLIP's convolution drops the remainder
         with stage("image tower"), autocast(self.device, self.precision):
-            tokens = self.tower(patches, replace(needs, qkv=(*needs.qkv, layer)) if correlate else needs)
-            if want_features:
-                vision = self._compute_vision_features(patches, needs)
-                known = {"regions": regions, "text": text if needs.text else None}
-                tokens = replace(tokens, images=images, vision_features=vision, **known)
-                features = self.method(tokens)
-            if correlate:
-                qkv = tokens.qkv(layer)
-        with stage("correlation"):
-            return EncodedImages(features, None if qkv is None else stages.correlate(qkv, self.settings))
+            vision = self._compute_vision_features(patches, needs)
+            return read(replace(self.tower(patches, needs), images=images, vision_features=vision))
 
     def _compute_vision_features(self, images: Tensor, needs: Needs) -> PatchFeatures | None:
         if not needs.vision_features:
@@ -465,7 +468,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         return output
 
 
-def check_combination(method: DenseMethod, settings: CLIPtraseSettings, *, has_vision_model: bool) -> None:
+def check_combination(method: Method, settings: CLIPtraseSettings, *, has_vision_model: bool) -> None:
     """Refuse settings that a method cannot be combined with.
 
     Raises:

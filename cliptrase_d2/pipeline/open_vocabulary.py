@@ -16,6 +16,7 @@ from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.clip.weights_source import get_model_config
 from cliptrase_d2.d2 import CfgNode
+from cliptrase_d2.methods import get_method
 from cliptrase_d2.pipeline.classify import mark_unknown
 from cliptrase_d2.pipeline.input_vocabulary import InputVocabulary
 from cliptrase_d2.pipeline.tiles import get_output_size
@@ -53,6 +54,16 @@ class OpenVocabularySegmenter(nn.Module):
         self.vocabularies, self.max_sem_seg = vocabularies, max_sem_seg
         self._texts: dict[Vocabulary, TextFeatures] = {}
         self.register_load_state_dict_post_hook(_notify)
+
+    @property
+    def needs_photograph(self) -> bool:
+        """Whether inputs need a ``photograph`` [3,height,width], the image before it was resized."""
+        return False
+
+    @classmethod
+    def get_needs_photograph(cls, cfg: CfgNode) -> bool:
+        """Return `needs_photograph` of the model of a configuration, without building it."""
+        return False
 
     def complete(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return an input with its ``vocabulary``, ``threshold``, ``output_sem_seg`` and ``output_grids``.
@@ -127,6 +138,15 @@ def read_patch_size(cfg: CfgNode) -> int:
         InputError: the model is unknown.
     """
     return int(get_model_config(cfg.MODEL.CLIP.NAME)["vision_cfg"]["patch_size"])
+
+
+def read_needs_photograph(cfg: CfgNode) -> bool:
+    """Return whether the configured method reads photographs at their original size.
+
+    Raises:
+        InputError: the method or an option is unknown.
+    """
+    return get_method(cfg.MODEL.CLIPTRASE.METHOD, dict(cfg.MODEL.CLIPTRASE.METHOD_OPTIONS)).needs.photograph
 
 
 def build_text_encoder(cfg: CfgNode, model: nn.Module) -> TextEncoder:

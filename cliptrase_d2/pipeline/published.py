@@ -10,8 +10,8 @@ Source: the segmentors of SCLIP (https://github.com/wangf3014/SCLIP) and NACLIP 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,18 @@ from torch import Tensor
 
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.d2 import CfgNode
-from cliptrase_d2.methods import DenseMethod
+from cliptrase_d2.methods import DenseMethod, ImageMethod
+from cliptrase_d2.methods.word_maps import (
+    ReadRows,
+    Size,
+    WindowAxis,
+    WordMaps,
+    WordValues,
+    cut_windows,
+    interpolation,
+)
 from cliptrase_d2.pipeline import classify
-from cliptrase_d2.pipeline.decision import Decision, DecisionRule, ReadRows, class_probabilities, decide
+from cliptrase_d2.pipeline.decision import Decision, DecisionRule, class_probabilities, decide
 from cliptrase_d2.pipeline.refinement import refine_maps
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.windows import starts
@@ -29,9 +38,7 @@ from cliptrase_d2.utils.errors import InputError, check_choice, check_range
 from cliptrase_d2.utils.profiling import stage
 from cliptrase_d2.vocabulary import BACKGROUND_NAME
 
-Size = tuple[int, int]
 AVERAGES = ("logits", "probabilities")
-_VALUES_AT_ONCE = 2**24  # of maps whose extremes are computed
 _PIXELS_TOGETHER = 2**20  # of windows in one step of the tower
 
 
@@ -83,12 +90,31 @@ class PublishedProtocol:
         """Whether patches are resized to the original size in one step, without pixels of the resized image."""
         return not (self.window or self.pad_to or self.resize_twice or self.min_max or self.average != "logits")
 
-    def check_combination(self, method: DenseMethod, settings: CLIPtraseSettings) -> None:
-        """Refuse settings of the method that windows of pixel logits cannot be combined with.
+    def check_combination(self, method: DenseMethod | ImageMethod, settings: CLIPtraseSettings) -> None:
+        """Refuse settings that pixel logits, or the method's own way to them, cannot be combined with.
 
         Raises:
             InputError: with the reason.
         """
+        if isinstance(method, ImageMethod):
+            self._check_image_method(method, settings)
+        else:
+            self._check_dense_method(method, settings)
+
+    def _check_image_method(self, method: ImageMethod, settings: CLIPtraseSettings) -> None:
+        name = settings.method
+        if settings.clustering != "none" and not method.needs.regions:
+            got = f"{settings.clustering!r}, but {name!r} reads no masks"
+            raise InputError("clustering", got, "Set it to 'none'.")
+        inapplicable = {"average": "logits", "min_max": False}
+        if not method.reads_windows:
+            inapplicable |= {"pad_to": 0, "resize_twice": False}
+        for setting, default in inapplicable.items():
+            if (value := getattr(self, setting)) != default:
+                got = f"{value!r}, but {name!r} computes the values of all words from the whole image"
+                raise InputError(setting, got, f"Set it to {default!r}.")
+
+    def _check_dense_method(self, method: DenseMethod, settings: CLIPtraseSettings) -> None:
         protocol = "with TEST.PROTOCOL 'published'"
         if settings.clustering != "none":
             got = f"{settings.clustering!r} {protocol}, whose windows have no common grid of patches to cluster"
@@ -104,92 +130,18 @@ class PublishedProtocol:
             raise InputError("method", got, "Choose another method, or the protocol slide.")
 
 
-@dataclass(frozen=True)
-class WindowAxis:
-    """One axis of the windows of an image.
+class PublishedText(NamedTuple):
+    """A vocabulary in the published order.
 
     Attributes:
-        length: pixels of the image.
-        starts: the first pixel of each window. The last window ends at the border.
-        side: pixels of a window.
-        padded: pixels of a window with its padding, half of which, rounded down, comes first.
-        patch: pixels of a patch. Patches cover a window from its start. The remainder has no patch.
-        is_direct: whether the points of the only window are stretched over the result in one step.
-        points: grid points of a window; by default its patches.
+        features: of the words, those of the background first.
+        words: [R] int64, the row of the original features of each word.
+        order: [C] int64, the class of the original vocabulary of each class.
     """
 
-    length: int
-    starts: tuple[int, ...]
-    side: int
-    padded: int
-    patch: int
-    is_direct: bool
-    points: int = 0
-
-    @classmethod
-    def place(cls, length: int, patch: int, protocol: PublishedProtocol) -> WindowAxis:
-        """Place the windows of a protocol on an axis."""
-        side = min(protocol.window, length) if protocol.window else length
-        padded = -(-side // protocol.pad_to) * protocol.pad_to if protocol.pad_to else side
-        first = tuple(starts(length, side, protocol.stride)) if protocol.window else (0,)
-        return cls(length, first, side, padded, patch, protocol.is_direct, padded // patch)
-
-    @property
-    def before(self) -> int:
-        """Pixels of the padding before a window."""
-        return (self.padded - self.side) // 2
-
-    def crop(self, images: Tensor, start: int, axis: int) -> Tensor:
-        """Return the pixels of a window along an axis of images, with zeros for the padding."""
-        part = images.narrow(axis, start, self.side)
-        after = self.padded - self.side - self.before
-        if self.padded > self.side:
-            part = F.pad(part, [0, 0] * (part.dim() - 1 - axis) + [self.before, after])
-        return part
-
-
-@dataclass(frozen=True)
-class WordMaps:
-    """The values of all words on grids whose rows and columns are stretched independently.
-
-    Attributes:
-        values: [m,R,k] float32, the points of all windows along both axes.
-        rows, columns: the axes.
-    """
-
-    values: Tensor
-    rows: WindowAxis
-    columns: WindowAxis
-
-    def reader(self, size: Size) -> ReadRows:
-        """Return a function that computes rows of the maps at a size (H, W)."""
-        down = stretch(self.rows, size[0])  # [H,m] on the CPU
-        wide = self.values @ stretch(self.columns, size[1]).T.to(self.values)  # [m,R,W]
-
-        def read(start: int, stop: int) -> Tensor:
-            used = down[start:stop].any(0).nonzero()[:, 0]
-            first, end = int(used[0]), int(used[-1]) + 1
-            weights = down[start:stop, first:end].to(wide)
-            return (weights @ wide[first:end].flatten(1)).unflatten(1, wide.shape[1:])  # [n,R,W]
-
-        return read
-
-    def at(self, size: Size) -> Tensor:
-        """Return the maps at a size (H, W), [R,H,W]."""
-        wide = self.values.transpose(0, 1) @ stretch(self.columns, size[1]).T.to(self.values)  # [R,m,W]
-        return stretch(self.rows, size[0]).to(wide) @ wide
-
-    def min_max(self) -> WordMaps:
-        """Return the maps with each word scaled to 0 to 1 over the pixels of the resized image."""
-        size = (self.rows.length, self.columns.length)
-        read, words = self.reader(size), self.values.shape[1]
-        count = max(1, _VALUES_AT_ONCE // (words * size[1]))
-        bands = (read(start, min(start + count, size[0])) for start in range(0, size[0], count))
-        extremes = torch.stack([torch.stack([band.amin((0, 2)), band.amax((0, 2))]) for band in bands])  # [bands,2,R]
-        least, greatest = extremes[:, 0].amin(0)[:, None], extremes[:, 1].amax(0)[:, None]  # [R,1]
-        # Scaling the points scales the pixels equally: each is a mean of points.
-        span = (greatest - least).clamp_min(torch.finfo(least.dtype).tiny)
-        return replace(self, values=(self.values - least) / span)
+    features: TextFeatures
+    words: Tensor
+    order: Tensor
 
 
 @dataclass(frozen=True)
@@ -205,7 +157,7 @@ class PublishedLabels:
         grid: (h, w) of the image's patches.
     """
 
-    maps: WordMaps
+    maps: WordValues
     read: ReadRows
     rule: DecisionRule
     decision: Decision
@@ -254,35 +206,80 @@ def encode_windows(
         encode: [n,3,H',W'] in whole patches to the cosines of all words, [n,R,h,w].
     """
     views = cut_windows(images, *windows)
-    together = max(len(images), _PIXELS_TOGETHER // (views.shape[2] * views.shape[3]))
-    return torch.cat([encode(part) for part in views.split(together)]).unflatten(0, (len(images), -1))
+    (cosines,) = encode_together(views, len(images), lambda part: (encode(part),))
+    return cosines.unflatten(0, (len(images), -1))
 
 
-@stage("classification")
-def label_pixels(
+def encode_together(views: Tensor, least: int, encode: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Encode views, about a megapixel or `least` of them at a time.
+
+    Args:
+        views: [n,3,H,W].
+        least: number of views, 1 or more.
+        encode: some views to tensors, each [n',…].
+    Returns:
+        The tensors of all views, each [n,…].
+    """
+    together = max(least, _PIXELS_TOGETHER // (views.shape[2] * views.shape[3]))
+    parts = [encode(part) for part in views.split(together)]
+    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+
+def label_windows(
     cosines: Tensor,
     image: Tensor,
-    text: TextFeatures,
+    text: PublishedText,
     windows: tuple[WindowAxis, WindowAxis],
     size: Size,
     protocol: PublishedProtocol,
 ) -> PublishedLabels:
-    """Label the pixels of an image.
+    """Label the pixels of an image by its windows.
 
     Args:
-        cosines: [K,R,h,w] of every window, row by row.
+        cosines: [K,R,h,w] of every window, row by row, in the original order of words.
         image: [3,H',W'] normalised.
         text: of the words.
         windows: rows and columns.
         size: (H, W) of the result.
         protocol: of the evaluation.
     """
-    words, class_index, order = put_background_first(text)
-    maps, scale = join_windows(cosines[:, words], *windows, protocol)
+    maps, scale = join_windows(cosines[:, text.words], *windows, protocol)
+    return label_pixels(maps, scale, image, text, (windows[0].patch, windows[1].patch), size, protocol)
+
+
+@stage("classification")
+def label_pixels(
+    maps: WordValues,
+    scale: float | None,
+    image: Tensor,
+    text: PublishedText,
+    patch: Size,
+    size: Size,
+    protocol: PublishedProtocol,
+) -> PublishedLabels:
+    """Label the pixels of an image by the values of the words.
+
+    Args:
+        maps: of the words, in their published order.
+        scale: as in `DecisionRule`.
+        image: [3,H',W'] normalised.
+        text: of the words.
+        patch: (height, width) of a patch in pixels.
+        size: (H, W) of the result.
+        protocol: of the evaluation.
+    """
     read = refine_by_colour(maps, image, size, protocol)
-    rule = DecisionRule(class_index, len(order), scale, protocol.prob_thd, protocol.area_thd)
-    grid = windows[0].length // windows[0].patch, windows[1].length // windows[1].patch
-    return PublishedLabels(maps, read, rule, decide(read, size, rule), order, (max(1, grid[0]), max(1, grid[1])))
+    rule = DecisionRule(text.features.class_index, len(text.order), scale, protocol.prob_thd, protocol.area_thd)
+    height, width = (max(1, length // side) for length, side in zip(image.shape[1:], patch, strict=True))
+    return PublishedLabels(maps, read, rule, decide(read, size, rule), text.order, (height, width))
+
+
+def place_axis(length: int, patch: int, protocol: PublishedProtocol) -> WindowAxis:
+    """Place the windows of a protocol on an axis of an image, in pixels."""
+    side = min(protocol.window, length) if protocol.window else length
+    padded = -(-side // protocol.pad_to) * protocol.pad_to if protocol.pad_to else side
+    first = tuple(starts(length, side, protocol.stride)) if protocol.window else (0,)
+    return WindowAxis(length, first, side, padded, patch, protocol.is_direct, padded // patch)
 
 
 def place_windows(
@@ -298,22 +295,11 @@ def place_windows(
     Raises:
         InputError: the image is smaller than a patch.
     """
-    rows, columns = (WindowAxis.place(length, patch, protocol) for length in size)
+    rows, columns = (place_axis(length, patch, protocol) for length in size)
     if not (rows.points and columns.points):
         got = f"windows of {columns.side}x{rows.side} pixels, less than one patch of {patch}"
         raise InputError(name, got, "Use the protocol whole, or raise TEST.WINDOW or INPUT.MAX_SIZE_TEST.")
     return rows, columns
-
-
-def cut_windows(images: Tensor, rows: WindowAxis, columns: WindowAxis) -> Tensor:
-    """Cut windows out of images, [B,3,H,W] to [B·K,3,H',W'], all windows of the first image first.
-
-    The remainder behind the last whole patch is left out, as CLIP's convolution does.
-    """
-    parts = [
-        columns.crop(rows.crop(images, top, 2), left, 3) for top in rows.starts for left in columns.starts
-    ]  # each [B,3,H',W']
-    return torch.stack(parts, dim=1).flatten(0, 1)
 
 
 def join_windows(
@@ -328,18 +314,14 @@ def join_windows(
     Returns:
         The maps of the words, and the factor before the softmax; None for maps of probabilities.
     """
-    height, width = cosines.shape[2:]
-    rows, columns = replace(rows, points=height), replace(columns, points=width)
-    windows = cosines.unflatten(0, (len(rows.starts), len(columns.starts)))  # [I,J,R,h,w]
     if protocol.average == "probabilities":
-        joined, scale = _average_probabilities(windows, rows, columns, protocol.logit_scale), None
+        joined, scale = _average_probabilities(cosines, rows, columns, protocol.logit_scale), None
     else:
-        values = windows.permute(0, 3, 2, 1, 4).flatten(3).flatten(0, 1)  # [I·h,R,J·w]
-        joined, scale = WordMaps(values, rows, columns), protocol.logit_scale
+        joined, scale = WordMaps.of_windows(cosines, rows, columns), protocol.logit_scale
     return joined.min_max() if protocol.min_max else joined, scale
 
 
-def refine_by_colour(maps: WordMaps, image: Tensor, size: Size, protocol: PublishedProtocol) -> ReadRows:
+def refine_by_colour(maps: WordValues, image: Tensor, size: Size, protocol: PublishedProtocol) -> ReadRows:
     """Return the rows of the maps at a size (H, W), refined by PAMR if the protocol asks for it.
 
     Refined maps of all words are kept, [R,H,W].
@@ -357,57 +339,31 @@ def refine_by_colour(maps: WordMaps, image: Tensor, size: Size, protocol: Publis
     return lambda start, stop: refined[:, start:stop].movedim(0, 1)
 
 
-def put_background_first(text: TextFeatures) -> tuple[Tensor, Tensor, Tensor]:
+def put_background_first(text: TextFeatures) -> PublishedText:
     """Return the published order of words and classes, in which the background is class 0.
 
     The order decides ties and the class of pixels below a threshold. Without a class "background" it is that of `text`.
-
-    Returns:
-        The row of `text` of each word, [R] int64; its published class, [R] int64, ascending; and the class of `text` of
-        each published class, [C] int64.
     """
     first = text.classes.index(BACKGROUND_NAME) if BACKGROUND_NAME in text.classes else 0
     others = [index for index in range(len(text.classes)) if index != first]
     order = torch.tensor([first, *others], device=text.class_index.device)
     class_index, words = order.argsort()[text.class_index].sort(stable=True)
-    return words, class_index, order
+    classes = tuple(text.classes[index] for index in (first, *others))
+    return PublishedText(TextFeatures(text.features[words], class_index, classes), words, order)
 
 
-@lru_cache(maxsize=64)  # the images of a data set have few sizes
-@torch.inference_mode(False)  # training cannot use inference tensors that an evaluation has cached
-def stretch(axis: WindowAxis, size: int) -> Tensor:
-    """Return the matrix from the points of all windows to the pixels of a result, [size,K·points] float32 on the CPU.
-
-    Points are upsampled to the window, its padding is cut off, windows are averaged at every pixel, and the image is
-    resized. Each row sums to 1.
-    """
-    if axis.is_direct:
-        return _interpolation(axis.points, size).float()
-    inside = _interpolation(axis.points, axis.padded)[axis.before : axis.before + axis.side]  # [side,points]
-    mean = inside.new_zeros(axis.length, len(axis.starts), axis.points)
-    for window, start in enumerate(axis.starts):
-        mean[start : start + axis.side, window] = inside
-    mean = mean.flatten(1) / mean.sum((1, 2))[:, None]  # by the number of windows
-    return (_interpolation(axis.length, size) @ mean).float()
-
-
-def _interpolation(points: int, size: int) -> Tensor:
-    """Return the matrix of PyTorch's linear interpolation with align_corners off, [size,points] float64."""
-    return F.interpolate(torch.eye(points)[None], size, mode="linear", align_corners=False)[0].T.double()
-
-
-def _average_probabilities(windows: Tensor, rows: WindowAxis, columns: WindowAxis, scale: float) -> WordMaps:
-    """Average the softmax over all words of [I,J,R,h,w] at each pixel of the windows."""
+def _average_probabilities(cosines: Tensor, rows: WindowAxis, columns: WindowAxis, scale: float) -> WordMaps:
+    """Average the softmax over all words of [K,R,h,w] at each pixel of the windows."""
     down, right = (
-        _interpolation(axis.points, axis.padded)[axis.before : axis.before + axis.side].to(windows)
-        for axis in (rows, columns)
+        interpolation(points, axis.padded)[axis.before : axis.before + axis.side].to(cosines)
+        for points, axis in zip(cosines.shape[2:], (rows, columns), strict=True)
     )
+    windows = cosines.unflatten(0, (len(rows.starts), len(columns.starts)))  # [I,J,R,h,w]
     total = windows.new_zeros(rows.length, windows.shape[2], columns.length)  # [H,R,W]
     count = windows.new_zeros(rows.length, 1, columns.length)
     for line, top in zip(windows, rows.starts, strict=True):
-        for cosines, left in zip(line, columns.starts, strict=True):
+        for part, left in zip(line, columns.starts, strict=True):
             place = slice(top, top + rows.side), slice(None), slice(left, left + columns.side)
-            total[place] += (scale * (down @ cosines @ right.T)).softmax(0).movedim(0, 1)
+            total[place] += (scale * (down @ part @ right.T)).softmax(0).movedim(0, 1)
             count[place] += 1
-    pixels = (replace(axis, starts=(0,), is_direct=True, points=axis.length) for axis in (rows, columns))
-    return WordMaps(total.div_(count), *pixels)
+    return WordMaps.of_grid(total.div_(count).movedim(1, 0))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cliptrase_d2.methods import get_method
+from cliptrase_d2.methods import get_dense_method
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.stages import cluster, correlate, pool_masks, propose
 from cliptrase_d2.san.query_projection import QueryProjection
@@ -46,7 +46,7 @@ class ImageQueries(nn.Module):
         self.projection = nn.Linear(joint_width, width)
         nn.init.zeros_(self.projection.weight)  # plain SAN until `start_from`
         nn.init.zeros_(self.projection.bias)
-        self.settings, self.method = settings, get_method(settings.method, settings.method_options)
+        self.settings, self.method = settings, get_dense_method(settings.method, settings.method_options)
         if self.method.needs.text:
             got = f"{settings.method!r} reads the words, which the warm start does not know"
             raise InputError("method", got, "Choose another method.")

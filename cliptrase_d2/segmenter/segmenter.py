@@ -313,7 +313,8 @@ class Segmenter:
         # Arrays and tensors belong to the caller, who may change them. A large photograph is not copied.
         if self.protocol.crops or not isinstance(image, str | os.PathLike | Image.Image):
             pixels = np.array(part)
-        return _View(pixels, {**self.protocol.prepare_input(part), "file_name": name}, valid)
+        model_input = self.protocol.prepare_input(part, with_photograph=self.model.needs_photograph)
+        return _View(pixels, {**model_input, "file_name": name}, valid)
 
     def _warn_once(self, name: str, raw_range: RawRange | None) -> None:
         warning = describe_narrow_range(raw_range)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from cliptrase_d2.methods import get_method
+from cliptrase_d2.methods import DenseMethod, Method, get_method
 from cliptrase_d2.methods.catalog import METHODS as ALL_METHODS
 
-# A photograph has no true labels for an oracle.
+
+def _fits(method: Method) -> bool:
+    # A photograph has no true labels for an oracle, and the page has no published protocol for methods of whole images.
+    return isinstance(method, DenseMethod) and not method.needs.true_labels
+
+
 METHODS = tuple(
-    name
-    for name, method in ALL_METHODS.items()
-    if not get_method(method.settings["method"], method.options).needs.true_labels
+    name for name, method in ALL_METHODS.items() if _fits(get_method(method.settings["method"], method.options))
 )
 _NAMES = {
     **{"cliptrase": "CLIPtrase", "cliptrase_scr": "CLIPtrase without masks", "clip": "CLIP", "maskclip": "MaskCLIP"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cliptrase_d2.data.benchmarks import BENCHMARKS
-from cliptrase_d2.methods import DENSE_METHODS
+from cliptrase_d2.methods import METHOD_CLASSES
 from cliptrase_d2.methods import published as published_methods
 from cliptrase_d2.methods.published import read_published_methods
 from tests.cli.commands import fail, run
@@ -15,7 +15,7 @@ LICENCES = {"MIT", "Apache-2.0", "S-Lab 1.0", "none"}
 
 def test_every_row_belongs_to_a_method_and_has_plausible_numbers() -> None:
     facts = read_published_methods()
-    assert facts.keys() <= DENSE_METHODS.keys()
+    assert facts.keys() <= METHOD_CLASSES.keys()
     assert set(published_methods.BENCHMARKS) <= BENCHMARKS.keys()
     for method in facts.values():
         assert method.licence in LICENCES
@@ -27,17 +27,17 @@ def test_every_row_belongs_to_a_method_and_has_plausible_numbers() -> None:
 def test_the_table_lists_all_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("methods") == 0
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table[2:]] == list(DENSE_METHODS)
+    assert [line.split()[0] for line in table[2:]] == list(METHOD_CLASSES)
     (row,) = (line for line in table if line.startswith("sclip "))
     assert "59.6" in row
     assert "ECCV 2024" in row
 
 
-@pytest.mark.parametrize("name", DENSE_METHODS)
+@pytest.mark.parametrize("name", METHOD_CLASSES)
 def test_a_method_is_described(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert run("methods", name) == 0
     text = capsys.readouterr().out
-    assert DENSE_METHODS[name].source in text
+    assert METHOD_CLASSES[name].source in text
     assert ("Published: " in text) == (name in read_published_methods())
 
 

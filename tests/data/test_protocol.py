@@ -49,6 +49,14 @@ def test_the_published_protocol_resizes_in_8_bits_to_any_sides() -> None:
     assert np.array_equal(inputs["image"].permute(1, 2, 0), expected)
 
 
+def test_a_photograph_keeps_its_size() -> None:
+    protocol, image = Protocol("published", 32, 64, 16), photograph(50, 70)
+    assert "photograph" not in protocol.prepare_input(image)
+    inputs = protocol.prepare_input(image, with_photograph=True)
+    assert torch.equal(inputs["photograph"], torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    assert inputs["image"].shape == (3, 32, 45)
+
+
 @pytest.mark.parametrize(
     ("size", "expected"),
     [

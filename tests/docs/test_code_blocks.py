@@ -8,6 +8,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,7 +20,7 @@ from cliptrase_d2.config import load_config
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.custom import DATASET_KEYS
 from cliptrase_d2.mask_sources import MASK_SOURCES
-from cliptrase_d2.methods import DENSE_METHODS
+from cliptrase_d2.methods import DENSE_METHODS, IMAGE_METHODS
 from cliptrase_d2.methods.catalog import METHODS
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from tests.docs.pages import PAGES, ROOT, Block, find_blocks, get_name
@@ -48,7 +49,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for name in ("configs", "datasets", "docs", "tools", "train_net.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    with patch.dict(DENSE_METHODS), patch.dict(METHODS), patch.dict(MASK_SOURCES), patch.dict(BENCHMARKS):
+    registries = (DENSE_METHODS, IMAGE_METHODS, METHODS, MASK_SOURCES, BENCHMARKS)
+    with ExitStack() as stack:
+        for registry in registries:
+            stack.enter_context(patch.dict(registry))
         yield tmp_path
 
 

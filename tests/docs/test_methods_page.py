@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cliptrase_d2.methods import DENSE_METHODS
+from cliptrase_d2.methods import METHOD_CLASSES
 from cliptrase_d2.methods.published import BENCHMARKS, read_published_methods
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
@@ -33,5 +33,5 @@ def test_settings_and_sources() -> None:
 
 def test_every_method_is_described() -> None:
     for name in read_published_methods():
-        kind = DENSE_METHODS[name]
+        kind = METHOD_CLASSES[name]
         assert f".. autoclass:: {kind.__module__}.{kind.__qualname__}\n" in PAGE

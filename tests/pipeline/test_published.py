@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.methods.word_maps import WindowAxis, stretch
 from cliptrase_d2.pipeline.model import CLIPtrase
-from cliptrase_d2.pipeline.published import PublishedProtocol, WindowAxis, put_background_first, stretch
+from cliptrase_d2.pipeline.published import PublishedProtocol, place_axis, put_background_first
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
@@ -101,16 +102,16 @@ def test_one_and_several_words_per_class(class_index: list[int]) -> None:
 
 def test_the_last_window_ends_at_the_border() -> None:
     protocol = PublishedProtocol(window=224, stride=112)
-    assert WindowAxis.place(336, 16, protocol).starts == (0, 112)
-    assert WindowAxis.place(454, 16, protocol).starts == (0, 112, 224, 230)
-    short = WindowAxis.place(200, 16, protocol)
+    assert place_axis(336, 16, protocol).starts == (0, 112)
+    assert place_axis(454, 16, protocol).starts == (0, 112, 224, 230)
+    short = place_axis(200, 16, protocol)
     assert (short.starts, short.side, short.points) == ((0,), 200, 12)
 
 
 def test_each_pixel_is_a_mean_of_points() -> None:
     protocol = PublishedProtocol(window=40, stride=24, pad_to=16)
     for size in (1, 84, 131):
-        torch.testing.assert_close(stretch(WindowAxis.place(84, 16, protocol), size).sum(1), torch.ones(size))
+        torch.testing.assert_close(stretch(place_axis(84, 16, protocol), size).sum(1), torch.ones(size))
 
 
 def test_two_overlapping_windows_by_hand() -> None:
@@ -147,8 +148,11 @@ def test_the_background_is_never_removed() -> None:
 
 def test_the_published_order_has_the_background_first() -> None:
     text = TextFeatures(torch.eye(4), torch.tensor([0, 1, 1, 2]), ("tree", "background", "sky"))
-    words, class_index, order = put_background_first(text)
-    assert (words.tolist(), class_index.tolist(), order.tolist()) == ([1, 2, 0, 3], [0, 0, 1, 2], [1, 0, 2])
+    features, words, order = put_background_first(text)
+    assert (words.tolist(), order.tolist()) == ([1, 2, 0, 3], [1, 0, 2])
+    assert features.class_index.tolist() == [0, 0, 1, 2]
+    assert features.classes == ("background", "tree", "sky")
+    assert torch.equal(features.features, torch.eye(4)[[1, 2, 0, 3]])
 
 
 def test_a_batch_equals_its_images() -> None:

@@ -1,0 +1,64 @@
+"""One image with everything that a method of whole images can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from cliptrase_d2.clip.tokens import ImageTokens, Needs, TextFeatures
+from cliptrase_d2.methods.word_maps import Size, WindowAxis, cut_windows
+
+
+class EncodeViews(Protocol):
+    """Runs CLIP's image tower on views of an image, about a megapixel at a time, and reads their tokens.
+
+    The tower and `read` run in the precision of the model.
+
+    Args:
+        views: [n,3,H,W] normalised. A remainder beyond the last whole patches is left out.
+        read: the tokens of some views, [n',…], with the features of a second vision model where the method needs them,
+            to one or more tensors, each [n',…].
+        needs: hidden states, q, k and v to keep; None for the needs of the method.
+    Returns:
+        The tensors of all views, each [n,…].
+    """
+
+    def __call__(
+        self, views: Tensor, read: Callable[[ImageTokens], tuple[Tensor, ...]], needs: Needs | None = None
+    ) -> tuple[Tensor, ...]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class WholeImage:
+    """One image, its words, and functions that encode parts of it.
+
+    Attributes:
+        pixels: [3,H,W] normalised, in the size that the protocol gives it, with any number of pixels.
+        size: (H', W') of the result, which is that of the photograph.
+        text: the words, those of the background first.
+        patch_size: side of CLIP's patches in pixels.
+        encode: runs the image tower on views, which the method cuts out of `pixels` and may resize.
+        windows: rows and columns of the protocol's windows; None from a method without `reads_windows`.
+        photograph: [3,H',W'] uint8 RGB; None from a method whose needs do not name it.
+        masks: [K,H',W'] mask logits of any real type, above 0 inside, which may overlap and leave pixels out; None from
+            a method that needs no regions.
+        vision_model: the second vision model of a method that needs one, for other images than the views.
+    """
+
+    pixels: Tensor
+    size: Size
+    text: TextFeatures
+    patch_size: int
+    encode: EncodeViews
+    windows: tuple[WindowAxis, WindowAxis] | None = None
+    photograph: Tensor | None = None
+    masks: Tensor | None = None
+    vision_model: Callable[..., Any] | None = None
+
+    def cut_windows(self) -> Tensor:
+        """Return the protocol's windows, [K,3,h,w] normalised, row by row."""
+        assert self.windows is not None, "the method must declare reads_windows"
+        return cut_windows(self.pixels[None], *self.windows)

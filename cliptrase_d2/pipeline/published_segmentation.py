@@ -1,0 +1,168 @@
+"""Segmentation of images by the published protocol, with methods of windows or of whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cliptrase_d2.clip.tokens import ImageTokens, Needs, TextFeatures
+from cliptrase_d2.methods import ImageMethod, WholeImage
+from cliptrase_d2.pipeline import stages
+from cliptrase_d2.pipeline.open_vocabulary import ImageResult
+from cliptrase_d2.pipeline.proposals import MaskProposals
+from cliptrase_d2.pipeline.published import (
+    PublishedLabels,
+    PublishedProtocol,
+    PublishedText,
+    encode_together,
+    encode_windows,
+    label_pixels,
+    label_windows,
+    place_windows,
+    put_background_first,
+)
+from cliptrase_d2.pipeline.tiles import get_output_size
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.tensors import check_finite, stack_to_device
+
+if TYPE_CHECKING:
+    from cliptrase_d2.pipeline.model import CLIPtrase
+
+
+def segment_published(
+    model: CLIPtrase, inputs: Sequence[dict[str, Any]], protocol: PublishedProtocol
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the outputs of images of one size, as `CLIPtrase.forward` describes them.
+
+    Args:
+        model: with its method and settings.
+        inputs: of the model, completed.
+        protocol: of the evaluation.
+    Raises:
+        InputError: a threshold of an input, an image smaller than a patch, values that are NaN or infinite, or an input
+            without the photograph that the method reads.
+    """
+    if threshold := max(one["threshold"] for one in inputs):
+        got = f"{threshold} with the published protocol, which has a threshold of its own"
+        raise InputError("threshold", got, "Set TEST.PUBLISHED.PROB_THD, or choose another protocol.")
+    text = model.text_features(inputs[0]["vocabulary"])
+    images = model.tower.normalise(stack_to_device([one["image"] for one in inputs], model.device))
+    label_images = _label_whole_images if isinstance(model.method, ImageMethod) else _label_windows
+    for one, result in zip(inputs, label_images(model, inputs, images, text, protocol), strict=True):
+        yield _make_output(model, one, result)
+
+
+def _label_windows(
+    model: CLIPtrase, inputs: Sequence[dict[str, Any]], images: Tensor, text: TextFeatures, protocol: PublishedProtocol
+) -> Iterator[PublishedLabels]:
+    windows = place_windows((images.shape[2], images.shape[3]), model.tower.patch_size, protocol, _name(inputs[0]))
+
+    def encode(views: Tensor) -> Tensor:
+        return stages.compute_word_logits(model.encode_views(views, text), text, 1.0, model.settings)
+
+    cosines = encode_windows(images, windows, encode)  # [B,K,R,h,w]
+    check_finite(cosines, inputs)
+    ordered = put_background_first(text)
+    for one, image, own in zip(inputs, images, cosines, strict=True):
+        yield label_windows(own, image, ordered, windows, get_output_size(one), protocol)
+
+
+def _label_whole_images(
+    model: CLIPtrase, inputs: Sequence[dict[str, Any]], images: Tensor, text: TextFeatures, protocol: PublishedProtocol
+) -> Iterator[PublishedLabels]:
+    method, side, ordered = model.method, model.tower.patch_size, put_background_first(text)
+    assert isinstance(method, ImageMethod)
+    for one, image in zip(inputs, images, strict=True):
+        whole = make_whole_image(model, one, image, ordered, protocol)
+        result = label_pixels(method(whole), protocol.logit_scale, image, ordered, (side, side), whole.size, protocol)
+        check_finite(result.coarse_scores()[None], [one])
+        yield result
+
+
+def make_whole_image(
+    model: CLIPtrase, inputs: dict[str, Any], image: Tensor, text: PublishedText, protocol: PublishedProtocol
+) -> WholeImage:
+    """Return the input of a method of whole images.
+
+    Args:
+        model: with its method and settings.
+        inputs: of the model for one image.
+        image: [3,H,W] normalised.
+        text: of the words.
+        protocol: of the evaluation.
+    Raises:
+        InputError: a window is smaller than a patch, or the photograph is missing or of another size.
+    """
+    method, size, side = model.method, get_output_size(inputs), model.tower.patch_size
+    assert isinstance(method, ImageMethod)
+    windows = None
+    if method.reads_windows:
+        windows = place_windows((image.shape[1], image.shape[2]), side, protocol, _name(inputs))
+
+    def encode(
+        views: Tensor, read: Callable[[ImageTokens], tuple[Tensor, ...]], needs: Needs | None = None
+    ) -> tuple[Tensor, ...]:
+        wanted = method.needs if needs is None else needs
+        return encode_together(views, 1, lambda part: model.read_tokens(part, wanted, read))
+
+    photograph = _get_photograph(model, inputs, size) if method.needs.photograph else None
+    return WholeImage(
+        pixels=image,
+        size=size,
+        text=text.features,
+        patch_size=side,
+        encode=encode,
+        windows=windows,
+        photograph=photograph,
+        masks=_predict_masks(model, inputs, size, photograph) if method.needs.regions else None,
+        vision_model=model.vision_model,
+    )
+
+
+def to_mask_logits(masks: MaskProposals) -> Tensor:
+    """Return the logits of masks, [K,H,W]: 1 inside and -1 outside for masks that divide the image."""
+    indices = torch.arange(len(masks), device=masks.assignment.device)[:, None, None]
+    return torch.where(masks.assignment == indices, 1, -1).to(torch.int8)
+
+
+def _get_photograph(model: CLIPtrase, inputs: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
+    fix = "EvaluationMapper and Segmenter add it. Otherwise, put the image before its resizing into the input."
+    if "photograph" not in inputs:
+        raise InputError("photograph", f"missing in an input of {model.settings.method!r}", fix)
+    photograph: Tensor = inputs["photograph"]
+    if tuple(photograph.shape) != (3, *size):
+        got = f"a tensor of shape {list(photograph.shape)} for a result of shape {list(size)}"
+        raise InputError("photograph", got, fix, allowed=f"[3, {size[0]}, {size[1]}]")
+    return photograph.to(model.device)
+
+
+def _predict_masks(
+    model: CLIPtrase, inputs: dict[str, Any], size: tuple[int, int], photograph: Tensor | None
+) -> Tensor:
+    """Return the mask logits of the model's mask source, [K,H,W] at the size of the result."""
+    image = model.preprocess([inputs])  # in whole patches, for sources that read them
+    correlation = model.encode_image(image, want_features=False).correlation
+    (masks,) = model.predict_masks(image, correlation, [size], None if photograph is None else photograph[None])
+    return to_mask_logits(masks)
+
+
+def _make_output(model: CLIPtrase, inputs: dict[str, Any], result: PublishedLabels) -> dict[str, Tensor]:
+    shares = stages.refine(result.labels, inputs["image"], model.settings)
+    classes = result.classes
+    output = ImageResult({"label_map": shares.label_map if shares else result.labels})
+    output["pred_logits"] = result.labels.new_zeros((0, classes), dtype=torch.float32)
+    if inputs["output_grids"]:
+        output["scores"] = result.coarse_scores()
+        output["coarse_masks"] = output["scores"][:0]
+    if inputs.get("output_masks", True):
+        output["pred_masks"] = output["pred_logits"].new_zeros((0, *result.labels.shape))
+    if inputs["output_sem_seg"]:
+        output["sem_seg"] = shares.to_scores(classes) if shares else result.probabilities()
+    return output
+
+
+def _name(inputs: Mapping[str, Any]) -> str:
+    return str(inputs.get("file_name", "image"))

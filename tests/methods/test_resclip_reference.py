@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +24,9 @@ from cliptrase_d2.methods.resclip import ResCLIP
 from cliptrase_d2.methods.semantic_feedback import DILATIONS, STEPS, feedback_matrix
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.utils.pixel_affinity import pixel_affinity, propagate
+from tests.methods.reference import NAME, build_state
 from tests.pipeline.tiny_segmenter import tiny_segmenter
 
-NAME = "ViT-B-16-quickgelu"
-LAST_OUTPUT = "visual.transformer.resblocks.11.attn.out_proj.weight"
 VOC20: dict[str, Any] = {"rcs_weight": 0.6, "sfr_scale": 2.1, "sfr_weight": 0.6, "threshold": 0.1}
 WINDOWS = pytest.mark.parametrize("window", ["0", "1", "wide"])
 pytestmark = pytest.mark.slow
@@ -46,15 +44,9 @@ def files(reference: Path) -> dict[str, Mapping[str, np.ndarray]]:
 @pytest.fixture(scope="module")
 def tower(shared: Path, files: dict[str, Mapping[str, np.ndarray]]) -> VisualTower:
     """The image tower with the weights of the references."""
-    spec = importlib.util.spec_from_file_location("reference_weights", shared / "tools" / "reference_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    weights = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(weights)
     with torch.device("meta"):  # every number is replaced, so none is drawn
         visual = CLIP(**get_model_config(NAME)).visual
-    state = weights.fill({f"visual.{name}": value for name, value in visual.state_dict().items()}, gain=3.0)
-    state[LAST_OUTPUT] *= 10
+    state = {name: value for name, value in build_state(shared).items() if name.startswith("visual.")}
     for name, first in zip(files["common"]["weight_names"], files["common"]["weight_first4"], strict=True):
         if str(name) in state:
             np.testing.assert_array_equal(state[str(name)].flatten()[:4], first)

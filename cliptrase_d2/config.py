@@ -39,6 +39,8 @@ _SETTINGS = {
 # Keys of arguments, for errors of functions that know no configuration.
 ARGUMENT_KEYS = {name: f"{section}.{name.upper()}" for section, names in _SETTINGS.items() for name in names.split()}
 ARGUMENT_KEYS |= {
+    "vision_model": "MODEL.VISION.NAME",
+    "vision_model_weights": "MODEL.VISION.WEIGHTS",
     "position_resize": "MODEL.CLIP.POS_EMBED_RESIZE",
     "mask_source": "MODEL.MASKS.SOURCE",
     "short_side": "INPUT.MIN_SIZE_TEST",
@@ -86,6 +88,7 @@ def add_keys(cfg: CfgNode) -> None:
     _add_input(cfg)
     _add_clip(cfg)
     _add_method(cfg)
+    _add_vision(cfg)
     _add_masks(cfg)
     _add_san(cfg)
     _add_training(cfg)
@@ -180,6 +183,16 @@ def _add_method(cfg: CfgNode) -> None:
     # Return sem_seg [C,H,W], the class scores that Detectron2's evaluator, predictor and demo read, up to this size in
     # gibibytes, 4·C·H·W / 2^30; 0 for never. The key 'output_sem_seg' of an input overrides the limit.
     method.MAX_SEM_SEG = 2.0
+
+
+def _add_vision(cfg: CfgNode) -> None:
+    """Add the keys of the second vision model, which some methods read besides CLIP."""
+    vision = cfg.MODEL.VISION = CfgNode()
+    # A ViT of timm with a class token, such as vit_base_patch8_224.dino; "" for the default of the method. Its grid is
+    # its own at the pixels of CLIP's input: with patches of 8 pixels twice as fine as that of ViT-B/16.
+    vision.NAME = ""
+    # Its weights: "pretrained" for those of the tag; a file (.safetensors or a state dict); "" for random ones.
+    vision.WEIGHTS = "pretrained"
 
 
 def _add_masks(cfg: CfgNode) -> None:

@@ -25,14 +25,15 @@ MAX_LINES = 400
 
 FOLDERS = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"} | {"config"}
 FRONT_ENDS = {"segmenter", "cli", "web", "export"}
-MODELS = {"clip", "methods", "pipeline", "mask_sources", "san"}
+MODELS = {"clip", "methods", "pipeline", "mask_sources", "vision_models", "san"}
 # What each folder may not import: data flows one way, and `data` and `evaluation` know no model.
 FORBIDDEN = {
     "utils": FOLDERS - {"utils"},
     "d2": FOLDERS - {"d2", "utils"},
     "clip": FOLDERS - {"clip", "utils"},
     "methods": FOLDERS - {"methods", "clip", "utils"},
-    "mask_sources": FOLDERS - {"mask_sources", "pipeline", "clip", "d2", "utils"},
+    "vision_models": FOLDERS - {"vision_models", "clip", "utils"},
+    "mask_sources": FOLDERS - {"mask_sources", "pipeline", "vision_models", "clip", "d2", "utils"},
     "pipeline": {"config", "data", "evaluation", "san", *FRONT_ENDS},
     "san": {"config", "cli", "web", "export"},
     "data": {"evaluation", *MODELS, *FRONT_ENDS},

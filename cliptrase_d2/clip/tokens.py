@@ -80,7 +80,8 @@ class Needs:
             the input of the last block, which is always kept. A number that the tower does not have is skipped.
         qkv: blocks whose q, k and v to keep, as indices: 0 is the first block, -1 the last, which is always available.
             An index that the tower does not have is skipped.
-        vision_features: whether the method reads patch features of a second vision model.
+        vision_features: which patch features of a second vision model the method reads: "tokens" after its last norm;
+            "queries", "keys", "values" or "queries+keys" of its last block; "" for none.
         regions: whether it reads a label map of regions, made of the model's own masks.
         true_labels: whether it is an oracle, which reads the ground truth as its regions.
         text: whether it reads the text features.
@@ -91,7 +92,7 @@ class Needs:
 
     hidden_states: Sequence[int] = ()
     qkv: Sequence[int] = ()
-    vision_features: bool = False
+    vision_features: str = ""
     regions: bool = False
     true_labels: bool = False
     text: bool = False

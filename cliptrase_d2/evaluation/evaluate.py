@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,7 +103,7 @@ def evaluate_dataset(
     with name_arguments(ARGUMENT_KEYS):
         mapper = EvaluationMapper(cfg, name, patch_size=model.patch_multiple, resampling=model.resampling)
         records = list_records(name, cfg.TEST.ON_ERROR)
-    evaluator = _build_evaluator(cfg, name, records, log_table)
+    evaluator = _build_evaluator(cfg, name, records, log_table, getattr(model, "extra_models", {}))
     fingerprint = digest(repr((result_hashes(cfg, name), file_names(records))))
     progress = Progress(evaluator.folder / "progress", fingerprint, len(records), len(evaluator.classes))
     can_resume = not cfg.TEST.UNSUPERVISED_GROUPS  # groups are formed over all images at once
@@ -266,7 +266,9 @@ def require_datasets(names: Sequence[str]) -> None:
             get_dataset_labels(name)
 
 
-def _build_evaluator(cfg: CfgNode, name: str, records: Sequence[Any], log_table: bool) -> SegmentationEvaluator:
+def _build_evaluator(
+    cfg: CfgNode, name: str, records: Sequence[Any], log_table: bool, extra_models: Mapping[str, Any]
+) -> SegmentationEvaluator:
     if cfg.TEST.SAVE_OVERLAYS < 0:
         raise InputError("TEST.SAVE_OVERLAYS", cfg.TEST.SAVE_OVERLAYS, "Set a number of images.", allowed="0 or more")
     overlays = sample_evenly(records, cfg.TEST.SAVE_OVERLAYS)
@@ -279,7 +281,12 @@ def _build_evaluator(cfg: CfgNode, name: str, records: Sequence[Any], log_table:
         "prediction_values": cfg.TEST.PREDICTION_VALUES,
         "output_base": base,
         "overlays": overlays,
-        "context": {"protocol": _describe_protocol(cfg), **result_hashes(cfg, name), "versions": versions()},
+        "context": {
+            "protocol": _describe_protocol(cfg),
+            **({"extra_models": extra_models} if extra_models else {}),
+            **result_hashes(cfg, name),
+            "versions": versions(),
+        },
         "log_table": log_table,
     }
     if cfg.TEST.UNSUPERVISED_GROUPS:

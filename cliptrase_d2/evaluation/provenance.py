@@ -12,7 +12,7 @@ from cliptrase_d2 import __version__
 from cliptrase_d2.d2 import CfgNode, describe
 from cliptrase_d2.data.register import get_dataset_groups, get_dataset_labels, get_rendering, get_unknown_class
 
-_PACKAGES = ("torch", "open_clip_torch", "hdbscan", "numpy")
+_PACKAGES = ("torch", "open_clip_torch", "timm", "hdbscan", "numpy")
 
 
 def result_hashes(cfg: CfgNode, dataset_name: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def config_hash(cfg: CfgNode) -> str:
     cfg.TEST.EXPECTED_RESULTS = []
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.TEST.BATCH_SIZE = 1
-    files = cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.MASKS.BACKBONE_WEIGHTS
+    files = cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.MASKS.BACKBONE_WEIGHTS, cfg.MODEL.VISION.WEIGHTS
     return digest(cfg.dump() + repr([_file_digest(path) for path in files]) + _file_digest(cfg.MODEL.CLIP.TEMPLATES))
 
 

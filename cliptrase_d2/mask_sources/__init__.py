@@ -1,6 +1,6 @@
 """Sources of masks: CLIP's own correlation, another backbone, SAM, or a class of the user's."""
 
-from cliptrase_d2.mask_sources.backbone import BackboneSource, VitBackbone
+from cliptrase_d2.mask_sources.backbone import BackboneSource
 from cliptrase_d2.mask_sources.base import (
     MASK_SOURCES,
     MaskInputs,
@@ -22,7 +22,6 @@ __all__ = [
     "MaskSource",
     "SamAutomaticSource",
     "SamSource",
-    "VitBackbone",
     "build_mask_source",
     "make_empty_proposals",
     "register_mask_source",

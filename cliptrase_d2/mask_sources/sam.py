@@ -26,9 +26,9 @@ from cliptrase_d2.mask_sources.hard_masks import (
     make_point_grid,
     make_proposals,
 )
-from cliptrase_d2.mask_sources.sam_model import PromptedSam, Prompts, load_sam
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.utils.errors import check_choice, check_range
+from cliptrase_d2.vision_models.sam_model import PromptedSam, Prompts, load_sam
 
 PROMPTS = ("points", "box")
 _POINTS = 3  # per cluster
@@ -49,7 +49,7 @@ class SamSource(MaskSource):
     def __init__(self, sam: PromptedSam, prompt: str = "points"):
         super().__init__()
         check_choice("sam_prompt", prompt, PROMPTS)
-        self.sam = sam
+        self.sam, self.name = sam, sam.name
         self.prompt = prompt
 
     @classmethod
@@ -115,7 +115,7 @@ class SamAutomaticSource(MaskSource):
         check_range("sam_points_per_side", points_per_side, points_per_side >= 1, "1 or more")
         check_range("sam_min_iou", min_iou, 0 <= min_iou <= 1, "a number from 0 to 1")
         check_range("sam_min_stability", min_stability, 0 <= min_stability <= 1, "a number from 0 to 1")
-        self.sam = sam
+        self.sam, self.name = sam, sam.name
         self.min_iou, self.min_stability = min_iou, min_stability
         self.register_buffer("points", make_point_grid(points_per_side)[:, None], persistent=False)  # [n,1,2]
 

@@ -43,12 +43,14 @@ class Method(ABC):
         source: where it is described.
         needs: inputs that it reads besides the input of CLIP's last block.
         has_class_token: whether it returns features with a class token.
+        vision_model: the second vision model by default, a ViT of timm, for a method that needs one.
     """
 
     title: ClassVar[str]
     source: ClassVar[str]
     needs: Needs = Needs()
     has_class_token: ClassVar[bool] = False
+    vision_model: ClassVar[str] = ""
 
 
 class DenseMethod(Method):

@@ -16,8 +16,6 @@ from cliptrase_d2.clip.tokens import QKV, DenseFeatures, ImageTokens, Needs, Pat
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.mask_sources import CorrelationClusters, MaskInputs, MaskSettings, MaskSource, build_mask_source
-from cliptrase_d2.mask_sources.backbone import VitBackbone
-from cliptrase_d2.mask_sources.timm_vit import load_vit
 from cliptrase_d2.methods import DenseMethod, ImageMethod, Method, get_method
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.classify import Classification, class_probabilities, class_scores
@@ -41,9 +39,9 @@ from cliptrase_d2.pipeline.windows import Windows, cut, stitch_correlation, stit
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.profiling import stage
 from cliptrase_d2.utils.tensors import autocast, check_finite, get_dtype, stack_to_device
+from cliptrase_d2.vision_models import VisionModel, VisionSource
 
 Size = tuple[int, int]
-VisionModel = Callable[[Tensor, Size], PatchFeatures]
 Read = TypeVar("Read")
 
 
@@ -88,8 +86,8 @@ class CLIPtrase(OpenVocabularySegmenter):
         text_encoder: words to text features, with `clip`.
         settings: of the method.
         mask_source: proposes masks; None for clusters of CLIP's own correlation.
-        vision_model: a second vision model, for methods that need one: RGB images [B,3,H,W] in 0 to 255 and CLIP's grid
-            to patch features.
+        vision_model: a second vision model, for methods that need one; None to load the one of `vision_source`.
+        vision_source: where the second vision model comes from, for the methods that need one; None for nowhere.
         window, stride: side and step of windows in pixels, multiples of the patch size; None for whole images.
         in_tiles: whether windows are images of their own instead of parts of one correlation.
         protocol: the published protocol, which has windows of its own; None for one of this package's.
@@ -115,6 +113,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         settings: CLIPtraseSettings,
         mask_source: MaskSource | None = None,
         vision_model: VisionModel | None = None,
+        vision_source: VisionSource | None = None,
         window: int | None = None,
         stride: int | None = None,
         in_tiles: bool = False,
@@ -128,7 +127,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         _check_windows(window, stride, tower.patch_size, in_tiles)
         self.clip, self.tower = clip, tower
         self.mask_source = mask_source or CorrelationClusters()
-        self.vision_model = vision_model
+        self.vision_model, self.vision_source = vision_model, vision_source
         self.window, self.stride, self.in_tiles = window, stride, in_tiles
         self.protocol = protocol
         self.precision = get_dtype(precision)
@@ -142,16 +141,14 @@ class CLIPtrase(OpenVocabularySegmenter):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of `__init__` for a configuration. Loads the CLIP weights."""
         settings, clip = CLIPtraseSettings.from_config(cfg), load_clip_from_config(cfg)
-        in_windows, vision_model = cfg.TEST.PROTOCOL in ("slide", "tiles"), None
-        if get_method(settings.method, settings.method_options).needs.vision_features:
-            vision_model = VitBackbone(load_vit(cfg.MODEL.MASKS.BACKBONE, cfg.MODEL.MASKS.BACKBONE_WEIGHTS))
+        in_windows = cfg.TEST.PROTOCOL in ("slide", "tiles")
         return {
             "clip": clip,
             "tower": VisualTower(clip.visual, cfg.MODEL.CLIP.POS_EMBED_RESIZE),
             "text_encoder": build_text_encoder(cfg, clip),
             "settings": settings,
             "mask_source": build_mask_source(cfg.MODEL.MASKS.SOURCE, MaskSettings.from_config(cfg)),
-            "vision_model": vision_model,
+            "vision_source": VisionSource(cfg.MODEL.VISION.NAME, cfg.MODEL.VISION.WEIGHTS),
             "window": cfg.TEST.WINDOW if in_windows else None,
             "stride": cfg.TEST.STRIDE if in_windows else None,
             "in_tiles": cfg.TEST.PROTOCOL == "tiles",
@@ -166,6 +163,19 @@ class CLIPtrase(OpenVocabularySegmenter):
     def device(self) -> torch.device:
         """The device of the model. Inputs are moved there."""
         return self.tower.pixel_mean.device
+
+    @property
+    def extra_models(self) -> dict[str, dict[str, Any]]:
+        """Name and number of parameters of every model beside CLIP that is used, by its role."""
+        is_used = {
+            "vision_model": bool(self.method.needs.vision_features),
+            "mask_source": self.settings.clustering != "none",
+        }
+        return {
+            role: {"name": getattr(module, "name", type(module).__name__), "parameters": count}
+            for role, module in self.named_children()
+            if is_used.get(role) and (count := sum(parameter.numel() for parameter in module.parameters()))
+        }
 
     @property
     def patch_multiple(self) -> int:
@@ -195,10 +205,13 @@ class CLIPtrase(OpenVocabularySegmenter):
         return sem_seg.softmax(0) if self.settings.refinement == "none" else sem_seg
 
     def configure(self, settings: CLIPtraseSettings) -> None:
-        """Change the method and its settings. Weights and encoded vocabularies stay.
+        """Change the method and its settings. CLIP's weights and encoded vocabularies stay.
+
+        A second vision model is loaded if the method needs another one than the model has.
 
         Raises:
-            InputError: an unknown method, or settings that do not fit the method or the model.
+            InputError: an unknown method, settings that do not fit the method or the model, or a second vision model
+                that cannot be loaded.
         """
         method, depth = get_method(settings.method, settings.method_options), self.tower.depth
         if not -depth <= settings.correlation_layer < depth:
@@ -207,7 +220,8 @@ class CLIPtrase(OpenVocabularySegmenter):
                 f"{-depth} to {depth - 1}",
             )
             raise InputError("correlation_layer", got, "-1 is the last block, -2 the last but one.", allowed=allowed)
-        check_combination(method, settings, has_vision_model=self.vision_model is not None)
+        is_loadable = self.vision_source is not None
+        check_combination(method, settings, has_vision_model=is_loadable or self.vision_model is not None)
         if self.protocol is not None:
             self.protocol.check_combination(method, settings)
         elif isinstance(method, ImageMethod):
@@ -216,6 +230,11 @@ class CLIPtrase(OpenVocabularySegmenter):
         if method.needs.text and self.output_mask_features:
             got = f"mask features of {settings.method!r}, which reads the words, for an evaluation without words"
             raise InputError("method", got, "Choose another method, or set TEST.UNSUPERVISED_GROUPS to 0.")
+        if method.needs.vision_features and self.vision_source is not None:
+            name = self.vision_source.name or method.vision_model
+            if getattr(self.vision_model, "name", "") != name:
+                self.vision_model = None  # frees its memory first
+                self.vision_model = self.vision_source.load(name).to(self.device)
         self.method, self.settings = method, settings
 
     @torch.inference_mode()
@@ -428,7 +447,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         if not needs.vision_features:
             return None
         assert self.vision_model is not None, "check_combination refuses this"
-        return self.vision_model(self.tower.denormalise(images), self.tower.grid(images))
+        return self.vision_model(self.tower.denormalise(images), needs.vision_features)
 
     def _get_labels(self, inputs: Sequence[dict[str, Any]], images: Tensor) -> Tensor | None:
         """Return the true labels [B,H,W] at the size of the images, for an oracle.

@@ -13,6 +13,7 @@ from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.evaluation.evaluate import evaluate_dataset
 from cliptrase_d2.evaluation.run_page import write_run_page
 from cliptrase_d2.evaluation.summary import Run
+from cliptrase_d2.mask_sources import MaskSettings, build_mask_source
 from cliptrase_d2.utils.errors import InputError
 from tests import forked
 from tests.drawn_scenes import CLASSES, write_scenes
@@ -100,6 +101,14 @@ def test_results_follow_the_protocol(dataset: str, tmp_path: Path, protocol: str
     size = json.loads((folder / "gallery" / "scene_001.json").read_text())["size"]
     sizes = {"center_crop": [7 * 64, 7 * 64], "published": [5 * 85, 5 * 64]}
     assert size == sizes.get(protocol, [6 * 80, 6 * 64])
+
+
+def test_the_report_names_the_models_beside_clip(dataset: str, tmp_path: Path) -> None:
+    assert "extra_models" not in run(tiny_config(tmp_path), tiny_segmenter(), dataset)
+    cfg = tiny_config(tmp_path, "MODEL.MASKS.BACKBONE_WEIGHTS", "", "MODEL.MASKS.BACKBONE", "test_vit")
+    source = build_mask_source("backbone", MaskSettings.from_config(cfg))
+    report = run(cfg, tiny_segmenter(mask_source=source), dataset)
+    assert report["extra_models"] == {"mask_source": {"name": "test_vit", "parameters": 306240}}
 
 
 def test_bad_settings_are_rejected(dataset: str, tmp_path: Path) -> None:

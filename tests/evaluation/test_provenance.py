@@ -18,6 +18,7 @@ from cliptrase_d2.evaluation.provenance import config_hash, data_hash, versions
         ("MODEL.CLIPTRASE.EPS", "0.71", True),
         ("TEST.PROTOCOL", "slide", True),
         ("MODEL.CLIP.SEED", "1", True),
+        ("MODEL.VISION.NAME", "vit_base_patch16_224.dino", True),
         ("SEED", "3", True),
         ("OUTPUT_DIR", "elsewhere", False),
         ("TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 25.0, 1.0]]", False),

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from cliptrase_d2.d2 import build_model
 from cliptrase_d2.mask_sources import MaskInputs, SamAutomaticSource, SamSource
-from cliptrase_d2.mask_sources.sam_model import Prompts
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.vision_models.sam_model import Prompts
 from tests.pipeline.tiny_segmenter import scene, tiny_config
 
 SETTINGS = CLIPtraseSettings(eps=0.5, min_samples=2, mask_upsample=1, median_filter=1)
@@ -22,6 +22,8 @@ EMPTY = [[0.0] * 8] * 4
 
 class StubSam(nn.Module):
     """Predicts given masks, [n,M,4,8] in 0 to 1 with threshold 0.5, for any prompts. Stores the prompts."""
+
+    name = "stub"
 
     def __init__(self, masks: list[Any], scores: list[Any]):
         super().__init__()
@@ -154,7 +156,7 @@ def test_a_setting_out_of_range_is_rejected(source: Any, setting: str, value: ob
 )
 def test_a_model_with_a_real_sam(tmp_path: Path, kind: str, options: tuple[str, ...]) -> None:
     pytest.importorskip("transformers")
-    from tests.mask_sources import tiny_models
+    from tests.vision_models import tiny_models
 
     name, *others = options
     common = {

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, Needs, PatchFeatures
 from cliptrase_d2.methods import DenseMethod
+from cliptrase_d2.vision_models import FEATURES
 
 
 class MidLevel(DenseMethod):
@@ -40,7 +41,7 @@ class Proxy(DenseMethod):
     """Values averaged by the affinity of a second vision model, on the grid of that model."""
 
     title = source = "example"
-    needs = Needs(vision_features=True)
+    needs = Needs(vision_features="tokens")
     has_class_token = False
 
     def __call__(self, x: ImageTokens) -> DenseFeatures:
@@ -93,14 +94,16 @@ EXAMPLES = {
 
 
 class Pixels(nn.Module):
-    """A second vision model: mean colours on a grid twice as fine as CLIP's."""
+    """A second vision model: mean colours on a grid twice as fine as CLIP's, with patches of 16 pixels."""
 
-    def __init__(self, factor: int = 2):
+    def __init__(self, factor: int = 2, more: int = 0):
         super().__init__()
-        self.factor = factor
+        self.factor, self.more = factor, more
 
-    def forward(self, images: Tensor, grid: tuple[int, int]) -> PatchFeatures:
-        fine = (grid[0] * self.factor, grid[1] * self.factor)
+    def forward(self, images: Tensor, features: str) -> PatchFeatures:
+        assert features in FEATURES
+        rows, columns = (length // 16 * self.factor + self.more for length in images.shape[2:])
+        fine = (rows, columns)
         colours = F.adaptive_avg_pool2d(images, fine).flatten(2).transpose(1, 2)  # [B,M,3]
         return PatchFeatures(colours - 128, fine)
 

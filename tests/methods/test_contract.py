@@ -54,11 +54,7 @@ def test_windows_stitch_features_of_a_finer_grid(factor: int) -> None:
 
 
 def test_windows_refuse_a_grid_that_is_no_multiple() -> None:
-    class Odd(Pixels):
-        def forward(self, images: Any, grid: tuple[int, int]) -> Any:
-            return super().forward(images, (grid[0] + 1, grid[1] + 1))
-
-    model = build("proxy", {"vision_model": Odd(1), "window": 64, "stride": 32})
+    model = build("proxy", {"vision_model": Pixels(1, more=1), "window": 64, "stride": 32})
     with pytest.raises(InputError, match=r"method.*\(5, 5\)"):
         model([{"image": scene()}])
 

@@ -94,7 +94,7 @@ class Vision(ImageMethod):
     """Reads a second vision model on views of its own."""
 
     title = source = "example"
-    needs = Needs(vision_features=True)
+    needs = Needs(vision_features="tokens")
 
     def __call__(self, x: WholeImage) -> WordValues:
         views = F.interpolate(x.pixels[None], (64, 32), mode="bilinear")

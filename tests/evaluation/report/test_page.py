@@ -24,6 +24,7 @@ CONTEXT = {
     "protocol": {"name": "center_crop", "short_side": 224},
     "config_hash": "0123456789ab",
     "versions": {"python": "3.12"},
+    "extra_models": {"vision_model": {"name": "vit_<b>small", "parameters": 21665664}},
 }
 FACTS = ("MODEL:\n  CLIP: <script>\n", {"Model": "ViT-B-16"}, False)
 
@@ -68,6 +69,7 @@ def test_page_has_the_numbers_and_pictures_of_every_method(tmp_path: Path) -> No
     assert text.count("66.67") >= 2  # 2 of 3 scored pixels
     for part in ("clip", "cliptrase", "Results", "Gallery", "Classes", "0123456789ab", "1 class is not in the ground"):
         assert part in text
+    assert "With vit_<b>small, 21.7 million parameters" in text
     alternatives = [alt for _, alt in pictures(report)]
     assert len(alternatives) == 12  # of two images: input, truth, and prediction and masks of two methods
     assert any(alt.startswith("Ground truth") and "sky 25 %" in alt for alt in alternatives)

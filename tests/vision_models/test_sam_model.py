@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cliptrase_d2.mask_sources import build_mask_source, sam_model
-from cliptrase_d2.mask_sources.sam_model import PromptedSam, Prompts, load_sam
+from cliptrase_d2.mask_sources import build_mask_source
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.vision_models import sam_model
+from cliptrase_d2.vision_models.sam_model import PromptedSam, Prompts, load_sam
 from tests.pipeline.tiny_segmenter import scene
 
 transformers = pytest.importorskip("transformers")
-from tests.mask_sources.tiny_models import save_sam, save_sam2  # noqa: E402  imports transformers
+from tests.vision_models.tiny_models import save_sam, save_sam2  # noqa: E402  imports transformers
 
 SIZES = [(48, 64), (96, 70), (30, 31)]
 

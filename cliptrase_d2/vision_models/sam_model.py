@@ -44,6 +44,8 @@ class PromptedSam(nn.Module):
 
     Args:
         model: SamModel or Sam2Model.
+    Attributes:
+        name: of the model on the hub, or its folder.
     """
 
     pixel_mean: Tensor
@@ -51,7 +53,7 @@ class PromptedSam(nn.Module):
 
     def __init__(self, model: Any):
         super().__init__()
-        self.model = model
+        self.model, self.name = model, str(model.config.name_or_path)
         self.side = int(model.config.prompt_encoder_config.image_size)
         self.keeps_aspect = model.config.model_type == "sam"  # SAM 2 resizes every image to a square
         for name, values in (("mean", _MEAN), ("std", _STD)):  # in 0 to 255, the range of the images

@@ -7,10 +7,10 @@ import pytest
 import timm
 import torch
 
-from cliptrase_d2.mask_sources import timm_vit
-from cliptrase_d2.mask_sources.timm_vit import load_vit
 from cliptrase_d2.utils.errors import InputError
-from tests.mask_sources.tiny_models import TINY_VIT, save_vit
+from cliptrase_d2.vision_models import timm_vit
+from cliptrase_d2.vision_models.timm_vit import load_vit
+from tests.vision_models.tiny_models import TINY_VIT, save_vit
 
 
 @pytest.mark.parametrize("kind", [".safetensors", ".pth", "nested"])
@@ -60,7 +60,7 @@ def test_a_failed_download_is_reported_in_one_line(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(timm_vit, "_create", fail)
     url = r"https://huggingface\.co/timm/vit_base_patch16_224\.dino"
-    with pytest.raises(InputError, match=rf"backbone_weights: .*Name or service not known.*{url}") as caught:
+    with pytest.raises(InputError, match=rf"backbone_weights: .*343 MB.*Name or service not known.*{url}") as caught:
         load_vit("vit_base_patch16_224.dino", "pretrained")
     assert "\n" not in str(caught.value)
 

@@ -1,0 +1,39 @@
+"""The second vision model of a method, by its name and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from cliptrase_d2.clip.tokens import PatchFeatures
+from cliptrase_d2.vision_models.timm_vit import load_vit
+from cliptrase_d2.vision_models.vit import VitBackbone
+
+# RGB images [B,3,H,W] in 0 to 255, and which features to read (`FEATURES`), to patch features on the model's own grid.
+VisionModel = Callable[[Tensor, str], PatchFeatures]
+
+
+@dataclass(frozen=True)
+class VisionSource:
+    """Where a second vision model comes from. `config.py` explains the settings under MODEL.VISION.
+
+    Attributes:
+        name: of a model; "" for the default of the method.
+        weights: "pretrained", a file, or "" for random ones.
+    """
+
+    name: str = ""
+    weights: str = "pretrained"
+
+    def load(self, default: str) -> nn.Module:
+        """Load the model, on the CPU, in evaluation mode.
+
+        Args:
+            default: name of the model where the source has none.
+        Raises:
+            InputError: the model or its weights cannot be used.
+        """
+        name = self.name or default
+        return VitBackbone(load_vit(name, self.weights, where="vision_model"), name).eval()

@@ -319,7 +319,8 @@ def _add_evaluation(cfg: CfgNode) -> None:
 def _add_published_protocol(cfg: CfgNode) -> None:
     """Add the keys of TEST.PROTOCOL "published", the protocol of SCLIP, NACLIP and their successors.
 
-    It needs MODEL.CLIPTRASE.CLUSTERING "none". Images are resized by OpenCV, bilinearly, to INPUT.MIN_SIZE_TEST.
+    It needs MODEL.CLIPTRASE.CLUSTERING "none". Images are resized by OpenCV, bilinearly, to INPUT.MIN_SIZE_TEST, unless
+    SQUARE is set.
     """
     published = cfg.TEST.PUBLISHED = CfgNode()
     # Factor of the cosines before the softmax over all words, > 0. It is not CLIP's own, 100. A class has the
@@ -336,6 +337,9 @@ def _add_published_protocol(cfg: CfgNode) -> None:
     # Resize the logits of whole images to the resized image and then to the original size (NACLIP, ResCLIP) instead of
     # directly (SCLIP, SC-CLIP, SFP). Windows are always resized twice.
     published.RESIZE_TWICE = False
+    # Resize images to a square of INPUT.MIN_SIZE_TEST pixels, bicubically with antialiasing, instead of keeping their
+    # aspect ratio (GEM: 448).
+    published.SQUARE = False
     # Pad each window with zeros to a multiple of this many pixels (16 in ClearCLIP, 56 in ProxyCLIP) and cut the
     # padding off again; 0 to leave out the pixels behind the last whole patch (the others).
     published.PAD_TO = 0

@@ -1,4 +1,4 @@
-"""Tables of our results beside those of the paper's Tables 3 and 4."""
+"""Tables of our results beside published ones: those of the paper's Tables 3 and 4, or those of other methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from cliptrase_d2.evaluation.metrics import HEADLINE
 
-EVALUATED = "evaluated"
+EVALUATED, AVERAGE, MEAN_IOU = "evaluated", "average", "mIoU"
 CSV_COLUMNS = ("benchmark", "data_set", "method", "metric", "ours", "published", "difference", "status")
 
 
@@ -22,11 +22,11 @@ class Entry:
 
     Attributes:
         benchmark: name in the paper.
-        dataset: name of the registered data set.
-        method: one of ``TEST.METHODS``.
+        dataset: name of the registered data set; "" if no configuration names one.
+        method: its name.
         status: ``EVALUATED``, or the reason why there are no results.
-        ours: metric -> percent, by the formulas of the published script; empty if not evaluated.
-        published: metric -> percent; empty if the paper has no numbers.
+        ours: metric -> percent; empty if not evaluated. Beside the paper's, by the formulas of its script.
+        published: metric -> percent; empty if there are no published numbers.
     """
 
     benchmark: str
@@ -42,15 +42,15 @@ def add_averages(entries: Sequence[Entry], count: int) -> list[Entry]:
 
     Args:
         entries: of all benchmarks and methods.
-        count: number of benchmarks in the paper's average; entries without published numbers do not count.
+        count: number of benchmarks in the published average; entries without published numbers do not count.
     """
     averages = []
     for method in dict.fromkeys(entry.method for entry in entries):
         rows = [entry for entry in entries if entry.method == method and entry.published]
         if len(rows) == count and all(row.status == EVALUATED and None not in row.ours.values() for row in rows):
-            ours = {metric: fmean(row.ours[metric] or 0.0 for row in rows) for metric in HEADLINE}
-            published = {metric: fmean(row.published[metric] for row in rows) for metric in HEADLINE}
-            averages.append(Entry("average", "", method, EVALUATED, ours, published))
+            ours = {metric: fmean(row.ours[metric] or 0.0 for row in rows) for metric in rows[0].published}
+            published = {metric: fmean(row.published[metric] for row in rows) for metric in rows[0].published}
+            averages.append(Entry(AVERAGE, "", method, EVALUATED, ours, published))
     return [*entries, *averages]
 
 
@@ -66,13 +66,32 @@ def markdown_table(entries: Sequence[Entry]) -> str:
     )
 
 
-def csv_table(entries: Sequence[Entry]) -> str:
+def markdown_matrix(entries: Sequence[Entry]) -> str:
+    """Format a row for each method and a column for each benchmark: our mIoU / the published one / the difference.
+
+    A benchmark that was not evaluated, or not completely, has a mark. The marks are explained below the table.
+    """
+    benchmarks = list(dict.fromkeys(entry.benchmark for entry in entries if entry.benchmark != AVERAGE))
+    notes = list(dict.fromkeys(entry.status for entry in entries if entry.status != EVALUATED))
+    cells: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        cell = _format_cell(*_format_numbers(entry, MEAN_IOU))
+        mark = "" if entry.status == EVALUATED else f" [{notes.index(entry.status) + 1}]"
+        cells.setdefault(entry.method, {})[entry.benchmark] = cell + mark
+    columns = [*benchmarks, AVERAGE]
+    rows = [[method, *(own.get(column, "") for column in columns)] for method, own in cells.items()]
+    alignment = ("left", *["right"] * len(columns))
+    table = tabulate(rows, ["method", *columns], tablefmt="pipe", disable_numparse=True, colalign=alignment)
+    return "\n".join([table, "", *(f"- [{number}] {note}" for number, note in enumerate(notes, start=1))]).rstrip()
+
+
+def csv_table(entries: Sequence[Entry], metrics: Sequence[str] = HEADLINE) -> str:
     """Format a line for every number, with the columns ``CSV_COLUMNS``; missing numbers are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for entry in entries:
-        for metric in HEADLINE:
+        for metric in metrics:
             numbers = _format_numbers(entry, metric)
             writer.writerow([entry.benchmark, entry.dataset, entry.method, metric, *numbers, entry.status])
     return text.getvalue()

@@ -113,7 +113,7 @@ def get_all_benchmarks() -> dict[str, Benchmark]:
 
 def find_benchmark(name: str) -> Benchmark | None:
     """Return the benchmark with a registered name, or None."""
-    return next((benchmark for benchmark in BENCHMARKS.values() if benchmark.name == name), None)
+    return next((row for row in (*BENCHMARKS.values(), *PUBLISHED_WORDS) if row.name == name), None)
 
 
 def get_vocabulary_path(name: str) -> Path:

@@ -29,7 +29,7 @@ class EvaluationMapper:
     the place of Detectron2's ``DatasetMapper`` in ``build_detection_test_loader``.
 
     Args:
-        protocol, short_side, max_size, patch_size, resampling: as in ``Protocol``.
+        protocol, short_side, max_size, patch_size, resampling, square: as in ``Protocol``.
         vocabulary: the classes, added to the inputs.
         label_rule: how raw label values become class indices.
         max_pixels: most pixels of an image to decode; 0 for no limit.
@@ -55,8 +55,9 @@ class EvaluationMapper:
         views: Sequence[Protocol] = (),
         rendering: Rendering = NO_RENDERING,
         with_photograph: bool = False,
+        square: bool = False,
     ):
-        self.protocol = Protocol(protocol, short_side, max_size, patch_size, resampling)
+        self.protocol = Protocol(protocol, short_side, max_size, patch_size, resampling, square)
         self.vocabulary = vocabulary
         self.label_rule = label_rule
         self.max_pixels = check_bound(max_pixels)
@@ -98,6 +99,7 @@ class EvaluationMapper:
             "views": views,
             "with_photograph": _needs_photograph(cfg.MODEL.META_ARCHITECTURE, cfg),
             "rendering": get_rendering(name).over(Rendering(cfg.INPUT.BANDS, cfg.INPUT.STRETCH)),
+            "square": cfg.TEST.PUBLISHED.SQUARE,
         }
 
     @classmethod

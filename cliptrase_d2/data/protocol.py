@@ -27,7 +27,8 @@ class Protocol:
 
     - ``center_crop``: model and result have the centre square, with sides of ``short_side``.
     - ``whole``, ``slide`` and ``tiles``: the model sees the image at ``short_side``; the result has its original size.
-    - ``published``: the same, with sides of any number of pixels, resized by OpenCV.
+    - ``published``: the same, with sides of any number of pixels, resized by OpenCV; or, with ``square``, at
+      ``short_side`` × ``short_side`` pixels, resized by Pillow's bicubic filter.
 
     Attributes:
         name: one of ``PROTOCOLS``.
@@ -35,6 +36,7 @@ class Protocol:
         max_size: upper limit of the long side in pixels. ``center_crop`` and a ``short_side`` of 0 ignore it.
         patch_size: pixels of the model's patches.
         resampling: a filter of Pillow's ``Image.Resampling`` in lower case, for resizing. ``published`` ignores it.
+        square: see ``published``. The other protocols ignore it.
     Raises:
         InputError: the name is unknown, or the sizes do not fit the patches.
     """
@@ -44,6 +46,7 @@ class Protocol:
     max_size: int
     patch_size: int
     resampling: str = "bicubic"
+    square: bool = False
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.name, PROTOCOLS)
@@ -113,7 +116,9 @@ class Protocol:
         """
         height, width = image.height, image.width
         photograph = {"photograph": _to_tensor(image)} if with_photograph else {}
-        if self.name == "published":
+        if self.name == "published" and self.square:
+            image = image.resize((self.short_side, self.short_side), Image.Resampling.BICUBIC)
+        elif self.name == "published":
             size = compute_published_size(height, width, self.short_side, self.max_size)
             image = Image.fromarray(cv2.resize(np.array(image), size[::-1], interpolation=cv2.INTER_LINEAR))
         elif not self.crops and self.short_side:

@@ -18,7 +18,8 @@ from cliptrase_d2.utils.errors import check_range
 class GEM(DenseMethod):
     """Add up self-self attention over the last blocks. CLIP's own path stays as trained and does not see the sum.
 
-    Published numbers also need `min_max`, one template and images of 448×448 pixels.
+    The inference of the published code, configs/methods/gem.yaml, also has squares of 448 pixels, one template, and the
+    map of each word scaled to [0,1].
 
     Args:
         depth: number of blocks, counted from the last, ≥ 1; more than the tower has means all. The published code

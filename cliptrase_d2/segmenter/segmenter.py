@@ -56,6 +56,7 @@ class Segmenter:
         max_pixels: largest number of pixels of a file or PIL image; 0 for no limit.
         rendering: how raw values of rasters, and of arrays and tensors of any type, become colours. The attribute may
             be changed.
+        square: whether the protocol ``published`` resizes images to a square, see TEST.PUBLISHED.SQUARE.
     Raises:
         InputError: an unknown protocol, or sizes that do not fit the model's patches.
     """
@@ -69,12 +70,13 @@ class Segmenter:
         max_size: int,
         max_pixels: int = MAX_PIXELS,
         rendering: Rendering = NO_RENDERING,
+        square: bool = False,
     ):
         self.model = model
         self._run_model = OOMRetry(model)
         self.max_pixels, self.rendering = check_bound(max_pixels), rendering
         self._has_warned = False
-        self.protocol = Protocol(protocol, short_side, max_size, model.patch_multiple, model.resampling)
+        self.protocol = Protocol(protocol, short_side, max_size, model.patch_multiple, model.resampling, square)
 
     @classmethod
     def from_config(
@@ -114,6 +116,7 @@ class Segmenter:
                 max_size=cfg.INPUT.MAX_SIZE_TEST,
                 max_pixels=cfg.INPUT.MAX_PIXELS,
                 rendering=Rendering(cfg.INPUT.BANDS, cfg.INPUT.STRETCH),
+                square=cfg.TEST.PUBLISHED.SQUARE,
             )
 
     @classmethod

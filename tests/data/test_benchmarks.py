@@ -233,6 +233,7 @@ def test_words_of_sclip_are_those_of_its_list(lists: dict[str, Any], row: Benchm
 
 def test_benchmarks_are_found_by_name_and_listed_in_order() -> None:
     assert find_benchmark("voc_sem_seg_val") is BENCHMARKS["voc20"]
+    assert find_benchmark("voc_sem_seg_val_sfp") in PUBLISHED_WORDS
     assert find_benchmark("my_set") is None
     assert list(get_all_benchmarks()) == [*BENCHMARKS, "coco27", "cityscapes27", "coco_stuff171_train"]
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode, Resize
 
 from cliptrase_d2.data.protocol import (
     Protocol,
@@ -55,6 +56,16 @@ def test_a_photograph_keeps_its_size() -> None:
     inputs = protocol.prepare_input(image, with_photograph=True)
     assert torch.equal(inputs["photograph"], torch.from_numpy(np.array(image)).permute(2, 0, 1))
     assert inputs["image"].shape == (3, 32, 45)
+
+
+def test_the_published_protocol_makes_squares_as_torchvision() -> None:
+    protocol, image = Protocol("published", 33, 64, 16, square=True), photograph(50, 70)
+    inputs = protocol.prepare_input(image)
+    expected = np.array(Resize((33, 33), InterpolationMode.BICUBIC)(image))
+    assert np.array_equal(inputs["image"].permute(1, 2, 0), expected)
+    assert (inputs["height"], inputs["width"]) == (50, 70)
+    other = Protocol("whole", 32, 64, 16, square=True).prepare_input(image)
+    assert other["image"].shape == (3, 32, 48)
 
 
 @pytest.mark.parametrize(

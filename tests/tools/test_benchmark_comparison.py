@@ -2,7 +2,15 @@ import csv
 import io
 
 from cliptrase_d2.evaluation.metrics import HEADLINE
-from tools.benchmark_comparison import CSV_COLUMNS, EVALUATED, Entry, add_averages, csv_table, markdown_table
+from tools.benchmark_comparison import (
+    CSV_COLUMNS,
+    EVALUATED,
+    Entry,
+    add_averages,
+    csv_table,
+    markdown_matrix,
+    markdown_table,
+)
 
 
 def numbers(first: float) -> dict[str, float]:
@@ -44,3 +52,20 @@ def test_averages_are_over_the_benchmarks_of_the_paper() -> None:
 def test_no_average_without_complete_results() -> None:
     for entries in ([A], [A, MISSING], [A, PARTIAL], [NOT_SCORED, B]):
         assert add_averages(entries, 2) == entries
+
+
+def test_the_matrix_has_a_row_for_each_method_and_explains_its_marks() -> None:
+    other = Entry("B", "", "gem", "not public", {}, {"mIoU": 30.0})
+    entries = [*add_averages([A, B], 2), PARTIAL, other]
+    lines = markdown_matrix(entries).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows[0] == ["method", "A", "B", "average"]
+    assert rows[2] == ["clip", "13.00 / 14.25 / -1.25", "23.00 / 21.00 / +2.00 [1]", "18.00 / 17.62 / +0.38"]
+    assert rows[3] == ["gem", "", "- / 30.00 / - [2]", ""]
+    assert lines[-2:] == [f"- [1] {PARTIAL.status}", "- [2] not public"]
+
+
+def test_one_metric_is_enough() -> None:
+    entries = [Entry(name, "", "gem", EVALUATED, {"mIoU": 20.0}, {"mIoU": 30.0}) for name in "AB"]
+    assert add_averages(entries, 2)[-1].published == {"mIoU": 30.0}
+    assert len(list(csv.DictReader(io.StringIO(csv_table(entries, ["mIoU"]))))) == 2

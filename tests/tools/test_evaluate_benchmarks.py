@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from cliptrase_d2.data.benchmarks import BENCHMARKS
+from cliptrase_d2.methods.published import BENCHMARKS as BENCHMARKS_OF_METHODS
+from cliptrase_d2.methods.published import read_published_methods
 from tests import forked
 from tests.data.test_benchmarks import write_pair
-from tools.evaluate_benchmarks import KEYS, main, parse_arguments, plan_evaluation
+from tools.evaluate_benchmarks import KEYS, ROOT, main, parse_arguments, plan_evaluation, plan_published
 
 # The embedded model is fast, and its words have a meaning.
 MODEL = (
@@ -108,3 +110,69 @@ def test_size_is_free_with_other_protocols_only() -> None:
     assert plan.cfg.INPUT.MIN_SIZE_TEST == 448
     with pytest.raises(SystemExit):
         parse_arguments(["--size", "448"])
+
+
+@pytest.mark.slow
+def test_published_settings_fill_one_table(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--protocol", "published", "--methods", "clip", "sfp", "cliptrase", "--benchmarks", "voc20", "ade150")
+    words = (*words, "--incomplete", "--opts", *MODEL)
+    assert run(monkeypatch, root, tmp_path / "output", *words) == ""
+    rows = {(row["method"], row["benchmark"]): row for row in read(tmp_path / "output")}
+    assert list(rows) == [(method, key) for method in ("clip", "sfp", "cliptrase") for key in ("VOC20", "ADE150")]
+    found = rows["sfp", "VOC20"]
+    assert (found["data_set"], found["metric"], found["published"]) == ("voc_sem_seg_val_sfp", "mIoU", "84.50")
+    assert found["status"] == "evaluated on 3 of 1,449 images"
+    assert float(found["difference"]) == pytest.approx(float(found["ours"]) - 84.5, abs=0.011)
+    assert rows["cliptrase", "VOC20"]["published"] == "81.20"
+    assert (rows["clip", "VOC20"]["ours"], rows["clip", "VOC20"]["published"]) == ("", "49.10")
+    assert "not public" in rows["clip", "VOC20"]["status"]
+    page = (tmp_path / "output" / "comparison.md").read_text()
+    assert f"missing: python datasets/prepare_ade20k_150.py {root}" in page
+    assert read_published_methods()["sfp"].settings in page
+    assert page in capsys.readouterr().out
+
+    assert run(monkeypatch, root, tmp_path / "output", *words) == ""
+    assert "".join(capsys.readouterr()).count("an earlier run") == 2
+    assert (tmp_path / "output" / "comparison.md").read_text() == page
+
+
+def test_all_methods_have_published_settings_or_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, tmp_path, tmp_path / "output", "--methods", "all") == ""
+    rows = read(tmp_path / "output")
+    assert {(row["method"], row["benchmark"]) for row in rows} == {
+        (method, BENCHMARKS[key].title) for method in read_published_methods() for key in BENCHMARKS_OF_METHODS
+    }
+    for row in rows:
+        reason = "the settings are not public" if row["published"] else "no published number"
+        assert row["status"].startswith("missing: python datasets/" if row["data_set"] else reason)
+
+
+def test_every_configuration_of_published_settings_is_planned() -> None:
+    args = parse_arguments(["--methods", "all"])
+    plans = [(method, key, plan_published(args, method, key)) for method in args.methods for key in args.benchmarks]
+    found = {plan.config: plan for _, _, plan in plans if plan}
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs/methods").glob("*/*.yaml")}
+    assert files == {config for config in found if config.startswith("configs/methods/")}
+    for method, key, plan in plans:
+        if plan and plan.config in files:
+            assert plan.benchmark.key.startswith(key)
+            assert method == plan.cfg.MODEL.CLIPTRASE.METHOD
+            assert plan.cfg.TEST.EXPECTED_RESULTS == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--methods", "all", "--size", "336"),
+        ("--methods", "all", "--protocol", "whole"),
+        ("--methods", "all", "sclip"),
+        ("--protocol", "published", "--methods", "cosine"),
+        ("--methods", "nonsense"),
+    ],
+)
+def test_methods_and_protocols_that_do_not_fit(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(words)
+    assert words[-1 if "--size" not in words else -2] in capsys.readouterr().err

@@ -31,7 +31,8 @@ _SETTINGS = {
     "MODEL.CLIPTRASE": "method method_options correlation_layer correlation heads clustering eps min_samples "
     "min_cluster_size mask_upsample median_filter classification cls_logit_weight cls_logit_bias refinement "
     "refinement_steps",
-    "MODEL.MASKS": "backbone backbone_weights sam sam_prompt sam_points_per_side sam_min_iou sam_min_stability",
+    "MODEL.MASKS": "backbone backbone_weights sam sam_prompt sam_points_per_side sam_min_iou sam_min_stability "
+    "sam_duplicate_iou sam_merge",
     "INPUT": "max_pixels bands stretch",
     "TEST": "window stride protocol on_error",
     "TEST.PUBLISHED": "logit_scale prob_thd area_thd average resize_twice pad_to min_max pamr_steps pamr_dilations",
@@ -144,7 +145,8 @@ def _add_method(cfg: CfgNode) -> None:
     method.BACKGROUND = []
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
     # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "dih_clip", "resclip"; "own_patch", "cosine" and
-    # "cosine_oracle" of Table 1, the last of which reads the labels; or a method of your own.
+    # "cosine_oracle" of Table 1, the last of which reads the labels; "textregion", which labels whole images and needs
+    # TEST.PROTOCOL "published"; or a method of your own.
     method.METHOD = "cliptrase"
     # Options of this method by name, such as {deviation: 3} for "naclip": the arguments of its class. The value null
     # removes an option of a base. The methods of TEST.METHODS have their own.
@@ -215,6 +217,11 @@ def _add_masks(cfg: CfgNode) -> None:
     # the IoU of a mask with itself when its threshold changes by 1.
     masks.SAM_MIN_IOU = 0.88
     masks.SAM_MIN_STABILITY = 0.95
+    # IoU of the boxes of two masks above which the worse one is dropped, in [0,1].
+    masks.SAM_DUPLICATE_IOU = 0.7
+    # For methods that read overlapping masks, such as "textregion": containment, in [0,1], above which a mask is merged
+    # into one before it. Whole objects come first, then parts, and better masks before worse ones. 0 for no merging.
+    masks.SAM_MERGE = 0.0
 
 
 def _add_san(cfg: CfgNode) -> None:
@@ -295,7 +302,7 @@ def _add_evaluation(cfg: CfgNode) -> None:
     # most the number of classes, and match groups to classes once, after the last image. 0 to classify by words.
     cfg.TEST.UNSUPERVISED_GROUPS = 0
     # Side and stride of the windows of "slide" and "tiles", in pixels, multiples of the patch size; of "published" in
-    # pixels of any number. With "published" a window of 0 is the whole image.
+    # pixels of any number. With "published" a window of 0 is the whole image. "textregion" has crops of its own.
     cfg.TEST.WINDOW = 224
     cfg.TEST.STRIDE = 112
     _add_published_protocol(cfg)

@@ -72,6 +72,10 @@ class VisualTower(nn.Module):
         states, projections = run_trunk(blocks, x, needs)
         return ImageTokens(self.visual, dict(enumerate(blocks)), states, projections, grid, images)
 
+    def without_tokens(self) -> ImageTokens:
+        """Return the operations of the tower that read no tokens but their arguments."""
+        return ImageTokens(self.visual, dict(enumerate(clip.blocks(self.visual))), {}, {}, (0, 0))
+
     def block_qkv(self, images: Tensor) -> Iterator[QKV]:
         """Yield q, k and v of every block as trained, each [B,A,N+1,d], the first block first.
 

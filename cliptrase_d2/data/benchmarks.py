@@ -295,6 +295,7 @@ def _with_words(row: Benchmark, owner: str, classes: str, background: str = "") 
 
 
 # NACLIP, SC-CLIP, DIH-CLIP and ResCLIP share the words of SCLIP. ClearCLIP and SFP have some of their own.
+# TextRegion has those of ProxyCLIP, whose VOC20 is ClearCLIP's.
 PUBLISHED_WORDS = (
     _with_words(_VOC20, "sclip", "voc_sclip.txt"),
     _with_words(_VOC21, "sclip", "voc_sclip.txt", "sclip_background.txt"),
@@ -307,6 +308,8 @@ PUBLISHED_WORDS = (
     _with_words(_VOC20, "clearclip", "voc_clearclip.txt"),
     _with_words(_VOC21, "clearclip", "voc_clearclip.txt", "pcontext_background.txt"),  # the word "background"
     _with_words(_COCO_OBJECT, "clearclip", "coco_object.txt", "pcontext_background.txt"),
+    _with_words(_VOC21, "proxyclip", "voc_clearclip.txt", "sclip_background.txt"),
+    _with_words(_COCO_OBJECT, "proxyclip", "coco_object.txt", "proxyclip_background.txt"),
     _with_words(_VOC20, "sfp", "voc_sfp.txt"),
     _with_words(_VOC21, "sfp", "voc_sfp.txt", "sclip_background.txt"),
     _with_words(_CITYSCAPES, "sfp", "cityscapes_19_sfp.txt"),

@@ -37,6 +37,8 @@ class MaskSettings:
     sam_points_per_side: int = 32
     sam_min_iou: float = 0.88
     sam_min_stability: float = 0.95
+    sam_duplicate_iou: float = 0.7
+    sam_merge: float = 0.0
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MaskSettings:
@@ -84,6 +86,17 @@ class MaskSource(nn.Module, ABC):
     @abstractmethod
     def propose(self, inputs: MaskInputs) -> list[MaskProposals]:
         """Propose the masks of each image, independently of the other images."""
+
+    def predict_logits(self, image: Tensor, size: tuple[int, int]) -> Tensor | None:
+        """Return the logits of masks that may overlap and leave pixels out, for methods of whole images.
+
+        Args:
+            image: [3,H',W'] RGB in 0 to 255.
+            size: (H, W) of the result.
+        Returns:
+            [K,H,W] of any real type, above 0 inside; None from a source whose masks divide the image.
+        """
+        return None
 
     def forward(self, inputs: MaskInputs) -> list[MaskProposals]:
         """Propose masks, or none where the setting `clustering` is "none".

@@ -1,4 +1,4 @@
-"""Hard masks as proposals, and prompts from clusters.
+"""Hard masks as proposals, prompts from clusters, and masks that are merged.
 
 Positions are relative: (x, y) in [0,1] from the top left corner of an image.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
+from torchvision.ops import box_iou, masks_to_boxes
 
 from cliptrase_d2.pipeline.proposals import MaskProposals, cluster_maps
+
+_MERGED_BOX_IOU = 0.2
 
 
 def make_proposals(assignment: Tensor, masks: int, coarse: tuple[int, int]) -> MaskProposals:
@@ -69,6 +71,36 @@ def compute_stability(logits: Tensor) -> Tensor:
     """
     narrow, wide = (logits > 1).sum((-2, -1)), (logits > -1).sum((-2, -1))
     return narrow / wide.clamp_min(1)
+
+
+def merge_masks(cropped: Tensor, logits: Tensor, containment: float) -> Tensor:
+    """Merge masks into those that contain them, as TextRegion does with the masks of SAM 2.
+
+    A mask takes in every later one whose box has an IoU above 0.2 with its own, and of which more than `containment`
+    lies in it: Σ min(a, b) / min(Σ a, Σ b), of the logits with their signs. Masks with a negative sum, which cover a
+    small part of the image, are not merged.
+
+    Args:
+        cropped: [n,h,w] logits inside the image; no mask is empty.
+        logits: [n,m,m], the same with the padding of the model.
+        containment: above 0.
+    Returns:
+        [k,m,m], the largest logits of the masks of every group.
+    """
+    near = box_iou(*[masks_to_boxes(cropped > 0)] * 2) > _MERGED_BOX_IOU
+    flat = cropped.flatten(1)
+    sums, groups = flat.sum(1), []
+    is_left = torch.ones_like(sums, dtype=torch.bool)
+    for index in range(len(cropped)):
+        if not is_left[index]:
+            continue
+        is_left[index] = False
+        others = (near[index] & is_left & (sums > 0) & (sums[index] > 0)).nonzero()[:, 0]
+        shared = torch.minimum(flat[others], flat[index]).sum(1)
+        others = others[shared > containment * torch.minimum(sums[others], sums[index])]
+        is_left[others] = False
+        groups.append(torch.cat([logits[index : index + 1], logits[others]]).amax(0))
+    return torch.stack(groups) if groups else logits
 
 
 def make_point_grid(side: int) -> Tensor:

@@ -25,6 +25,7 @@ from cliptrase_d2.mask_sources.hard_masks import (
     find_typical_points,
     make_point_grid,
     make_proposals,
+    merge_masks,
 )
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.utils.errors import check_choice, check_range
@@ -32,7 +33,7 @@ from cliptrase_d2.vision_models.sam_model import PromptedSam, Prompts, load_sam
 
 PROMPTS = ("points", "box")
 _POINTS = 3  # per cluster
-_DUPLICATE_IOU = 0.7  # of boxes, above which the worse mask is dropped, as in SAM's own generator
+_ENLARGED_AT_ONCE = 16  # masks
 
 
 @register_mask_source("sam")
@@ -104,19 +105,32 @@ class SamAutomaticSource(MaskSource):
         points_per_side: side of the grid, >= 1.
         min_iou: least IoU that SAM must predict for a mask, in [0,1].
         min_stability: least IoU of a mask with itself when its threshold changes, in [0,1].
+        duplicate_iou: IoU of two boxes above which the worse mask is dropped, in [0,1].
+        merge: containment above which `predict_logits` merges a mask into one before it, see `merge_masks`; 0 for none.
     Raises:
         InputError: a setting is out of range.
     """
 
     points: Tensor
 
-    def __init__(self, sam: PromptedSam, points_per_side: int = 32, min_iou: float = 0.88, min_stability: float = 0.95):
+    def __init__(
+        self,
+        sam: PromptedSam,
+        points_per_side: int = 32,
+        min_iou: float = 0.88,
+        min_stability: float = 0.95,
+        duplicate_iou: float = 0.7,
+        merge: float = 0.0,
+    ):
         super().__init__()
         check_range("sam_points_per_side", points_per_side, points_per_side >= 1, "1 or more")
         check_range("sam_min_iou", min_iou, 0 <= min_iou <= 1, "a number from 0 to 1")
         check_range("sam_min_stability", min_stability, 0 <= min_stability <= 1, "a number from 0 to 1")
+        check_range("sam_duplicate_iou", duplicate_iou, 0 <= duplicate_iou <= 1, "a number from 0 to 1")
+        check_range("sam_merge", merge, 0 <= merge <= 1, "a number from 0 to 1; 0 to merge no masks")
         self.sam, self.name = sam, sam.name
         self.min_iou, self.min_stability = min_iou, min_stability
+        self.duplicate_iou, self.merge = duplicate_iou, merge
         self.register_buffer("points", make_point_grid(points_per_side)[:, None], persistent=False)  # [n,1,2]
 
     @classmethod
@@ -126,8 +140,8 @@ class SamAutomaticSource(MaskSource):
         Raises:
             InputError: the model cannot be loaded, or a setting is out of range.
         """
-        options = (settings.sam_points_per_side, settings.sam_min_iou, settings.sam_min_stability)
-        return cls(load_sam(settings.sam), *options)
+        thresholds = settings.sam_min_iou, settings.sam_min_stability, settings.sam_duplicate_iou, settings.sam_merge
+        return cls(load_sam(settings.sam), settings.sam_points_per_side, *thresholds)
 
     def propose(self, inputs: MaskInputs) -> list[MaskProposals]:
         """Draw SAM's masks of each image over its clusters."""
@@ -145,15 +159,29 @@ class SamAutomaticSource(MaskSource):
 
     def _draw_masks(self, image: Tensor, output: tuple[int, int]) -> Tensor:
         """Return the mask of every pixel, [H',W'] int64, -1 for none."""
-        logits = self._predict_masks(image)
+        logits, _ = self._predict_masks(image)
+        # Larger masks first. Of masks of one size, the better one is drawn later.
+        areas = (self.sam.crop(logits, _get_size(image)) > 0).sum((1, 2)).flip(0)
+        logits = logits.flip(0)[areas.argsort(descending=True, stable=True)]
         assignment = torch.full(output, -1, dtype=torch.int64, device=image.device)
         for index in range(len(logits)):
             mask = self.sam.enlarge(logits[index : index + 1], _get_size(image), output)[0] > 0
             assignment.masked_fill_(mask, index)
         return assignment
 
-    def _predict_masks(self, image: Tensor) -> Tensor:
-        """Return the logits [Q,m,m] of good masks without duplicates, the largest first.
+    def predict_logits(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the logits of good masks without duplicates, merged if `merge` is set, [K,H,W] float16."""
+        logits, levels = self._predict_masks(image)
+        if not len(logits):
+            return logits.new_zeros((0, *size), dtype=torch.float16)
+        if self.merge:
+            order = levels.argsort(descending=True, stable=True)  # whole objects, parts, parts of parts
+            logits = merge_masks(self.sam.crop(logits[order], _get_size(image)), logits[order], self.merge)
+        parts = logits.split(_ENLARGED_AT_ONCE)
+        return torch.cat([self.sam.enlarge(part, _get_size(image), size).half() for part in parts])
+
+    def _predict_masks(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits [Q,m,m] of good masks without duplicates, the best first, and which output of SAM each is.
 
         They are selected at SAM's own resolution, so the cost does not grow with the image.
         """
@@ -163,13 +191,10 @@ class SamAutomaticSource(MaskSource):
         for logits, scores in self.sam.predict(self.sam.embed(image), Prompts(self.points, is_point), size):
             stability = compute_stability(self.sam.crop(logits, size))
             good = (scores > self.min_iou) & (stability > self.min_stability)
-            parts.append((logits[good], scores[good]))
-        logits, scores = (torch.cat(part) for part in zip(*parts, strict=True))
-        masks = self.sam.crop(logits, size) > 0
-        # From the worst mask on, so that the better of two masks of one size is drawn later.
-        chosen = nms(masks_to_boxes(masks), scores, _DUPLICATE_IOU).flip(0)
-        chosen = chosen[masks[chosen].sum((1, 2)).argsort(descending=True, stable=True)]
-        return logits[chosen]
+            parts.append((logits[good], scores[good], good.nonzero()[:, 1]))
+        logits, scores, levels = (torch.cat(part) for part in zip(*parts, strict=True))
+        chosen = nms(masks_to_boxes(self.sam.crop(logits, size) > 0), scores, self.duplicate_iou)
+        return logits[chosen], levels[chosen]
 
 
 def _predict_best(sam: PromptedSam, image: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from cliptrase_d2.methods import (
     scclip,
     sclip,
     table1,
+    textregion,
 )
 from cliptrase_d2.methods.base import (
     DENSE_METHODS,
@@ -53,4 +54,5 @@ __all__ = [
     "scclip",
     "sclip",
     "table1",
+    "textregion",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cliptrase_d2.methods.base import DENSE_METHODS
+from cliptrase_d2.methods.textregion import TextRegion
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ _BASE = {
         {"method": "cliptrase", "correlation": "inner_product"},
     ),
     "cliptrase": ComparedMethod("CLIPtrase, with clusters", _PAPER, {"method": "cliptrase"}),
+    # It reads the configured masks, and needs TEST.PROTOCOL "published".
+    "textregion": ComparedMethod(TextRegion.title, TextRegion.source, {"method": "textregion"}),
 }
 
 # A per-pixel method with clusters lets its pixels vote in CLIPtrase's masks. cliptrase_scr with clusters is cliptrase.

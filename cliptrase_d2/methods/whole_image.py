@@ -41,6 +41,7 @@ class WholeImage:
         text: the words, those of the background first.
         patch_size: side of CLIP's patches in pixels.
         encode: runs the image tower on views, which the method cuts out of `pixels` and may resize.
+        tower: the operations of the image tower, without tokens, to finish values that `encode` returned.
         windows: rows and columns of the protocol's windows; None from a method without `reads_windows`.
         photograph: [3,H',W'] uint8 RGB; None from a method whose needs do not name it.
         masks: [K,H',W'] mask logits of any real type, above 0 inside, which may overlap and leave pixels out; None from
@@ -53,6 +54,7 @@ class WholeImage:
     text: TextFeatures
     patch_size: int
     encode: EncodeViews
+    tower: ImageTokens
     windows: tuple[WindowAxis, WindowAxis] | None = None
     photograph: Tensor | None = None
     masks: Tensor | None = None

@@ -115,6 +115,7 @@ def make_whole_image(
         text=text.features,
         patch_size=side,
         encode=encode,
+        tower=model.tower.without_tokens(),
         windows=windows,
         photograph=photograph,
         masks=_predict_masks(model, inputs, size, photograph) if method.needs.regions else None,
@@ -123,7 +124,7 @@ def make_whole_image(
 
 
 def to_mask_logits(masks: MaskProposals) -> Tensor:
-    """Return the logits of masks, [K,H,W]: 1 inside and -1 outside for masks that divide the image."""
+    """Return the logits of masks that divide an image, [K,H,W] int8: 1 inside and -1 outside."""
     indices = torch.arange(len(masks), device=masks.assignment.device)[:, None, None]
     return torch.where(masks.assignment == indices, 1, -1).to(torch.int8)
 
@@ -143,9 +144,13 @@ def _predict_masks(
     model: CLIPtrase, inputs: dict[str, Any], size: tuple[int, int], photograph: Tensor | None
 ) -> Tensor:
     """Return the mask logits of the model's mask source, [K,H,W] at the size of the result."""
+    pixels = inputs["image"].to(model.device) if photograph is None else photograph
+    logits = model.mask_source.predict_logits(pixels.float(), size)
+    if logits is not None:
+        return logits
     image = model.preprocess([inputs])  # in whole patches, for sources that read them
     correlation = model.encode_image(image, want_features=False).correlation
-    (masks,) = model.predict_masks(image, correlation, [size], None if photograph is None else photograph[None])
+    (masks,) = model.predict_masks(image, correlation, [size], pixels[None])
     return to_mask_logits(masks)
 
 

@@ -14,7 +14,7 @@ from cliptrase_d2.evaluation.evaluate import evaluate_dataset
 from cliptrase_d2.evaluation.provenance import config_hash
 from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
 from cliptrase_d2.evaluation.summary import Run
-from cliptrase_d2.methods import DENSE_METHODS
+from cliptrase_d2.methods import DENSE_METHODS, METHOD_CLASSES
 from cliptrase_d2.methods.catalog import METHODS, ComparedMethod
 from cliptrase_d2.segmenter.build import build_segmenter, prepare_segmenter
 from cliptrase_d2.utils.errors import InputError
@@ -63,7 +63,7 @@ def test_a_method_equals_a_configuration_with_its_keys(name: str, method: str, c
 def test_the_catalog_has_every_dense_method_and_no_settings_twice() -> None:
     assert len({str(sorted(method.changes.items())) for method in METHODS.values()}) == len(METHODS)
     assert all(method.title and method.source.startswith("https://") for method in METHODS.values())
-    assert {method.settings["method"] for method in METHODS.values()} == set(DENSE_METHODS)
+    assert {method.settings["method"] for method in METHODS.values()} == set(METHOD_CLASSES)
 
 
 def test_inner_products_are_clustered_in_one_method_alone() -> None:
@@ -135,10 +135,11 @@ def test_each_method_scores_as_it_does_alone_with_words_encoded_once(
     monkeypatch.setattr(
         TextEncoder, "_encode", lambda self, words, *rest: calls.append(words) or encode(self, words, *rest)
     )
-    cfg = tiny_config(tmp_path, "TEST.METHODS", str(tuple(METHODS)), "DATASETS.TEST", f"('{dataset}',)")
+    names = tuple(name for name, method in METHODS.items() if method.settings["method"] in DENSE_METHODS)
+    cfg = tiny_config(tmp_path, "TEST.METHODS", str(names), "DATASETS.TEST", f"('{dataset}',)")
     runs = plan_runs(cfg)
     results = evaluate_runs(runs, prepare_segmenter, resume=False)
-    assert list(results) == [Run(name, dataset) for name in METHODS]
+    assert list(results) == [Run(name, dataset) for name in names]
     assert len(calls) == 1
     for run, changed in runs.items():
         folder = tmp_path / "output" / run.method / "inference" / dataset
@@ -147,6 +148,16 @@ def test_each_method_scores_as_it_does_alone_with_words_encoded_once(
         alone = evaluate_dataset(changed, build_segmenter(changed), dataset)
         assert alone["sem_seg"] == results[run]
     assert len({numbers["mIoU"] for numbers in results.values()}) > 1
+
+
+def test_a_method_of_whole_images_is_evaluated_with_the_published_protocol(tmp_path: Path, dataset: str) -> None:
+    names = ("TEST.METHODS", "('textregion',)", "DATASETS.TEST", f"('{dataset}',)")
+    (numbers,) = evaluate_runs(
+        plan_runs(tiny_config(tmp_path, *names, "TEST.PROTOCOL", "published")), prepare_segmenter, resume=False
+    ).values()
+    assert numbers["mIoU"] > 0
+    with pytest.raises(InputError, match=r"METHOD: 'textregion'.*published"):
+        evaluate_runs(plan_runs(tiny_config(tmp_path, *names)), prepare_segmenter, resume=False)
 
 
 def test_resume_keeps_the_results_of_finished_methods(

@@ -10,6 +10,7 @@ from cliptrase_d2.mask_sources.hard_masks import (
     find_typical_points,
     make_point_grid,
     make_proposals,
+    merge_masks,
 )
 from cliptrase_d2.pipeline.proposals import MaskProposals
 
@@ -87,3 +88,17 @@ def test_gaps_are_filled(
     filled, masks = fill_gaps(torch.tensor(assignment), proposals)
     assert filled.tolist() == expected
     assert masks == filled.max() + 1
+
+
+def test_masks_are_merged_by_the_containment_of_their_logits() -> None:
+    # A row sums to 9, 5 and -2. The minimum of the first two sums to 2 + 2 + 0.5 - 1 = 3.5, which is 0.7 of 5. The last
+    # mask lies in the first, but its sum is negative.
+    logits = torch.tensor([[[3.0, 3.0, 0.5, 2.5]], [[2.0, 2.0, 2.0, -1.0]], [[1.0, 1.0, -2.0, -2.0]]]).repeat(1, 2, 1)
+    assert merge_masks(logits, logits, 0.75).tolist() == logits.tolist()
+    logits[0, :, 2] = 0.0  # 3 of 5
+    merged = merge_masks(logits, logits, 0.5)
+    assert merged.tolist() == [[[3.0, 3.0, 2.0, 2.5]] * 2, [[1.0, 1.0, -2.0, -2.0]] * 2]
+
+
+def test_no_masks_are_merged_into_none() -> None:
+    assert merge_masks(torch.zeros(0, 2, 2), torch.zeros(0, 2, 2), 0.5).shape == (0, 2, 2)

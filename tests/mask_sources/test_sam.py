@@ -134,6 +134,32 @@ def test_automatic_masks(
     assert (get_columns(proposals.assignment), len(proposals)) == (expected, count)
 
 
+LEFT, PART = mask(0, 1, 2, 3, 4, 5, 6), mask(0, 1, 2, 3, 4)  # the part lies in the left mask
+
+
+@pytest.mark.parametrize(
+    ("masks", "scores", "settings", "expected"),
+    [
+        ([[mask(2), mask(5, 6)]], [[0.9, 0.95]], {}, [mask(5, 6), mask(2)]),  # the better first
+        ([[PART, LEFT]], [[0.95, 0.9]], {"duplicate_iou": 0.9}, [PART, LEFT]),  # they overlap
+        ([[PART, LEFT]], [[0.95, 0.9]], {"duplicate_iou": 0.5}, [PART]),
+        ([[PART, LEFT]], [[0.95, 0.9]], {"duplicate_iou": 0.9, "merge": 0.8}, [LEFT]),
+        ([[mask(2), LEFT]], [[0.95, 0.9]], {"merge": 0.8}, [LEFT, mask(2)]),  # small masks are not merged
+        ([[mask(2)]], [[0.1]], {"merge": 0.8}, []),
+    ],
+)
+def test_logits_of_overlapping_masks(
+    masks: list[Any], scores: list[Any], settings: dict[str, float], expected: list[Any]
+) -> None:
+    logits = SamAutomaticSource(StubSam(masks, scores), **settings).predict_logits(torch.zeros(3, 32, 64), (4, 8))
+    assert logits.dtype == torch.float16
+    assert torch.equal(logits.float(), torch.tensor(expected).view(-1, 4, 8) * 20 - 10)
+
+
+def test_sources_that_divide_the_image_have_no_logits() -> None:
+    assert SamSource(StubSam([], [])).predict_logits(torch.zeros(3, 32, 64), (4, 8)) is None
+
+
 @pytest.mark.parametrize(
     ("source", "setting", "value"),
     [
@@ -141,6 +167,8 @@ def test_automatic_masks(
         (SamAutomaticSource, "points_per_side", 0),
         (SamAutomaticSource, "min_iou", 1.5),
         (SamAutomaticSource, "min_stability", -1.0),
+        (SamAutomaticSource, "duplicate_iou", 2.0),
+        (SamAutomaticSource, "merge", -0.5),
     ],
 )
 def test_a_setting_out_of_range_is_rejected(source: Any, setting: str, value: object) -> None:

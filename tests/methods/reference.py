@@ -58,13 +58,19 @@ class Reference:
         return (features.patches @ self.text.T).transpose(1, 2).unflatten(2, features.grid)
 
 
-def build_state(shared: Path) -> dict[str, Tensor]:
-    """Return the weights of the references."""
+def build_state(shared: Path, last_projection: float = 10.0) -> dict[str, Tensor]:
+    """Return the weights of the references.
+
+    Args:
+        shared: the folder of reference material.
+        last_projection: factor of the output projection of the last attention; 1 in the references with a second vision
+            model.
+    """
     spec = importlib.util.spec_from_file_location("reference_weights", shared / "tools" / "reference_weights.py")
     weights = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(weights)
     with torch.device("meta"):  # every number is replaced, so none is drawn
         state = CLIP(**get_model_config(NAME)).state_dict()
     filled = weights.fill({name: value for name, value in state.items() if name != "attn_mask"}, gain=3.0)
-    filled["visual.transformer.resblocks.11.attn.out_proj.weight"] *= 10
+    filled["visual.transformer.resblocks.11.attn.out_proj.weight"] *= last_projection
     return filled

@@ -7,7 +7,8 @@ INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST: the short side and the limit of the long 
 TEST.EXPECTED_RESULTS: a list of [task, metric, percent, tolerance]. The run fails if a number differs by more than the
 tolerance or is NaN. The task is "[<data set>/][<method>/]sem_seg". A part in brackets can be left out if there is only
 one. Metrics are pAcc, mAcc, fwIoU, mIoU, mAcc_all_classes, mIoU_all_classes, for every group of classes of the data set
-mIoU-<group> and pAcc-<group>, and Detectron2's pACC, mACC, IoU-<class> and ACC-<class>.
+mIoU-<group> and pAcc-<group>, by size of object mIoU_<size>, mAcc_<size>, mIoU_<size>-<group> and mAcc_<size>-<group>
+with the sizes small, medium and large, and Detectron2's pACC, mACC, IoU-<class> and ACC-<class>.
 TEST.AUG: test-time augmentation of evaluations. With ENABLED, the class shares of several views of an image are
 averaged at each pixel of the result. There is a view for every short side in MIN_SIZES, in pixels, with a long side of
 at most MAX_SIZE; with FLIP each view is also mirrored. Views are made from the original image, where Detectron2 resizes

@@ -86,13 +86,13 @@ OF_THE_PUBLISHED_PROTOCOL: list[tuple[str, str, object]] = [
 PUBLISHED = ("TEST.PROTOCOL", "published", "MODEL.CLIPTRASE.CLUSTERING", "none")
 # Key, value, a function that reads the setting from the loader and the evaluator, the expected setting.
 OF_THE_RUN: list[tuple[str, str, Callable[[Any, Any], object], object]] = [
-    ("TEST.PROTOCOL", "center_crop", lambda loader, _: loader.dataset.mapper.protocol.name, "center_crop"),
-    ("INPUT.MIN_SIZE_TEST", "48", lambda loader, _: loader.dataset.mapper.protocol.short_side, 48),
-    ("INPUT.MAX_SIZE_TEST", "80", lambda loader, _: loader.dataset.mapper.protocol.max_size, 80),
-    ("TEST.PUBLISHED.SQUARE", "True", lambda loader, _: loader.dataset.mapper.protocol.square, True),
-    ("INPUT.MAX_PIXELS", "90", lambda loader, _: loader.dataset.mapper.max_pixels, 90),
-    ("INPUT.BANDS", "[3, 2, 1]", lambda loader, _: loader.dataset.mapper.rendering.bands, (3, 2, 1)),
-    ("INPUT.STRETCH", "[0, 99]", lambda loader, _: loader.dataset.mapper.rendering.stretch, (0.0, 99.0)),
+    ("TEST.PROTOCOL", "center_crop", lambda loader, _: loader.dataset.mapper.mapper.protocol.name, "center_crop"),
+    ("INPUT.MIN_SIZE_TEST", "48", lambda loader, _: loader.dataset.mapper.mapper.protocol.short_side, 48),
+    ("INPUT.MAX_SIZE_TEST", "80", lambda loader, _: loader.dataset.mapper.mapper.protocol.max_size, 80),
+    ("INPUT.MAX_PIXELS", "90", lambda loader, _: loader.dataset.mapper.mapper.max_pixels, 90),
+    ("INPUT.BANDS", "[3, 2, 1]", lambda loader, _: loader.dataset.mapper.mapper.rendering.bands, (3, 2, 1)),
+    ("INPUT.STRETCH", "[0, 99]", lambda loader, _: loader.dataset.mapper.mapper.rendering.stretch, (0.0, 99.0)),
+    ("TEST.PUBLISHED.SQUARE", "True", lambda loader, _: loader.dataset.mapper.mapper.protocol.square, True),
     ("TEST.BATCH_SIZE", "3", lambda loader, _: loader.batch_size, 3),
     ("DATALOADER.NUM_WORKERS", "1", lambda loader, _: loader.num_workers, 1),
     ("TEST.ON_ERROR", "skip", lambda loader, _: loader.on_error, "skip"),

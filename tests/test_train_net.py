@@ -70,8 +70,12 @@ def test_systems_are_compared_in_one_table(
     assert {tuple(row[:2]): row[2:] for row in rows[2:6]} == {
         run: [f"{report[name]:.2f}" for name in rows[0][3:]] for run, report in expected.items()
     }
-    assert f"clip       {one}" in rest
-    assert f"clip       {two}" not in rest  # it has no groups
+    groups_table, _, sizes_table = rest.partition("Sizes of objects")
+    assert f"clip       {one}" in groups_table
+    assert f"clip       {two}" not in groups_table  # it has no groups
+    for name in (one, two):
+        assert f"clip       {name}" in sizes_table
+        assert f"{expected['clip', name]['mIoU_large']:.2f}" in sizes_table
     for metric, group in (("mIoU", "things"), ("pAcc", "stuff")):
         assert metric in rest
         assert group in rest

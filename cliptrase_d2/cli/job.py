@@ -29,7 +29,7 @@ from cliptrase_d2.evaluation.evaluator import metric_names
 from cliptrase_d2.evaluation.expected import NamedResults, name_results, read_expectations, verify
 from cliptrase_d2.evaluation.run_page import write_run_page
 from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
-from cliptrase_d2.evaluation.summary import Results, Run, get_common_folder, group_table, headline_table
+from cliptrase_d2.evaluation.summary import Results, Run, get_common_folder, group_table, headline_table, size_table
 from cliptrase_d2.san.checkpoints import find_last_checkpoint
 from cliptrase_d2.san.trainer import NonFiniteLossError
 from cliptrase_d2.san.training import train
@@ -148,6 +148,8 @@ def report(cfg: CfgNode, runs: dict[Run, CfgNode], results: Results) -> None:
     groups = group_table(results)
     if groups:
         logger.info("Groups of classes, in percent:\n%s", groups)
+    if sizes := size_table(results):
+        logger.info("Sizes of objects, in percent:\n%s", sizes)
     kinds = {"Reports": True, "predictions": cfg.TEST.SAVE_PREDICTIONS, "overlays": cfg.TEST.SAVE_OVERLAYS}
     written = ", ".join(kind for kind, is_written in kinds.items() if is_written)
     logger.info("%s: %s/", written, get_common_folder(cfg.OUTPUT_DIR, results))

@@ -34,6 +34,7 @@ class Counts:
         worst: ``file`` and ``pAcc``, in percent, of the images with the fewest correct pixels; see ``select_worst``.
         ignored: number of labelled pixels that are not scored.
         raw_range: of the values of 16-bit images without a stretch; None if there are none.
+        objects: [C,3,4] int64 by class and size of object, see ``count_objects``; None if none were counted.
     """
 
     confusion: Tensor
@@ -43,6 +44,7 @@ class Counts:
     worst: list[dict[str, Any]] = field(default_factory=list)
     ignored: int = 0
     raw_range: RawRange | None = None
+    objects: Tensor | None = None
 
     @classmethod
     def empty(cls, num_classes: int) -> Counts:
@@ -58,6 +60,7 @@ class Counts:
             select_worst([*self.worst, *other.worst]),
             self.ignored + other.ignored,
             join_ranges([self.raw_range, other.raw_range]),
+            add_objects(self.objects, other.objects),
         )
 
 
@@ -66,6 +69,13 @@ def add_confusions(first: Tensor, second: Tensor) -> Tensor:
     columns = max(first.shape[1], second.shape[1])
     padded, other = (F.pad(counts, (0, columns - counts.shape[1])) for counts in (first, second))
     return padded + other
+
+
+def add_objects(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Add counts of objects [C,3,4], of which some may be None."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
 def select_worst(images: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

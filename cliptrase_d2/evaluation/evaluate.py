@@ -36,6 +36,7 @@ from cliptrase_d2.evaluation.evaluator import (
     extract_metrics,
     get_results_folder,
 )
+from cliptrase_d2.evaluation.object_sizes import ObjectMapper
 from cliptrase_d2.evaluation.output_names import find_output_base
 from cliptrase_d2.evaluation.progress import Progress, ProgressWriter
 from cliptrase_d2.evaluation.provenance import digest, result_hashes, versions
@@ -112,7 +113,8 @@ def evaluate_dataset(
     done, earlier, generation = _start(progress, resume and can_resume)
     loader = build_evaluation_loader(
         records,
-        mapper,
+        # Unsupervised, the prediction of an image is not known before all others.
+        mapper if cfg.TEST.UNSUPERVISED_GROUPS else ObjectMapper(mapper, mapper.label_rule.ignore_label),
         batch_size=cfg.TEST.BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         on_error=cfg.TEST.ON_ERROR,

@@ -19,6 +19,7 @@ from cliptrase_d2.data.rendering import describe_narrow_range, join_ranges
 from cliptrase_d2.evaluation.confusion import (
     Counts,
     add_confusions,
+    add_objects,
     batch_confusion_matrix,
     count_correct,
     select_worst,
@@ -32,6 +33,13 @@ from cliptrase_d2.evaluation.metrics import (
     group_metrics,
     named_metrics,
     segmentation_metrics,
+)
+from cliptrase_d2.evaluation.object_sizes import (
+    count_objects,
+    find_objects,
+    format_sizes,
+    size_metric_names,
+    size_metrics,
 )
 from cliptrase_d2.evaluation.output_names import get_output_name
 from cliptrase_d2.evaluation.predictions import CLASSES, PredictionEncoding
@@ -51,14 +59,17 @@ def get_results_folder(output_dir: str | Path, dataset_name: str) -> Path:
 
 
 def metric_names(dataset_name: str) -> list[str]:
-    """Return the names of all metrics of a data set: means, two for every group of classes and two for every class."""
-    classes = get_dataset_labels(dataset_name)[0].classes
-    groups = group_metric_names(get_dataset_groups(dataset_name))
-    return [*MEANS, *groups, *DETECTRON2_MEANS, *(f"{metric}-{name}" for metric in CLASS_METRICS for name in classes)]
+    """Return the names of all metrics of a data set: means, those of groups, of sizes of objects and of classes."""
+    classes, groups = get_dataset_labels(dataset_name)[0].classes, list(get_dataset_groups(dataset_name))
+    shared = [*MEANS, *group_metric_names(groups), *size_metric_names(groups), *DETECTRON2_MEANS]
+    return [*shared, *(f"{metric}-{name}" for metric in CLASS_METRICS for name in classes)]
 
 
 def extract_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of ``metric_names`` from metrics.json, in percent; NaN where nothing was scored."""
+    """Return the metrics of ``metric_names`` from metrics.json, in percent; NaN where nothing was scored.
+
+    Earlier versions wrote no metrics by size of object, which are NaN then.
+    """
     return named_metrics(report, get_dataset_groups(report["dataset"]))
 
 
@@ -128,7 +139,7 @@ class SegmentationEvaluator(DatasetEvaluator):
 
         Args:
             inputs: dicts with ``file_name``, for overlays ``image`` [3,h,w] in 0 to 255, and, with labels,
-                ``sem_seg`` [H,W].
+                ``sem_seg`` [H,W] and perhaps ``label_objects`` from ``ObjectMapper``.
             outputs: dicts with ``label_map`` [H,W], in the same order and of the same sizes; -1 means unknown.
         Raises:
             InputError: a class index outside the classes.
@@ -136,16 +147,20 @@ class SegmentationEvaluator(DatasetEvaluator):
         if self.unknown_class is not None:
             outputs = [{**one, "label_map": _replace_unknown(one["label_map"], self.unknown_class)} for one in outputs]
         pairs = list(zip(inputs, outputs, strict=True))
-        labelled = [
-            (image["sem_seg"], output["label_map"], image["file_name"]) for image, output in pairs if "sem_seg" in image
-        ]
+        labelled = [(image, output["label_map"]) for image, output in pairs if "sem_seg" in image]
         if labelled:
-            labels, label_maps, files = zip(*labelled, strict=True)
-            truths = _move_labels(labels, label_maps[0].device)
+            images, label_maps = zip(*labelled, strict=True)
+            files = [image["file_name"] for image in images]
+            truths = _move_labels([image["sem_seg"] for image in images], label_maps[0].device)
             confusion = batch_confusion_matrix(truths, label_maps, len(self.classes), self.ignore_label, files)
             self.counts.confusion = add_confusions(self.counts.confusion, confusion.cpu())
             self.counts.ignored += sum(truth.numel() for truth in truths) - int(confusion.sum())
             self._rate_images(files, truths, label_maps)
+            objects = [
+                image.get("label_objects") or find_objects(image["sem_seg"], self.ignore_label) for image in images
+            ]
+            counts = count_objects(objects, truths, label_maps, len(self.classes))
+            self.counts.objects = add_objects(self.counts.objects, counts)
         for image, output in pairs:
             if self.save_predictions:
                 self.save(image["file_name"], output["label_map"])
@@ -180,6 +195,7 @@ class SegmentationEvaluator(DatasetEvaluator):
             "dataset": self.dataset_name,
             **segmentation_metrics(counts.confusion, self.classes),
             **group_metrics(counts.confusion, self.groups),
+            **size_metrics(counts.objects, counts.confusion, self.groups),
             "ignored_pixels": counts.ignored,
             "images": counts.images,
             "no_valid_label": sorted(counts.without_valid_label),
@@ -201,7 +217,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         if report["mIoU"] is None:
             scores = ", none with a label to score"
         elif self.log_table:
-            scores = f"\n{format_table(report)}"
+            scores = f"\n{format_table(report)}\n\n{format_sizes(report)}"
         else:
             scores = f", pAcc {report['pAcc']:.2f}, mIoU {report['mIoU']:.2f}"
         logger.info("%s: %d images%s", self.dataset_name, report["images"], scores)

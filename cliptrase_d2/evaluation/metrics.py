@@ -9,6 +9,8 @@ from typing import Any
 from tabulate import tabulate
 from torch import Tensor
 
+from cliptrase_d2.evaluation.object_sizes import size_metric_names
+
 HEADLINE = ("pAcc", "mAcc", "fwIoU", "mIoU")
 MEANS = (*HEADLINE, "mAcc_all_classes", "mIoU_all_classes")
 GROUP_METRICS = ("mIoU", "pAcc")
@@ -116,10 +118,12 @@ def named_metrics(report: Mapping[str, Any], groups: Iterable[str]) -> dict[str,
     """Return every metric by our name and by that of Detectron2's evaluator, in percent; NaN where nothing was scored.
 
     Args:
-        report: ``segmentation_metrics`` and ``group_metrics``.
+        report: ``segmentation_metrics``, ``group_metrics`` and perhaps ``size_metrics``.
         groups: names of the groups.
     """
+    groups = list(groups)
     values = {name: report[name] for name in (*MEANS, *group_metric_names(groups))}
+    values |= {name: report.get(name) for name in size_metric_names(groups)}
     values |= {name: report[ours] for name, ours in DETECTRON2_MEANS.items()}
     for metric, key in CLASS_METRICS.items():
         values |= {f"{metric}-{name}": of_class[key] for name, of_class in report["per_class"].items()}

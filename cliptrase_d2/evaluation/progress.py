@@ -80,14 +80,15 @@ class Progress:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 notes = json.loads(str(stored["notes"]))
-                indices, confusion = stored["indices"], torch.from_numpy(stored["confusion"])
+                arrays = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "notes"}
         except Exception:  # NumPy, zipfile and zlib raise many kinds of error for a damaged file
             return None
         if notes.pop("fingerprint", None) != self.fingerprint:
             return None
-        if {"confusion", *notes} != vars(Counts.empty(0)).keys():  # another version counted other things
+        indices, values = arrays.pop("indices").numpy(), {**arrays, **notes}
+        if values.keys() != vars(Counts.empty(0)).keys():  # another version counted other things
             return None
-        counts = Counts(confusion, **notes)
+        counts = Counts(**values)
         return (indices, counts) if counts.images + len(counts.skipped) == len(indices) else None
 
 
@@ -124,7 +125,8 @@ class ProgressWriter:
             return
         indices = np.concatenate(parts)
         self._state = [indices], counts
-        notes = {"fingerprint": self.fingerprint, **vars(counts)}
-        arrays = {"indices": indices, "confusion": notes.pop("confusion").numpy(), "notes": np.array(json.dumps(notes))}
+        values = {"fingerprint": self.fingerprint, **vars(counts)}
+        arrays = {name: values.pop(name).numpy() for name in list(values) if isinstance(values[name], torch.Tensor)}
+        arrays |= {"indices": indices, "notes": np.array(json.dumps(values))}
         atomic_write(self.path, lambda file: np.savez_compressed(file, **arrays))
         self._last_write = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from tabulate import tabulate
 
 from cliptrase_d2.evaluation.evaluator import get_results_folder
 from cliptrase_d2.evaluation.metrics import HEADLINE, select_group_metrics
+from cliptrase_d2.evaluation.object_sizes import size_metric_names
 
 Results = Mapping["Run", Mapping[str, float]]
 
@@ -42,6 +44,13 @@ def group_table(results: Results) -> str | None:
     return _format_table(grouped, list(columns)) if grouped else None
 
 
+def size_table(results: Results) -> str | None:
+    """Format the metrics by size of object; None if no evaluation has any."""
+    names = size_metric_names()
+    counted = {run: metrics for run, metrics in results.items() if not all(math.isnan(metrics[name]) for name in names)}
+    return _format_table(counted, names) if counted else None
+
+
 def get_common_folder(output_dir: str | Path, runs: Iterable[Run]) -> Path:
     """Return the folder of all evaluations, with a placeholder for the method or data set if there are several."""
     methods, datasets = (set(names) for names in zip(*runs, strict=True))
@@ -53,7 +62,7 @@ def _format_table(results: Results, columns: Sequence[str]) -> str:
     datasets = list(dict.fromkeys(run.dataset for run in results))
     runs = sorted(results, key=lambda run: datasets.index(run.dataset))
     rows = [[*run, *(_percent(results[run].get(name)) for name in columns)] for run in runs]
-    headers = ["method", "data set", *(name.replace("-", "\n", 1) for name in columns)]  # narrow, for a terminal
+    headers = ["method", "data set", *(re.sub("[-_]", "\n", name, count=1) for name in columns)]  # narrow
     alignment = ["left", "left", *["right"] * len(columns)]
     if not any(run.method for run in runs):
         headers, alignment, rows = headers[1:], alignment[1:], [row[1:] for row in rows]

@@ -19,6 +19,7 @@ from cliptrase_d2.evaluation.evaluator import (
     metric_names,
 )
 from cliptrase_d2.evaluation.metrics import MEANS, group_metric_names
+from cliptrase_d2.evaluation.object_sizes import find_objects
 from cliptrase_d2.utils.errors import InputError
 
 
@@ -93,6 +94,43 @@ def test_groups_of_classes_have_metrics_of_their_own(tmp_path: Path) -> None:
     written = report(tmp_path, name)
     assert (written["mIoU-stuff"], written["mIoU-none"]) == (50, None)
     assert extract_metrics(written) == results  # also where nothing was scored
+
+
+def test_sizes_of_objects_have_metrics_of_their_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {"far": ["tree"]}
+    name = register_dataset(f"sizes_{tmp_path.name}", tmp_path, ["sky", "tree"], tmp_path, groups=groups)
+    truth, prediction = torch.zeros(30, 40, dtype=torch.int64), torch.zeros(30, 40, dtype=torch.int64)
+    truth[0, :2], prediction[0, :1] = 1, 1  # 2 of 1200 pixels are small; one is found
+    inputs, outputs = {**image("a.jpg"), "sem_seg": truth}, {"label_map": prediction}
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    evaluator.process([inputs, inputs], [outputs, outputs])
+    with caplog.at_level(logging.INFO):
+        results = evaluator.evaluate()["sem_seg"]
+    assert (results["mIoU_small"], results["mAcc_small-far"]) == (50, 50)
+    assert results["mIoU_large"] == pytest.approx(100 * 1198 / 1199)
+    assert all(math.isnan(results[name]) for name in ("mIoU_medium", "mIoU_large-far"))
+    assert list(results) == metric_names(name)
+    written = report(tmp_path, name)
+    assert (written["objects_small"], written["objects_medium"], written["objects_large-far"]) == (2, 0, 0)
+    assert "small 50.00 (2 objects), medium - (0 objects), large 99.92 (2 objects)" in caplog.text
+    # The objects of the mapper give the same, and are not looked for again.
+    objects = find_objects(truth, 255)
+    monkeypatch.setattr("cliptrase_d2.evaluation.evaluator.find_objects", lambda *_: pytest.fail("they are known"))
+    evaluator.reset()
+    evaluator.process([{**inputs, "label_objects": objects}] * 2, [outputs, outputs])
+    assert evaluator.evaluate()["sem_seg"] == pytest.approx(results, nan_ok=True)
+
+
+def test_results_of_earlier_versions_have_no_sizes_of_objects(tmp_path: Path, name: str) -> None:
+    evaluator = SegmentationEvaluator(name, tmp_path)
+    evaluator.process([image("a.jpg", [[0, 1]])], [output([[0, 1]])])
+    evaluator.evaluate()
+    written = {key: value for key, value in report(tmp_path, name).items() if "_small" not in key}
+    results = extract_metrics(written)
+    assert (results["mIoU"], results["mIoU_large"]) == (100, 100)
+    assert math.isnan(results["mIoU_small"])
 
 
 def test_results_have_the_names_of_detectron2_too(tmp_path: Path) -> None:

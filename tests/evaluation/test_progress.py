@@ -41,6 +41,23 @@ def test_files_of_all_processes_and_generations_are_summed(progress: Progress) -
     assert progress.next_generation() == 3
 
 
+def test_counts_of_objects_are_summed(progress: Progress) -> None:
+    objects = torch.arange(2 * 3 * 4).view(2, 3, 4)
+    for rank, own in enumerate((objects, None, 10 * objects)):
+        write(progress.writer(1, rank), [rank], Counts(torch.ones(2, 2, dtype=torch.int64), 1, objects=own))
+    total = progress.read()[1].objects
+    assert total is not None
+    assert total.dtype == torch.int64
+    assert torch.equal(total, 11 * objects)
+
+
+def test_files_of_a_version_that_counted_no_objects_restart_the_evaluation(progress: Progress) -> None:
+    old = counts(1)
+    del old.objects
+    write(progress.writer(1, 0), [0], old)
+    assert not progress.read()[0].any()
+
+
 def test_without_files_nothing_is_done(progress: Progress) -> None:
     progress.writer(1, 0).flush()
     assert not progress.folder.exists()

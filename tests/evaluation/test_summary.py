@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from cliptrase_d2.evaluation.metrics import HEADLINE, MEANS
-from cliptrase_d2.evaluation.summary import Run, get_common_folder, group_table, headline_table
+from cliptrase_d2.evaluation.object_sizes import size_metric_names
+from cliptrase_d2.evaluation.summary import Run, get_common_folder, group_table, headline_table, size_table
 
 
 def numbers(first: float, **more: float) -> dict[str, float]:
@@ -77,3 +78,15 @@ def test_classes_are_in_no_table() -> None:
 )
 def test_place_of_results_has_placeholders_for_parts_that_differ(runs: list[Run], place: str) -> None:
     assert get_common_folder("out", runs) == Path(place)
+
+
+def test_sizes_of_objects_have_their_own_table() -> None:
+    nothing = dict.fromkeys(size_metric_names(), float("nan"))
+    sizes = {**nothing, "mIoU_small": 5.0, "mAcc_large": 6.0}
+    results = {Run("clip", "voc"): numbers(1, **sizes), Run("groups", "voc"): numbers(1, **nothing)}
+    assert rows(size_table(results)) == [
+        ["method", "data", "set", *["mIoU"] * 3, *["mAcc"] * 3],
+        [*["small", "medium", "large"] * 2],
+        ["clip", "voc", "5.00", "-", "-", "-", "-", "6.00"],
+    ]
+    assert size_table({Run("", "voc"): numbers(1, **nothing)}) is None

@@ -16,6 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cliptrase_d2.evaluation.metrics import HEADLINE
+from cliptrase_d2.evaluation.object_sizes import SIZES
 from cliptrase_d2.evaluation.output_names import get_output_name
 from cliptrase_d2.evaluation.published import published_source
 from cliptrase_d2.evaluation.report.artefacts import LABELS, PARTS, GalleryEntry, encode_picture
@@ -128,6 +129,22 @@ class DatasetSection:
         keys = (key for key in reports[0] if key.startswith(("mIoU-", "pAcc-")))
         return [key for key in keys if any(report[key] is not None for report in reports)]
 
+    @property
+    def objects(self) -> list[tuple[str, str, list[int]]]:
+        """Title, suffix of the metrics, and number of objects of each size, of all classes and of every group.
+
+        Groups without objects are left out; empty if no evaluation has metrics by size.
+        """
+        counted = [one.report for one in self.evaluations if one.report.get("objects_small") is not None]
+        groups = [name.removeprefix("mIoU-") for name in self.groups if name.startswith("mIoU-")]
+        suffixes = {"All classes": "", **{name.replace("_", " "): f"-{name}" for name in groups}}
+        # Methods may have skipped different images.
+        numbers = {
+            title: [max((report[f"objects_{size}{suffix}"] for report in counted), default=0) for size in SIZES]
+            for title, suffix in suffixes.items()
+        }
+        return [(title, suffix, numbers[title]) for title, suffix in suffixes.items() if any(numbers[title])]
+
 
 def write_page(
     path: Path, sources: Sequence[EvaluationSource], configuration: str, facts: Mapping[str, str], random_weights: bool
@@ -169,6 +186,7 @@ def write_page(
         facts=_describe_time(evaluations) | dict(facts),
         random_weights=random_weights,
         headline=HEADLINE,
+        sizes=SIZES,
         published_source=published_source(),
         shown_cards=_SHOWN_CARDS,
         timed=any(evaluation.speed for evaluation in evaluations),

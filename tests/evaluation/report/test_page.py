@@ -164,6 +164,49 @@ def test_worst_images_are_first(tmp_path: Path) -> None:
     assert re.findall(r"(\S+)\.jpg", table) == ["<0>", "half", "good"]
 
 
+def sizes_of_objects(report: str) -> list[list[str]]:
+    """Return the cells of the rows of the table by size of object."""
+    table = report[report.index("Sizes of objects") : report.index("<h3>Classes")]
+    body = table[table.index("<tbody>") :]
+    cells = [re.findall(r"<t[dh].*?>(.*?)</t[dh]>", row) for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL)]
+    return [list(map(html.unescape, row)) for row in cells]
+
+
+def test_sizes_of_objects_are_shown_for_all_classes_and_groups(tmp_path: Path) -> None:
+    groups = {"far_things": ["road"], "none": ["a&b"]}
+    name = register_dataset(f"sizes_{tmp_path.name}", tmp_path, CLASSES, tmp_path, groups=groups)
+    sources = []
+    for method, found in (("clip", 1), ("cliptrase", 2)):
+        evaluator = SegmentationEvaluator(name, tmp_path / method, context=CONTEXT)
+        truth, prediction = torch.zeros(30, 40, dtype=torch.int64), torch.zeros(30, 40, dtype=torch.int64)
+        truth[0, :2], prediction[0, :found] = 3, 3
+        evaluator.process([{"file_name": "a.jpg", "sem_seg": truth}], [{"label_map": prediction}])
+        evaluator.evaluate()
+        sources.append(EvaluationSource(evaluator.folder, method, "a method"))
+    assert sizes_of_objects(page(tmp_path, *sources)) == [
+        ["All classes", "1 object", "0 objects", "1 object", "", "", ""],
+        ["clip", "50.00", "–", "99.92", "50.00", "–", "100.00"],
+        ["cliptrase", "100.00", "–", "100.00", "100.00", "–", "100.00"],
+        ["far things", "1 object", "0 objects", "0 objects", "", "", ""],
+        ["clip", "50.00", "–", "–", "50.00", "–", "–"],
+        ["cliptrase", "100.00", "–", "–", "100.00", "–", "–"],
+    ]
+
+
+def test_results_without_sizes_of_objects_still_open(tmp_path: Path) -> None:
+    old, new = evaluate(tmp_path, "clip"), evaluate(tmp_path, "cliptrase")
+    file = old.folder / "metrics.json"
+    report = json.loads(file.read_text(encoding="utf-8"))
+    sizes = ("_small", "_medium", "_large")
+    file.write_text(json.dumps({key: value for key, value in report.items() if not key.endswith(sizes)}))
+    assert "Sizes of objects" not in page(tmp_path, old)
+    assert [row[:4] for row in sizes_of_objects(page(tmp_path, old, new))] == [
+        ["All classes", "0 objects", "0 objects", "6 objects"],
+        ["clip", "–", "–", "–"],
+        ["cliptrase", "–", "–", "50.00"],  # the mean of 100, 50 and 0
+    ]
+
+
 def test_links_lead_to_files(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
     report = page(tmp_path, evaluate(tmp_path))

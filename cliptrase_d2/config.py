@@ -289,11 +289,17 @@ def _add_training(cfg: CfgNode) -> None:
 
 
 def _add_evaluation(cfg: CfgNode) -> None:
-    # Evaluate these methods and compare them in one table: names of methods/catalog.py, such as "clip", "sclip",
-    # "cliptrase_scr", "cliptrase". "+clusters" adds clusters to a method without, as in "sclip+clusters". A method sets
-    # some keys of MODEL.CLIPTRASE and no others. Its results are in OUTPUT_DIR/<method>/inference/. Empty to evaluate
-    # the configuration as it is.
+    # Evaluate these compositions and compare them in one table: METHOD[+MASKS][+RULE][+REFINEMENT][@PROTOCOL], such as
+    # "sclip", "sclip+clusters" or "naclip+sam+mean+pamr@slide". METHOD is a name of methods/catalog.py, such as "clip",
+    # "cliptrase_scr" or "cliptrase", or any registered method. MASKS is "clusters", CLIPtrase's clusters, or a value of
+    # MODEL.MASKS.SOURCE; without it, all but "cliptrase" and "textregion" label pixels. RULE, REFINEMENT and PROTOCOL
+    # are values of MODEL.CLIPTRASE.CLASSIFICATION, MODEL.CLIPTRASE.REFINEMENT and TEST.PROTOCOL. All other keys
+    # are those of the configuration. The results are in OUTPUT_DIR/<composition>/inference/. Empty to evaluate the
+    # configuration as it is.
     cfg.TEST.METHODS = ()
+    # Leave out compositions whose parts cannot be combined, and list them with the reasons in the table and the report.
+    # Otherwise they are an error.
+    cfg.TEST.SKIP_IMPOSSIBLE = False
     # "center_crop": a square of MIN_SIZE_TEST, labels cropped too (the paper's numbers); "whole": the whole image, with
     # the result at its original size; "slide": windows whose patches are averaged, with the result at the original
     # size; "tiles": windows that are images of their own, for images of any size; "published": windows whose pixel

@@ -109,6 +109,7 @@ OF_THE_MASKS = {f"MODEL.MASKS.{key}" for key in load_config().MODEL.MASKS}
 BY_NAME = {
     "MODEL.CLIPTRASE.METHOD_OPTIONS",
     "TEST.METHODS",
+    "TEST.SKIP_IMPOSSIBLE",
     "MODEL.CLIP.NAME",
     "MODEL.CLIP.PRETRAINED",
     "MODEL.CLIP.SEED",
@@ -240,6 +241,12 @@ def test_test_methods_replace_the_configured_method(tmp_path: Path) -> None:
     names = ("TEST.METHODS", "('clip', 'sclip')", "DATASETS.TEST", "('voc',)")
     runs = plan_runs(tiny_config(tmp_path, *names))
     assert [cfg.MODEL.CLIPTRASE.METHOD for cfg in runs.values()] == ["clip", "sclip"]
+
+
+def test_impossible_methods_can_be_left_out(tmp_path: Path) -> None:
+    register_dataset("voc", "images", ["sky"])
+    names = ("TEST.METHODS", "('clip', 'sclip+mean')", "DATASETS.TEST", "('voc',)", "TEST.SKIP_IMPOSSIBLE", "True")
+    assert list(plan_runs(tiny_config(tmp_path, *names))) == [("clip", "voc")]
 
 
 def test_settings_and_configuration_have_the_same_defaults() -> None:

@@ -2,8 +2,12 @@
 
     cliptrase eval my_set.yaml --model ViT-B-16 --method clip maskclip sclip cliptrase
     cliptrase eval voc20 --method sclip
+    cliptrase eval voc20 --method {maskclip,naclip}{,+clusters,+sam}{,+pamr}@{whole,slide}
     cliptrase eval --config-file cliptrase/voc20_224
     cliptrase eval emoji_scenes
+
+A method may have further parts, METHOD[+MASKS][+RULE][+REFINEMENT][@PROTOCOL]; the shell expands braces to a grid.
+`cliptrase methods sclip+sam` describes such a composition or says why it is impossible.
 
 A data set is a file in YAML, or the name of a benchmark that `cliptrase doctor` lists. Without --config-file, images
 are evaluated whole with the settings of cliptrase/vit_b16_whole; emoji_scenes alone has a configuration of its own.
@@ -18,15 +22,17 @@ from collections.abc import Sequence
 
 from cliptrase_d2.cli.model_arguments import add_model_arguments, get_options
 
-_DEFAULT_CONFIG = "cliptrase/vit_b16_whole"
+DEFAULT_CONFIG = "cliptrase/vit_b16_whole"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``cliptrase eval``."""
     parser.add_argument("data", nargs="*", metavar="DATA", help="files in YAML or names (default: DATASETS.TEST)")
     add_model_arguments(parser, protocols=("whole", "slide", "tiles", "center_crop", "published"))
-    help_methods = "methods to compare in one table: clip, maskclip, sclip, cliptrase, sclip+clusters, ..."
+    help_methods = "methods to compare in one table: clip, sclip, cliptrase, sclip+clusters, naclip+sam+pamr@slide, ..."
     parser.add_argument("--method", nargs="+", dest="methods", default=[], metavar="NAME", help=help_methods)
+    help_skip = "evaluate the other methods if parts of some cannot be combined, and list the reasons"
+    parser.add_argument("--skip-impossible", action="store_true", help=help_skip)
     add_job_arguments(parser, "keep the finished images of an interrupted run")
 
 
@@ -55,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = arguments.config_file or choose_config(arguments.data, arguments.model)
     arguments.config_file = config
     options = ["TEST.METHODS", str(arguments.methods)] if arguments.methods else []
+    options += ["TEST.SKIP_IMPOSSIBLE", "True"] if arguments.skip_impossible else []
     options += ["TEST.EXPECTED_RESULTS", "[]"] if is_changed else []
     options += ["OUTPUT_DIR", arguments.output] if arguments.output else []
     arguments.opts = [*options, *get_options(arguments)]
@@ -73,4 +80,4 @@ def choose_config(data: Sequence[str], model: str | None) -> str:
     from cliptrase_d2.d2.config_merge import get_config_names
 
     has_own = len(data) == 1 and not model and data[0] in get_config_names()
-    return data[0] if has_own else _DEFAULT_CONFIG
+    return data[0] if has_own else DEFAULT_CONFIG

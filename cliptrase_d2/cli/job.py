@@ -25,6 +25,7 @@ from cliptrase_d2.data.benchmarks import get_all_benchmarks
 from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.custom import read_dataset_file
 from cliptrase_d2.data.register import register_spec
+from cliptrase_d2.evaluation.compositions import find_impossible
 from cliptrase_d2.evaluation.evaluator import metric_names
 from cliptrase_d2.evaluation.expected import NamedResults, name_results, read_expectations, verify
 from cliptrase_d2.evaluation.run_page import write_run_page
@@ -144,7 +145,8 @@ def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> NamedResults:
 
 def report(cfg: CfgNode, runs: dict[Run, CfgNode], results: Results) -> None:
     """Log the tables, write the report page, and log the output paths."""
-    logger.info("Results in percent:\n%s", headline_table(results))
+    impossible = {name: str(reason) for name, reason in find_impossible(cfg).items()}
+    logger.info("Results in percent:\n%s", headline_table(results, impossible))
     groups = group_table(results)
     if groups:
         logger.info("Groups of classes, in percent:\n%s", groups)

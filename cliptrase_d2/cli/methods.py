@@ -1,7 +1,11 @@
-"""List the methods, with their published numbers, or describe one.
+"""List the methods, with their published numbers, or describe one or a composition.
 
     cliptrase methods
     cliptrase methods sclip
+    cliptrase methods sclip+sam+mean@slide
+
+A composition METHOD[+MASKS][+RULE][+REFINEMENT][@PROTOCOL] is described by its parts and configuration keys, or an
+error says why it is impossible.
 
 The numbers are mIoU in percent as published, with ViT-B/16. They were measured by the authors or by later works, not by
 this package, and their protocols differ.
@@ -25,14 +29,18 @@ _COLUMNS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``cliptrase methods``."""
-    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="describe this method")
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="describe this method or composition")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table or the description, and return 0."""
-    from cliptrase_d2.methods import get_method
+    from cliptrase_d2.methods import METHOD_CLASSES, get_method
 
-    print(describe_method(arguments.name, get_method(arguments.name)) if arguments.name else format_methods())
+    name = arguments.name
+    if not name:
+        print(format_methods())
+    else:
+        print(describe_method(name, get_method(name)) if name in METHOD_CLASSES else describe_composition(name))
     return 0
 
 
@@ -77,3 +85,24 @@ def describe_method(name: str, method: Method) -> str:
             *textwrap.wrap(f"Source of the numbers: {facts.source}", 120),
         ]
     return "\n".join(lines)
+
+
+def describe_composition(text: str) -> str:
+    """Return the parts of a composition, the keys that it sets, and the command that evaluates it.
+
+    Raises:
+        InputError: the composition cannot be read, or is impossible with the configuration of ``cliptrase eval``.
+    """
+    from cliptrase_d2.cli.evaluate import DEFAULT_CONFIG
+    from cliptrase_d2.config import load_config
+    from cliptrase_d2.evaluation.compositions import find_impossible, read_composition, require_possible
+
+    cfg = load_config(DEFAULT_CONFIG, ["TEST.METHODS", str([text])])
+    require_possible(cfg, find_impossible(cfg))
+    composition = read_composition(text)
+    keys = composition.keys | {
+        f"MODEL.CLIPTRASE.METHOD_OPTIONS.{name}": value for name, value in composition.method.options.items()
+    }
+    lines = [f"{composition.name}: {composition.title}", composition.method.source, "", "Configuration:"]
+    lines += [f"  {key} {value}" for key, value in keys.items()]
+    return "\n".join([*lines, "", f"Evaluation: cliptrase eval DATA --method {composition.name}"])

@@ -35,7 +35,7 @@ def add_model_arguments(
     if protocols:
         parser.add_argument("--protocol", choices=protocols, help="how images are resized, cropped or tiled")
     if method:
-        help_method = "dense features: cliptrase (default), sclip, maskclip, clip, clearclip, naclip, gem, resclip, ..."
+        help_method = "dense features: cliptrase (default), sclip, maskclip, ..., or with parts, such as sclip+sam+pamr"
         parser.add_argument("--method", metavar="NAME", help=help_method)
     if rendering:
         help_bands = "bands of a raster for red, green and blue, counted from 1, or one for grey"
@@ -104,7 +104,7 @@ def get_options(arguments: argparse.Namespace) -> list[str]:
     if arguments.protocol:
         options += ["TEST.PROTOCOL", arguments.protocol]
     if arguments.method:
-        options += ["MODEL.CLIPTRASE.METHOD", arguments.method]
+        options += _list_method_options(arguments.method)
     with name_arguments({"bands": "--bands", "stretch": "--stretch"}):
         rendering = Rendering(arguments.bands or (), arguments.stretch or ())
     if rendering.bands:
@@ -114,3 +114,26 @@ def get_options(arguments: argparse.Namespace) -> list[str]:
     if arguments.device:
         options += ["MODEL.DEVICE", arguments.device]
     return [*options, *arguments.opts]
+
+
+def _list_method_options(text: str) -> list[str]:
+    """Return KEY, VALUE, … of a method, or of a composition without a protocol. Absent parts are those configured.
+
+    Raises:
+        InputError: the composition cannot be read, or has a protocol.
+    """
+    if not set("+@") & set(text):
+        return ["MODEL.CLIPTRASE.METHOD", text]
+    from cliptrase_d2.config import load_config
+    from cliptrase_d2.evaluation.compositions import read_composition
+
+    load_config()  # registers the parts
+    with name_arguments({"TEST.METHODS": "--method"}):
+        composition = read_composition(text)
+    if composition.protocol:
+        fix = f"Give --protocol {composition.protocol}."
+        raise InputError("--method", f"the protocol {composition.protocol!r} in {text!r}", fix)
+    keys = composition.keys | {"MODEL.CLIPTRASE.METHOD": composition.base}
+    if not composition.masks:
+        keys.pop("MODEL.CLIPTRASE.CLUSTERING", None)
+    return [word for pair in keys.items() for word in pair]

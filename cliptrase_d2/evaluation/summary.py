@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from cliptrase_d2.evaluation.metrics import HEADLINE, select_group_metrics
 from cliptrase_d2.evaluation.object_sizes import size_metric_names
 
 Results = Mapping["Run", Mapping[str, float]]
+_REASON_WIDTH = 60
 
 
 class Run(NamedTuple):
@@ -32,9 +34,14 @@ class Run(NamedTuple):
         return f"{self.method} on {self.dataset}" if self.method else self.dataset
 
 
-def headline_table(results: Results) -> str:
-    """Format the four headline metrics of every evaluation, grouped by data set."""
-    return _format_table(results, HEADLINE)
+def headline_table(results: Results, impossible: Mapping[str, str] | None = None) -> str:
+    """Format the four headline metrics of every evaluation, grouped by data set.
+
+    Args:
+        results: percent by metric.
+        impossible: compositions that were left out -> reason. They follow the others, with their reasons.
+    """
+    return _format_table(results, HEADLINE, impossible or {})
 
 
 def group_table(results: Results) -> str | None:
@@ -58,7 +65,7 @@ def get_common_folder(output_dir: str | Path, runs: Iterable[Run]) -> Path:
     return get_results_folder(Path(output_dir) / method, datasets.pop() if len(datasets) == 1 else "<data set>")
 
 
-def _format_table(results: Results, columns: Sequence[str]) -> str:
+def _format_table(results: Results, columns: Sequence[str], impossible: Mapping[str, str] | None = None) -> str:
     datasets = list(dict.fromkeys(run.dataset for run in results))
     runs = sorted(results, key=lambda run: datasets.index(run.dataset))
     rows = [[*run, *(_percent(results[run].get(name)) for name in columns)] for run in runs]
@@ -66,6 +73,11 @@ def _format_table(results: Results, columns: Sequence[str]) -> str:
     alignment = ["left", "left", *["right"] * len(columns)]
     if not any(run.method for run in runs):
         headers, alignment, rows = headers[1:], alignment[1:], [row[1:] for row in rows]
+    if impossible:
+        headers, alignment = [*headers, "impossible because"], [*alignment, "left"]
+        rows = [[*row, ""] for row in rows]
+        empty = [""] * (1 + len(columns))
+        rows += [[name, *empty, textwrap.fill(reason, _REASON_WIDTH)] for name, reason in impossible.items()]
     # Without disable_numparse, tabulate would reformat the numbers, and data sets with names such as "1e5".
     return tabulate(rows, headers, disable_numparse=True, colalign=alignment)
 

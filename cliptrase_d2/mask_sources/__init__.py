@@ -7,6 +7,7 @@ from cliptrase_d2.mask_sources.base import (
     MaskSettings,
     MaskSource,
     build_mask_source,
+    get_mask_source,
     make_empty_proposals,
     register_mask_source,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "SamAutomaticSource",
     "SamSource",
     "build_mask_source",
+    "get_mask_source",
     "make_empty_proposals",
     "register_mask_source",
 ]

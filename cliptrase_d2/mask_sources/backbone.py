@@ -23,6 +23,7 @@ class BackboneSource(MaskSource):
         backbone: the ViT.
     """
 
+    title = "clusters of another ViT"
     needs_correlation = False
 
     def __init__(self, backbone: VitBackbone):

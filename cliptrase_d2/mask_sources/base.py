@@ -71,10 +71,12 @@ class MaskSource(nn.Module, ABC):
     """Proposes masks. It is a module, so its weights move with the model.
 
     Attributes:
+        title: a short description of the masks, for reports; "" for the name of the source.
         needs_correlation: whether it reads the correlation, which is computed only then.
         needs_pixels: whether it reads the images.
     """
 
+    title: ClassVar[str] = ""
     needs_correlation: ClassVar[bool] = True
     needs_pixels: ClassVar[bool] = True
 
@@ -128,16 +130,25 @@ def register_mask_source(name: str) -> Callable[[_Source], _Source]:
     return register
 
 
+def get_mask_source(name: str) -> type[MaskSource]:
+    """Return the class of a source by its name.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    if name not in MASK_SOURCES:
+        fix = suggest(name, MASK_SOURCES, "Use one of these, or import the module that registers it.")
+        raise InputError("mask_source", f"unknown source {name!r}", fix, allowed=", ".join(MASK_SOURCES))
+    return MASK_SOURCES[name]
+
+
 def build_mask_source(name: str, settings: MaskSettings | None = None) -> MaskSource:
     """Build a source by its name, in evaluation mode, on the CPU.
 
     Raises:
         InputError: the name is unknown, or its weights or settings cannot be used.
     """
-    if name not in MASK_SOURCES:
-        fix = suggest(name, MASK_SOURCES, "Use one of these, or import the module that registers it.")
-        raise InputError("mask_source", f"unknown source {name!r}", fix, allowed=", ".join(MASK_SOURCES))
-    return MASK_SOURCES[name].from_settings(settings or MaskSettings()).eval()
+    return get_mask_source(name).from_settings(settings or MaskSettings()).eval()
 
 
 def make_empty_proposals(grid: tuple[int, int], size: tuple[int, int], device: torch.device) -> MaskProposals:

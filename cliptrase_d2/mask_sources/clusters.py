@@ -11,6 +11,7 @@ from cliptrase_d2.pipeline.stages import cluster, propose
 class CorrelationClusters(MaskSource):
     """Clusters of the correlation that the model computed. The source has no weights and reads no pixels."""
 
+    title = "CLIPtrase's clusters"
     needs_pixels = False
 
     def propose(self, inputs: MaskInputs) -> list[MaskProposals]:

@@ -47,6 +47,8 @@ class SamSource(MaskSource):
         InputError: an unknown prompt.
     """
 
+    title = "SAM's masks of CLIPtrase's clusters"
+
     def __init__(self, sam: PromptedSam, prompt: str = "points"):
         super().__init__()
         check_choice("sam_prompt", prompt, PROMPTS)
@@ -111,6 +113,7 @@ class SamAutomaticSource(MaskSource):
         InputError: a setting is out of range.
     """
 
+    title = "SAM's masks of a grid of points"
     points: Tensor
 
     def __init__(

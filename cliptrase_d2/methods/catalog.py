@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cliptrase_d2.methods.base import DENSE_METHODS
+from cliptrase_d2.methods.base import METHOD_CLASSES
 from cliptrase_d2.methods.textregion import TextRegion
 
 
@@ -39,7 +39,7 @@ class ComparedMethod:
 
 
 def _per_pixel(name: str, title: str = "") -> ComparedMethod:
-    method = DENSE_METHODS[name]
+    method = METHOD_CLASSES[name]
     return ComparedMethod(title or method.title, method.source, {"method": name, "clustering": "none"})
 
 
@@ -49,7 +49,7 @@ def _with_clusters(method: ComparedMethod) -> ComparedMethod:
     return ComparedMethod(title, method.source, settings, method.options)
 
 
-_PAPER = DENSE_METHODS["cliptrase"].source
+_PAPER = METHOD_CLASSES["cliptrase"].source
 _BASE = {
     **{name: _per_pixel(name) for name in ("clip", "maskclip", "sclip", "clearclip", "naclip", "gem")},
     **{name: _per_pixel(name) for name in ("sc_clip", "sfp", "dih_clip", "resclip")},
@@ -71,3 +71,9 @@ METHODS = _BASE | {
     for name, method in _BASE.items()
     if not method.needs_clusters and name != "cliptrase_scr"
 }
+
+
+def find_methods() -> dict[str, ComparedMethod]:
+    """Return the methods that a composition starts with: those of the catalog, and all other registered ones."""
+    methods = {name: method for name, method in METHODS.items() if "+" not in name}
+    return methods | {name: _per_pixel(name) for name in METHOD_CLASSES if name not in methods}

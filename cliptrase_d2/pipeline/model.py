@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -15,10 +16,10 @@ from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import QKV, DenseFeatures, ImageTokens, Needs, PatchFeatures, TextFeatures
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
-from cliptrase_d2.mask_sources import CorrelationClusters, MaskInputs, MaskSettings, MaskSource, build_mask_source
-from cliptrase_d2.methods import DenseMethod, ImageMethod, Method, get_method
+from cliptrase_d2.mask_sources import MASK_SOURCES, CorrelationClusters, MaskInputs, MaskSource
+from cliptrase_d2.methods import DenseMethod
 from cliptrase_d2.pipeline import stages
-from cliptrase_d2.pipeline.classify import Classification, class_probabilities, class_scores
+from cliptrase_d2.pipeline.classify import RULES, Classification, class_probabilities, class_scores
 from cliptrase_d2.pipeline.input_vocabulary import OWN_VOCABULARY_ONLY, InputVocabulary
 from cliptrase_d2.pipeline.open_vocabulary import (
     MAX_SEM_SEG,
@@ -30,9 +31,11 @@ from cliptrase_d2.pipeline.open_vocabulary import (
     read_needs_photograph,
     read_patch_size,
 )
+from cliptrase_d2.pipeline.parts import Combination, PartModels, WindowSettings
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.pipeline.published import PublishedProtocol
 from cliptrase_d2.pipeline.published_segmentation import segment_published
+from cliptrase_d2.pipeline.refinement import REFINEMENTS
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.tiles import ReadRows, Span, get_output_size, segment_in_tiles, segment_rows
 from cliptrase_d2.pipeline.windows import Windows, cut, stitch_correlation, stitch_patches
@@ -88,6 +91,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         mask_source: proposes masks; None for clusters of CLIP's own correlation.
         vision_model: a second vision model, for methods that need one; None to load the one of `vision_source`.
         vision_source: where the second vision model comes from, for the methods that need one; None for nowhere.
+        part_models: the mask sources and second vision models that were built; None for none.
         window, stride: side and step of windows in pixels, multiples of the patch size; None for whole images.
         in_tiles: whether windows are images of their own instead of parts of one correlation.
         protocol: the published protocol, which has windows of its own; None for one of this package's.
@@ -102,6 +106,12 @@ class CLIPtrase(OpenVocabularySegmenter):
     """
 
     resampling = "bicubic"  # of the input images, as CLIP was trained
+    mask_source: MaskSource
+    vision_model: VisionModel | None
+    window: int | None
+    stride: int | None
+    in_tiles: bool
+    protocol: PublishedProtocol | None
 
     @configurable
     def __init__(
@@ -114,6 +124,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         mask_source: MaskSource | None = None,
         vision_model: VisionModel | None = None,
         vision_source: VisionSource | None = None,
+        part_models: PartModels | None = None,
         window: int | None = None,
         stride: int | None = None,
         in_tiles: bool = False,
@@ -124,35 +135,31 @@ class CLIPtrase(OpenVocabularySegmenter):
         output_mask_features: bool = False,
     ):
         super().__init__(text_encoder, vocabularies, max_sem_seg)
-        _check_windows(window, stride, tower.patch_size, in_tiles)
         self.clip, self.tower = clip, tower
-        self.mask_source = mask_source or CorrelationClusters()
         self.vision_model, self.vision_source = vision_model, vision_source
-        self.window, self.stride, self.in_tiles = window, stride, in_tiles
-        self.protocol = protocol
         self.precision = get_dtype(precision)
         self.output_mask_features = output_mask_features
-        if protocol is not None and output_mask_features:
-            got = "features of masks with the published protocol, which has none"
-            raise InputError("TEST.UNSUPERVISED_GROUPS", got, "Set it to 0, or choose another protocol.")
-        self.configure(settings)
+        self.part_models = part_models or PartModels()
+        windows = WindowSettings(window, stride, in_tiles, protocol)
+        self.configure(settings, mask_source=mask_source or CorrelationClusters(), windows=windows)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of `__init__` for a configuration. Loads the CLIP weights."""
-        settings, clip = CLIPtraseSettings.from_config(cfg), load_clip_from_config(cfg)
-        in_windows = cfg.TEST.PROTOCOL in ("slide", "tiles")
+        settings, windows = CLIPtraseSettings.from_config(cfg), WindowSettings.from_config(cfg)
+        clip, part_models = load_clip_from_config(cfg), PartModels()
         return {
             "clip": clip,
             "tower": VisualTower(clip.visual, cfg.MODEL.CLIP.POS_EMBED_RESIZE),
             "text_encoder": build_text_encoder(cfg, clip),
             "settings": settings,
-            "mask_source": build_mask_source(cfg.MODEL.MASKS.SOURCE, MaskSettings.from_config(cfg)),
+            "mask_source": part_models.from_config(cfg),
             "vision_source": VisionSource(cfg.MODEL.VISION.NAME, cfg.MODEL.VISION.WEIGHTS),
-            "window": cfg.TEST.WINDOW if in_windows else None,
-            "stride": cfg.TEST.STRIDE if in_windows else None,
-            "in_tiles": cfg.TEST.PROTOCOL == "tiles",
-            "protocol": PublishedProtocol.from_config(cfg) if cfg.TEST.PROTOCOL == "published" else None,
+            "part_models": part_models,
+            "window": windows.window,
+            "stride": windows.stride,
+            "in_tiles": windows.in_tiles,
+            "protocol": windows.published,
             "vocabularies": InputVocabulary.from_config(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
             "max_sem_seg": cfg.MODEL.CLIPTRASE.MAX_SEM_SEG,
@@ -187,6 +194,20 @@ class CLIPtrase(OpenVocabularySegmenter):
         """Return `patch_multiple` of the model of a configuration, without building it."""
         return read_patch_size(cfg)
 
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Check that the method, masks, windows and other settings of a configuration can be combined.
+
+        Raises:
+            InputError: they cannot, with the reason.
+        """
+        Combination.from_config(cfg).check()
+
+    @classmethod
+    def list_parts(cls) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
+        """Return the title of every mask source by its name, the names of the rules, and those of the refinements."""
+        return {name: source.title or name for name, source in MASK_SOURCES.items()}, RULES, REFINEMENTS
+
     @property
     def needs_photograph(self) -> bool:
         """As in `OpenVocabularySegmenter`, for the current method."""
@@ -204,38 +225,44 @@ class CLIPtrase(OpenVocabularySegmenter):
         """
         return sem_seg.softmax(0) if self.settings.refinement == "none" else sem_seg
 
-    def configure(self, settings: CLIPtraseSettings) -> None:
+    def configure(
+        self,
+        settings: CLIPtraseSettings,
+        *,
+        mask_source: MaskSource | None = None,
+        windows: WindowSettings | None = None,
+    ) -> None:
         """Change the method and its settings. CLIP's weights and encoded vocabularies stay.
 
-        A second vision model is loaded if the method needs another one than the model has.
+        A second vision model is loaded if the method needs another one than the model has had.
 
+        Args:
+            settings: of the method.
+            mask_source, windows: new ones; None to keep those of the model.
         Raises:
-            InputError: an unknown method, settings that do not fit the method or the model, or a second vision model
-                that cannot be loaded.
+            InputError: an unknown method, parts that cannot be combined, or a second vision model that cannot be
+                loaded. The model does not change.
         """
-        method, depth = get_method(settings.method, settings.method_options), self.tower.depth
+        source, depth = self.vision_source, self.tower.depth
+        windows = windows or WindowSettings(self.window, self.stride, self.in_tiles, self.protocol)
+        has_vision_model = source is not None or self.vision_model is not None
+        parts = windows, self.tower.patch_size, has_vision_model, self.output_mask_features
+        method = Combination(settings, *parts).check()
         if not -depth <= settings.correlation_layer < depth:
             got, allowed = (
                 f"block {settings.correlation_layer} of a tower with {depth} blocks",
                 f"{-depth} to {depth - 1}",
             )
             raise InputError("correlation_layer", got, "-1 is the last block, -2 the last but one.", allowed=allowed)
-        is_loadable = self.vision_source is not None
-        check_combination(method, settings, has_vision_model=is_loadable or self.vision_model is not None)
-        if self.protocol is not None:
-            self.protocol.check_combination(method, settings)
-        elif isinstance(method, ImageMethod):
-            got = f"{settings.method!r}, which labels whole images and has no patch features for masks to vote by"
-            raise InputError("method", got, "Set TEST.PROTOCOL to 'published', or choose another method.")
-        if method.needs.text and self.output_mask_features:
-            got = f"mask features of {settings.method!r}, which reads the words, for an evaluation without words"
-            raise InputError("method", got, "Choose another method, or set TEST.UNSUPERVISED_GROUPS to 0.")
-        if method.needs.vision_features and self.vision_source is not None:
-            name = self.vision_source.name or method.vision_model
+        if method.needs.vision_features and source is not None:
+            name = source.name or method.vision_model
             if getattr(self.vision_model, "name", "") != name:
-                self.vision_model = None  # frees its memory first
-                self.vision_model = self.vision_source.load(name).to(self.device)
+                self.vision_model = self.part_models.get((source, name), partial(source.load, name)).to(self.device)
         self.method, self.settings = method, settings
+        self.window, self.stride, self.in_tiles = windows.window, windows.stride, windows.in_tiles
+        self.protocol = windows.published
+        if mask_source is not None:
+            self.mask_source = mask_source.to(self.device)
 
     @torch.inference_mode()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
@@ -446,7 +473,7 @@ class CLIPtrase(OpenVocabularySegmenter):
     def _compute_vision_features(self, images: Tensor, needs: Needs) -> PatchFeatures | None:
         if not needs.vision_features:
             return None
-        assert self.vision_model is not None, "check_combination refuses this"
+        assert self.vision_model is not None, "Combination refuses this"
         return self.vision_model(self.tower.denormalise(images), needs.vision_features)
 
     def _get_labels(self, inputs: Sequence[dict[str, Any]], images: Tensor) -> Tensor | None:
@@ -485,37 +512,6 @@ class CLIPtrase(OpenVocabularySegmenter):
             output["assignment"] = masks.assignment
             output["mask_features"] = stages.pool_masks(result.features, index, masks)
         return output
-
-
-def check_combination(method: Method, settings: CLIPtraseSettings, *, has_vision_model: bool) -> None:
-    """Refuse settings that a method cannot be combined with.
-
-    Raises:
-        InputError: with the reason.
-    """
-    name = settings.method
-    for setting, off in (("cls_logit_weight", False), ("cls_logit_bias", 0.0)):
-        value = getattr(settings, setting)
-        if value and not method.has_class_token:
-            got = f"{value}, but the method {name!r} has no class token whose logits it could use"
-            raise InputError(setting, got, f"Set it to {off}, or choose another method.")
-    if method.needs.vision_features and not has_vision_model:
-        raise InputError("method", f"{name!r} needs a second vision model", "Build the model with a vision_model.")
-    if method.needs.regions and settings.clustering == "none":
-        got = f"'none', but the method {name!r} reads the masks as regions"
-        raise InputError("clustering", got, "Choose another clustering or another method.", "'dbscan' or 'hdbscan'")
-
-
-def _check_windows(window: int | None, stride: int | None, patch_size: int, in_tiles: bool) -> None:
-    for name, pixels in (("window", window), ("stride", stride)):
-        if pixels is not None and (pixels <= 0 or pixels % patch_size):
-            fix = f"Use {max(1, round(pixels / patch_size)) * patch_size}, a multiple of the patch size."
-            raise InputError(name, f"{pixels} pixels with patches of {patch_size}", fix)
-    if window is not None and stride is not None and stride > window:
-        fix = "Lower it: no window would cover the pixels in between."
-        raise InputError("stride", f"{stride} pixels, more than the window of {window}", fix)
-    if in_tiles and (window is None or stride is None):
-        raise InputError("in_tiles", f"True with window {window} and stride {stride}", "Give both, in pixels.")
 
 
 def _group_by_shape(batched_inputs: Sequence[dict[str, Any]]) -> list[list[int]]:

@@ -83,7 +83,7 @@ def compute_word_logits(
     class_token = features.class_token if settings.cls_logit_weight else None
     logits = classify.patch_logits(features.patches, text.features, scale, class_token)  # [B,N,R]
     if settings.cls_logit_bias:
-        assert features.class_token is not None, "check_combination refuses a method without"
+        assert features.class_token is not None, "Combination refuses a method without"
         logits += settings.cls_logit_bias * classify.patch_logits(features.class_token[:, None], text.features, scale)
     return logits.unflatten(1, features.grid).permute(0, 3, 1, 2)  # [B,R,h,w]
 

@@ -11,6 +11,7 @@ from torch import nn
 from cliptrase_d2.config import ARGUMENT_KEYS
 from cliptrase_d2.d2 import CfgNode, DetectionCheckpointer
 from cliptrase_d2.pipeline.model import CLIPtrase
+from cliptrase_d2.pipeline.parts import WindowSettings
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.san.checkpoints import describe_loading
 from cliptrase_d2.san.model import SAN
@@ -44,7 +45,10 @@ def build_segmenter(cfg: CfgNode) -> SegmentationModel:
 
 
 def prepare_segmenter(cfg: CfgNode, model: Any = None) -> Any:
-    """Build the configured model, or give an existing one the configured method and settings.
+    """Build the configured model, or give an existing CLIPtrase the configured method, masks, settings and protocol.
+
+    CLIP and the text features of the existing model stay. A mask source or second vision model that it had before is
+    not built again.
 
     Raises:
         InputError: as `build_segmenter`.
@@ -52,8 +56,12 @@ def prepare_segmenter(cfg: CfgNode, model: Any = None) -> Any:
     if model is None:
         return build_segmenter(cfg)
     if isinstance(model, CLIPtrase):
+        num_built = model.part_models.num_built
         with name_arguments(ARGUMENT_KEYS):
-            model.configure(CLIPtraseSettings.from_config(cfg))
+            settings, windows = CLIPtraseSettings.from_config(cfg), WindowSettings.from_config(cfg)
+            model.configure(settings, mask_source=model.part_models.from_config(cfg), windows=windows)
+        if model.part_models.num_built > num_built:
+            load_weights(cfg, model)  # a checkpoint may hold weights of the new part
     return model
 
 

@@ -59,6 +59,21 @@ def test_methods_are_compared_in_one_table(tmp_path: Path, capsys: pytest.Captur
     assert (first.parent / "output" / "report.html").is_file()
 
 
+def test_impossible_methods_are_an_error_or_rows_with_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_dataset(tmp_path / "scenes", 1)
+    names = ("--method", "clip+pamr@slide", "clip+mean", "cliptrase@published")
+    error = str(evaluate(dataset, *names))
+    assert error.startswith("error: TEST.METHODS: 2 of 3 entries")
+    assert len(error.splitlines()) == 3
+    assert evaluate(dataset, *names, "--skip-impossible") == 0
+    table = capsys.readouterr().out.partition("Results in percent:\n")[2].splitlines()
+    assert table[2].split()[0] == "clip+pamr@slide"
+    assert table[3].split()[:2] == ["clip+mean", "TEST.METHODS:"]
+    assert any(line.split()[:1] == ["cliptrase@published"] for line in table[4:])
+
+
 def test_results_that_differ_from_the_expected_ones_fail(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "scenes", 2)
     assert evaluate(dataset) == 0

@@ -43,3 +43,19 @@ def test_a_method_is_described(capsys: pytest.CaptureFixture[str], name: str) ->
 
 def test_an_unknown_method_is_an_error() -> None:
     assert "sclip" in fail("methods", "sclop")
+
+
+def test_a_composition_is_described_by_its_parts_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("methods", "naclip+pamr+sam@slide") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("naclip+sam+pamr@slide: ")
+    for part in (METHOD_CLASSES["naclip"].source, "MODEL.MASKS.SOURCE sam", "TEST.PROTOCOL slide", "refined by PAMR"):
+        assert part in text
+    assert run("methods", "cliptrase_scr") == 0
+    assert "MODEL.CLIPTRASE.CLUSTERING none" in capsys.readouterr().out
+
+
+def test_an_impossible_composition_is_an_error_with_the_reason() -> None:
+    error = fail("methods", "cliptrase@published")
+    assert "'dbscan' with TEST.PROTOCOL 'published'" in error
+    assert "'+sam'" in fail("methods", "naclip+sem")

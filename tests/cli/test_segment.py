@@ -336,6 +336,29 @@ def test_model_arguments_become_options() -> None:
     assert get_options(arguments) == ["MODEL.CLIP.PRETRAINED", "x", "MODEL.CLIPTRASE.METHOD", "gem", "KEY", "VALUE"]
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("gem+pamr", {"METHOD": "gem", "REFINEMENT": "pamr"}),  # the masks stay those of the configuration
+        ("sclip+mean+sam", {"METHOD": "sclip", "CLASSIFICATION": "mean", "MASKS": "sam"}),
+    ],
+)
+def test_a_composition_becomes_options(method: str, options: dict[str, str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser, method=True)
+    words = get_options(parser.parse_args(["--config-file", "a.yaml", "--method", method]))
+    keys = {f"MODEL.CLIPTRASE.{key}" if key != "MASKS" else "MODEL.MASKS.SOURCE": options[key] for key in options}
+    assert dict(zip(words[::2], words[1::2], strict=True)) == keys
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("gem@slide", "--method: the protocol 'slide' in 'gem@slide'"), ("gem+pamm", "--method: unknown part '+pamm'")],
+)
+def test_a_composition_that_a_command_cannot_use_is_refused(method: str, message: str) -> None:
+    assert message in fail("segment", SCENE, "--classes", "sky", "--method", method)
+
+
 TILES = ("--protocol", "tiles", "--opts", "INPUT.MIN_SIZE_TEST", "0", "TEST.WINDOW", "112", "TEST.STRIDE", "64")
 
 

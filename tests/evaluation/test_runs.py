@@ -80,7 +80,7 @@ def test_inner_products_are_clustered_in_one_method_alone() -> None:
         (("clip", "cliptrace"), "'cliptrace'.*'cliptrase'"),
         (("SCLIP",), "'SCLIP'.*'sclip'"),
         (("san",), "'san'"),
-        (("cliptrase+clusters",), "'cliptrase[+]clusters'"),
+        (("cliptrase+cluster",), "'[+]cluster'.*'[+]clusters'"),
         ((["clip"],), "clip"),
         ((3,), "3"),
         (("clip", "sclip", "clip"), "'clip' twice"),

@@ -42,6 +42,15 @@ def test_column_of_methods_is_left_out_without_methods() -> None:
     ]
 
 
+def test_impossible_methods_follow_with_their_reasons() -> None:
+    reason = f"TEST.METHODS: {'a long reason ' * 10}"
+    results = {Run("clip", "voc"): numbers(1), Run("clip", "ade"): numbers(2)}
+    lines = headline_table(results, {"sclip+mean": reason}).splitlines()
+    assert lines[4].split()[:3] == ["sclip+mean", "TEST.METHODS:", "a"]
+    assert " ".join(" ".join(lines[4:]).split()[1:]) == reason.strip()
+    assert max(map(len, lines)) < 140
+
+
 def test_groups_have_their_own_table() -> None:
     results = {
         Run("clip", "plain"): numbers(1),

@@ -103,6 +103,16 @@ class DatasetSection:
         return benchmark.title if benchmark else self.name
 
     @property
+    def protocols(self) -> list[str]:
+        """Every protocol of the methods, with its sizes."""
+        texts = []
+        for evaluation in self.evaluations:
+            sizes = dict(evaluation.report["protocol"])
+            name = sizes.pop("name")
+            texts.append(", ".join([name, *(f"{key.replace('_', ' ')} {value}" for key, value in sizes.items())]))
+        return list(dict.fromkeys(texts))
+
+    @property
     def scored(self) -> bool:
         """Whether a pixel has a true class."""
         return self.evaluations[0].report["mIoU"] is not None
@@ -147,7 +157,12 @@ class DatasetSection:
 
 
 def write_page(
-    path: Path, sources: Sequence[EvaluationSource], configuration: str, facts: Mapping[str, str], random_weights: bool
+    path: Path,
+    sources: Sequence[EvaluationSource],
+    configuration: str,
+    facts: Mapping[str, str],
+    random_weights: bool,
+    impossible: Mapping[str, str] | None = None,
 ) -> None:
     """Write the report page of a run.
 
@@ -157,6 +172,7 @@ def write_page(
         configuration: YAML.
         facts: name -> text, for the head of the page.
         random_weights: no trained weights were loaded; the page marks every number.
+        impossible: compositions that were left out -> reason.
     Raises:
         InputError: a file of an evaluation is damaged.
     """
@@ -185,6 +201,7 @@ def write_page(
         files=_find_links(path.parent, _RUN_FILES, path.parent),
         facts=_describe_time(evaluations) | dict(facts),
         random_weights=random_weights,
+        impossible=impossible or {},
         headline=HEADLINE,
         sizes=SIZES,
         published_source=published_source(),

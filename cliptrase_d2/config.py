@@ -146,8 +146,8 @@ def _add_method(cfg: CfgNode) -> None:
     method.BACKGROUND = []
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
     # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "dih_clip", "resclip"; "own_patch", "cosine" and
-    # "cosine_oracle" of Table 1, the last of which reads the labels; "textregion", which labels whole images and needs
-    # TEST.PROTOCOL "published"; or a method of your own.
+    # "cosine_oracle" of Table 1, the last of which reads the labels; "textregion" and "lposs", which label whole images
+    # and need TEST.PROTOCOL "published"; or a method of your own.
     method.METHOD = "cliptrase"
     # Options of this method by name, such as {deviation: 3} for "naclip": the arguments of its class. The value null
     # removes an option of a base. The methods of TEST.METHODS have their own.

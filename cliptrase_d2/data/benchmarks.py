@@ -295,7 +295,7 @@ def _with_words(row: Benchmark, owner: str, classes: str, background: str = "") 
 
 
 # NACLIP, SC-CLIP, DIH-CLIP and ResCLIP share the words of SCLIP. ClearCLIP and SFP have some of their own.
-# TextRegion has those of ProxyCLIP, whose VOC20 is ClearCLIP's.
+# TextRegion has those of ProxyCLIP, whose VOC20 is ClearCLIP's. LPOSS has the class names of the other benchmarks.
 PUBLISHED_WORDS = (
     _with_words(_VOC20, "sclip", "voc_sclip.txt"),
     _with_words(_VOC21, "sclip", "voc_sclip.txt", "sclip_background.txt"),
@@ -313,6 +313,11 @@ PUBLISHED_WORDS = (
     _with_words(_VOC20, "sfp", "voc_sfp.txt"),
     _with_words(_VOC21, "sfp", "voc_sfp.txt", "sclip_background.txt"),
     _with_words(_CITYSCAPES, "sfp", "cityscapes_19_sfp.txt"),
+    _with_words(_VOC20, "lposs", "voc_lposs.txt"),
+    _with_words(_VOC21, "lposs", "voc_lposs.txt", "sclip_background.txt"),
+    _with_words(_PC59, "lposs", "pcontext_lposs.txt"),
+    _with_words(_PC60, "lposs", "pcontext_lposs.txt"),
+    _with_words(_COCO_OBJECT, "lposs", "coco_object_lposs.txt", "coco_object_lposs_background.txt"),
 )
 UNSUPERVISED_BENCHMARKS = _by_key(
     replace(

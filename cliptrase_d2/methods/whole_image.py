@@ -47,6 +47,7 @@ class WholeImage:
         masks: [K,H',W'] mask logits of any real type, above 0 inside, which may overlap and leave pixels out; None from
             a method that needs no regions.
         vision_model: the second vision model of a method that needs one, for other images than the views.
+        rgb: [3,H,W] uint8, the image that `pixels` are normalised from.
     """
 
     pixels: Tensor
@@ -59,6 +60,7 @@ class WholeImage:
     photograph: Tensor | None = None
     masks: Tensor | None = None
     vision_model: Callable[..., Any] | None = None
+    rgb: Tensor | None = None
 
     def cut_windows(self) -> Tensor:
         """Return the protocol's windows, [K,3,h,w] normalised, row by row."""

@@ -15,6 +15,7 @@ Size = tuple[int, int]
 # Returns the values of all words in the rows start to stop - 1, [n,R,W] float32.
 ReadRows = Callable[[int, int], Tensor]
 _VALUES_AT_ONCE = 2**24  # of maps whose extremes are computed
+_ABSENT = -1e4  # the value of a word that another one of its class stands for
 
 
 class WordValues(ABC):
@@ -125,6 +126,44 @@ class WordMaps(WordValues):
         # Scaling the points scales the pixels equally: each is a mean of points.
         span = (greatest - least).clamp_min(torch.finfo(least.dtype).tiny)
         return replace(self, values=(self.values - least) / span)
+
+
+@dataclass(frozen=True)
+class ClassMaps(WordValues):
+    """Maps whose words are joined to classes at one size, by the largest value of each pixel, and then resized.
+
+    The first word of a class takes its value. The others have a value that no softmax notices.
+
+    Attributes:
+        maps: of the words.
+        class_index: [R] int64, the class 0 to C-1 of each word, ascending.
+        size: (H, W) at which words are joined.
+    """
+
+    maps: WordValues
+    class_index: Tensor
+    size: Size
+
+    def reader(self, size: Size) -> ReadRows:
+        """Return a function that computes rows of the maps at a size (H', W')."""
+        read_words = self.maps.reader(self.size)
+        down, right = (interpolation(*pair).float() for pair in zip(self.size, size, strict=True))  # [H',H], [W',W]
+        is_first = self.class_index.diff(prepend=self.class_index.new_tensor([-1])) > 0  # [R]
+
+        def read(start: int, stop: int) -> Tensor:
+            used = down[start:stop].any(0).nonzero()[:, 0]
+            first, end = int(used[0]), int(used[-1]) + 1
+            words = read_words(first, end)  # [n,R,W]
+            index = self.class_index[:, None].expand_as(words)
+            classes = words.new_full((len(words), int(is_first.sum()), words.shape[2]), -torch.inf)
+            classes.scatter_reduce_(1, index, words, "amax")
+            wide = classes @ right.T.to(words)  # [n,C,W']
+            result = words.new_full((stop - start, len(is_first), size[1]), _ABSENT)
+            rows = down[start:stop, first:end].to(words) @ wide.flatten(1)
+            result[:, is_first] = rows.unflatten(1, wide.shape[1:])
+            return result
+
+        return read
 
 
 def cut_windows(images: Tensor, rows: WindowAxis, columns: WindowAxis) -> Tensor:

@@ -120,6 +120,7 @@ def make_whole_image(
         photograph=photograph,
         masks=_predict_masks(model, inputs, size, photograph) if method.needs.regions else None,
         vision_model=model.vision_model,
+        rgb=inputs["image"].to(model.device),
     )
 
 

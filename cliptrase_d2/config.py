@@ -145,9 +145,9 @@ def _add_method(cfg: CfgNode) -> None:
     # Prompts of a last class "background" besides VOCABULARY, "@voc" for a ready list; empty for no such class.
     method.BACKGROUND = []
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
-    # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "dih_clip", "resclip"; "own_patch", "cosine" and
-    # "cosine_oracle" of Table 1, the last of which reads the labels; "textregion" and "lposs", which label whole images
-    # and need TEST.PROTOCOL "published"; or a method of your own.
+    # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "dih_clip", "resclip"; "proxyclip", with a second vision
+    # model (MODEL.VISION); "own_patch", "cosine" and "cosine_oracle" of Table 1, the last of which reads the labels;
+    # "textregion" and "lposs", which label whole images and need TEST.PROTOCOL "published"; or a method of your own.
     method.METHOD = "cliptrase"
     # Options of this method by name, such as {deviation: 3} for "naclip": the arguments of its class. The value null
     # removes an option of a base. The methods of TEST.METHODS have their own.
@@ -191,10 +191,12 @@ def _add_method(cfg: CfgNode) -> None:
 def _add_vision(cfg: CfgNode) -> None:
     """Add the keys of the second vision model, which some methods read besides CLIP."""
     vision = cfg.MODEL.VISION = CfgNode()
-    # A ViT of timm with a class token, such as vit_base_patch8_224.dino; "" for the default of the method. Its grid is
-    # its own at the pixels of CLIP's input: with patches of 8 pixels twice as fine as that of ViT-B/16.
+    # A ViT of timm with a class token, such as vit_base_patch8_224.dino; a SAM on the Hugging Face hub or its folder,
+    # such as facebook/sam-vit-base; "" for the default of the method. The grid of a ViT is its own at the pixels of
+    # CLIP's input: with patches of 8 pixels twice as fine as that of ViT-B/16. That of SAM is 64×64.
     vision.NAME = ""
-    # Its weights: "pretrained" for those of the tag; a file (.safetensors or a state dict); "" for random ones.
+    # Its weights: "pretrained" for those of the name; for a ViT also a file (.safetensors or a state dict), or "" for
+    # random ones.
     vision.WEIGHTS = "pretrained"
 
 

@@ -64,7 +64,7 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[CLIPtrase], object], object]] = [
         lambda model: model.vocabularies.default,
         Vocabulary.parse(["a", "b"]),
     ),
-    ("MODEL.VISION.NAME", "test_vit", lambda model: model.vision_source.name, "test_vit"),
+    ("MODEL.VISION.NAME", "test_vit2", lambda model: model.vision_source.name, "test_vit2"),
     ("MODEL.VISION.WEIGHTS", "vit.pth", lambda model: model.vision_source.weights, "vit.pth"),
     ("TEST.WINDOW", "96", lambda model: model.window, 96),
     ("TEST.STRIDE", "48", lambda model: model.stride, 48),

@@ -317,7 +317,7 @@ PUBLISHED_WORDS = (
     _with_words(_VOC21, "lposs", "voc_lposs.txt", "sclip_background.txt"),
     _with_words(_PC59, "lposs", "pcontext_lposs.txt"),
     _with_words(_PC60, "lposs", "pcontext_lposs.txt"),
-    _with_words(_COCO_OBJECT, "lposs", "coco_object_lposs.txt", "coco_object_lposs_background.txt"),
+    _with_words(_COCO_OBJECT, "lposs", "coco_object_lposs.txt", "proxyclip_background.txt"),
 )
 UNSUPERVISED_BENCHMARKS = _by_key(
     replace(

@@ -52,7 +52,7 @@ def _with_clusters(method: ComparedMethod) -> ComparedMethod:
 _PAPER = METHOD_CLASSES["cliptrase"].source
 _BASE = {
     **{name: _per_pixel(name) for name in ("clip", "maskclip", "sclip", "clearclip", "naclip", "gem")},
-    **{name: _per_pixel(name) for name in ("sc_clip", "sfp", "dih_clip", "resclip")},
+    **{name: _per_pixel(name) for name in ("sc_clip", "sfp", "dih_clip", "resclip", "proxyclip")},
     **{name: _per_pixel(name) for name in ("own_patch", "cosine", "cosine_oracle")},
     "cliptrase_scr": _per_pixel("cliptrase", "CLIPtrase's semantic correlation recovery, without clusters"),
     "cliptrase_inner_product": ComparedMethod(

@@ -1,4 +1,4 @@
-"""SAM and SAM 2 of the package transformers: prompts in, masks out.
+"""SAM and SAM 2 of the package transformers: prompts in, masks out; and the features of SAM's encoder.
 
 Source: Kirillov et al., ICCV 2023, https://arxiv.org/abs/2304.02643; Ravi et al., https://arxiv.org/abs/2408.00714.
 Images and masks are resized to the model and back as the processors of transformers do.
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliptrase_d2.clip.tokens import PatchFeatures
 from cliptrase_d2.utils.errors import InputError, first_line
 
 # The model type in config.json, and its class. SAM 2's checkpoints also hold its video part.
@@ -119,19 +120,60 @@ class PromptedSam(nn.Module):
         return _resize(logits, output)
 
 
-def load_sam(name: str) -> PromptedSam:
+class SamEncoder(nn.Module):
+    """The image encoder of SAM as a second vision model. Its features are those that the mask decoder reads.
+
+    Args:
+        sam: SAM, whose prompt encoder and decoder are not kept. SAM 2 has several grids.
+    Raises:
+        InputError: it is SAM 2.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, sam: PromptedSam):
+        super().__init__()
+        if sam.model.config.model_type != "sam":
+            got = f"{sam.name!r}, a SAM 2, whose encoder has features on several grids"
+            raise InputError("vision_model", got, "Choose a SAM such as facebook/sam-vit-base.")
+        self.encoder, self.name, self.side = sam.model.vision_encoder, sam.name, sam.side
+        for name in ("pixel_mean", "pixel_std"):
+            self.register_buffer(name, getattr(sam, name), persistent=False)
+
+    def forward(self, images: Tensor, features: str = "tokens") -> PatchFeatures:
+        """Return the features of the encoder's neck, 64×64 of 256 numbers for any image.
+
+        Images are resized to SAM's square without padding and without antialiasing, as in ProxyCLIP.
+
+        Args:
+            images: [B,3,H,W] RGB in 0 to 255.
+            features: "tokens".
+        Raises:
+            InputError: other features.
+        """
+        if features != "tokens":
+            got = f"{features!r} of {self.name!r}, whose projections do not cover the image at once"
+            raise InputError("features", got, "Choose a ViT, or these features.", allowed="'tokens'")
+        images = F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False)
+        maps = self.encoder((images - self.pixel_mean) / self.pixel_std)[0]  # [B,256,h,w]
+        return PatchFeatures(maps.flatten(2).transpose(1, 2), (maps.shape[2], maps.shape[3]))
+
+
+def load_sam(name: str, where: str = "sam") -> PromptedSam:
     """Load a frozen SAM or SAM 2, on the CPU, in evaluation mode.
 
     Args:
         name: a model on the Hugging Face hub, or a folder.
+        where: argument that the name comes from, for errors.
     Raises:
         InputError: transformers is missing or too old, or the model does not exist or is of another kind.
     """
     try:
         import transformers  # an extra, and slow to import
     except ImportError as error:
-        got = f"it needs the package transformers ({error})"
-        raise InputError("mask_source", got, "Run: pip install 'cliptrase_d2[sam]'") from error
+        place, got = {"sam": "mask_source"}.get(where, where), f"it needs the package transformers ({error})"
+        raise InputError(place, got, "Run: pip install 'cliptrase_d2[sam]'") from error
     try:
         kind = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         model_class = getattr(transformers, _CLASSES.get(kind, ""), None)
@@ -140,17 +182,17 @@ def load_sam(name: str) -> PromptedSam:
             model, loading = model_class.from_pretrained(name, output_loading_info=True, use_safetensors=True)
     except Exception as error:  # transformers, huggingface_hub and safetensors raise errors of their own kinds
         fix = "Check the name. Without network, download the model elsewhere and name its folder."
-        raise InputError("sam", f"{name!r} cannot be loaded ({first_line(error)})", fix) from error
+        raise InputError(where, f"{name!r} cannot be loaded ({first_line(error)})", fix) from error
     if model_class is None:
         fix = "Choose a model such as facebook/sam-vit-base or facebook/sam2.1-hiera-small."
         if kind in _CLASSES:
             version = f"transformers {transformers.__version__} has no {_CLASSES[kind]}"
             fix = f"{version}. Run: pip install --upgrade 'cliptrase_d2[sam]'"
         allowed = " or ".join(map(repr, _CLASSES))
-        raise InputError("sam", f"{name!r} is a model of type {kind!r}", fix, allowed)
+        raise InputError(where, f"{name!r} is a model of type {kind!r}", fix, allowed)
     if loading["missing_keys"] or loading["mismatched_keys"]:
         names = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
-        raise InputError("sam", f"{name!r} lacks {len(names)} weights, among them {names[0]}", "Download it again.")
+        raise InputError(where, f"{name!r} lacks {len(names)} weights, among them {names[0]}", "Download it again.")
     return PromptedSam(model.eval().requires_grad_(False))
 
 

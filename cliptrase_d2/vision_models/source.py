@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cliptrase_d2.clip.tokens import PatchFeatures
+from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.vision_models.sam_model import SamEncoder, load_sam
 from cliptrase_d2.vision_models.timm_vit import load_vit
 from cliptrase_d2.vision_models.vit import VitBackbone
 
@@ -20,7 +22,8 @@ class VisionSource:
     """Where a second vision model comes from. `config.py` explains the settings under MODEL.VISION.
 
     Attributes:
-        name: of a model; "" for the default of the method.
+        name: of a ViT of timm; or of a SAM on the Hugging Face hub or its folder, with a slash; "" for the default of
+            the method.
         weights: "pretrained", a file, or "" for random ones.
     """
 
@@ -36,4 +39,10 @@ class VisionSource:
             InputError: the model or its weights cannot be used.
         """
         name = self.name or default
-        return VitBackbone(load_vit(name, self.weights, where="vision_model"), name).eval()
+        is_sam = "/" in name and not name.startswith("hf-hub:")  # no name of timm has one
+        if not is_sam:
+            return VitBackbone(load_vit(name, self.weights, where="vision_model"), name).eval()
+        if self.weights != "pretrained":
+            got = f"{self.weights!r} for {name!r}, a model of transformers that brings its own weights"
+            raise InputError("vision_model_weights", got, "Set it to 'pretrained', and name a folder as the model.")
+        return SamEncoder(load_sam(name, where="vision_model")).eval()

@@ -113,12 +113,13 @@ def get_position_resize(name: str) -> str:
     """Return how the code of a model's weights fits positions to another grid, one of `RESIZE_MODES`.
 
     DINO and DINOv2 without registers sample at a scale factor, without antialiasing
-    (https://github.com/facebookresearch/dino, https://github.com/facebookresearch/dinov2). DINOv2 with registers and
-    timm resize with antialiasing. At 336 pixels the tokens of DINO ViT-B/8 differ by up to 41 % of their norm.
+    (https://github.com/facebookresearch/dino, https://github.com/facebookresearch/dinov2), MAE at an output size.
+    DINOv2 with registers and timm resize with antialiasing.
     """
     architecture, _, tag = name.partition(".")
-    is_dino = tag == "dino" or (architecture.endswith("_dinov2") and "_reg" not in architecture)
-    return "scale_factor" if is_dino else "antialias"
+    if tag == "dino" or (architecture.endswith("_dinov2") and "_reg" not in architecture):
+        return "scale_factor"
+    return "output_size" if tag == "mae" else "antialias"
 
 
 def _project(attention: Any, x: Tensor, thirds: tuple[int, ...]) -> Tensor:

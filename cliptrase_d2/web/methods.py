@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from cliptrase_d2.methods import DenseMethod, Method, get_method
+from cliptrase_d2.methods import DenseMethod, get_method
 from cliptrase_d2.methods.catalog import METHODS as ALL_METHODS
+from cliptrase_d2.methods.catalog import ComparedMethod
 
 
-def _fits(method: Method) -> bool:
-    # A photograph has no true labels for an oracle, and the page has no published protocol for methods of whole images.
-    return isinstance(method, DenseMethod) and not method.needs.true_labels
+def _is_offered(compared: ComparedMethod) -> bool:
+    """Return whether a method can run on the page, for a photograph and with CLIP alone.
+
+    A photograph has no true labels for an oracle, and the page has no published protocol for methods of whole images.
+    """
+    method = get_method(compared.settings["method"], compared.options)
+    needs = method.needs
+    return isinstance(method, DenseMethod) and not (needs.true_labels or needs.vision_features)
 
 
-METHODS = tuple(
-    name for name, method in ALL_METHODS.items() if _fits(get_method(method.settings["method"], method.options))
-)
+METHODS = tuple(name for name, method in ALL_METHODS.items() if _is_offered(method))
 _NAMES = {
     **{"cliptrase": "CLIPtrase", "cliptrase_scr": "CLIPtrase without masks", "clip": "CLIP", "maskclip": "MaskCLIP"},
     **{"sclip": "SCLIP", "clearclip": "ClearCLIP", "naclip": "NACLIP", "gem": "GEM"},

@@ -59,6 +59,8 @@ def tiny_options(folder: Path) -> list[str]:
         "MODEL.CLIP.PRETRAINED": "",
         "MODEL.CLIP.TEMPLATES": "simple",
         "MODEL.CLIP.TEXT_CACHE": "",
+        "MODEL.VISION.NAME": "test_vit",
+        "MODEL.VISION.WEIGHTS": "",
         "MODEL.DEVICE": "cpu",
         "INPUT.MIN_SIZE_TEST": "64",
         "INPUT.MAX_SIZE_TEST": "128",

@@ -114,7 +114,8 @@ def test_the_rule_of_positions_is_that_of_the_models_family() -> None:
         "vit_base_patch14_dinov2.lvd142m": "scale_factor",
         "vit_base_patch14_reg4_dinov2.lvd142m": "antialias",  # as its own code does
         "vit_base_patch16_dinov3.lvd1689m": "antialias",  # it has none
-        "vit_base_patch16_224.mae": "antialias",
+        "vit_base_patch16_224.mae": "output_size",
+        "vit_base_patch16_224": "antialias",
     }
     assert {name: get_position_resize(name) for name in rules} == rules
     with pytest.raises(InputError, match=r"position_resize.*bilinear"):
@@ -185,7 +186,7 @@ def _methods(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_methods")
 def test_a_method_names_its_own_model_and_a_key_names_another(tmp_path: Path) -> None:
     options = ["MODEL.CLIPTRASE.METHOD", "first", "MODEL.CLIPTRASE.VOCABULARY", "['sky', 'grass']"]
-    options += ["MODEL.VISION.WEIGHTS", "", "MODEL.CLIPTRASE.CLUSTERING", "none"]
+    options += ["MODEL.VISION.NAME", "", "MODEL.CLIPTRASE.CLUSTERING", "none"]
     model = build_model(tiny_config(tmp_path, *options))
     assert model.extra_models["vision_model"]["name"] == TINY_VIT
     first = model.vision_model
@@ -205,7 +206,7 @@ def test_a_method_names_its_own_model_and_a_key_names_another(tmp_path: Path) ->
 @pytest.mark.usefixtures("_methods")
 def test_the_second_model_reads_the_pixels_that_clip_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["MODEL.CLIPTRASE.METHOD", "second", "MODEL.CLIPTRASE.VOCABULARY", "['sky', 'grass']"]
-    options += ["MODEL.VISION.WEIGHTS", "", "MODEL.VISION.NAME", TINY_VIT, "MODEL.CLIPTRASE.CLUSTERING", "none"]
+    options += ["MODEL.CLIPTRASE.CLUSTERING", "none"]
     model, seen = build_model(tiny_config(tmp_path, *options)).eval(), []
     forward = model.vision_model.forward
     monkeypatch.setattr(model.vision_model, "forward", lambda *given: seen.append(given) or forward(*given))

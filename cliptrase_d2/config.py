@@ -117,7 +117,8 @@ def _add_input(cfg: CfgNode) -> None:
 
 def _add_clip(cfg: CfgNode) -> None:
     clip = cfg.MODEL.CLIP = CfgNode()
-    # A plain ViT of open_clip: ViT-B-16, ViT-L-14-336, ViT-H-14, …
+    # A plain ViT of open_clip: ViT-B-16, ViT-L-14-336, ViT-H-14, … A SigLIP 2, such as ViT-B-16-SigLIP2, works with
+    # the method "textregion" only.
     clip.NAME = "ViT-B-16"
     # An open_clip tag, a file or folder of OpenAI, open_clip or transformers (.pt, .bin, .ckpt, .safetensors), a
     # repository "hf-hub:owner/name" or "hf-hub:owner/name@revision", or "" for seeded random weights.

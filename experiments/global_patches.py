@@ -252,6 +252,7 @@ def main() -> None:
         cfg = configuration(args)
         files = image_files(cfg, args.images, args.limit)
         model = build_cliptrase(cfg)
+        assert isinstance(model.tower, VisualTower), "the method reads no other"
         side = model.tower.patch_size
         protocol = Protocol(cfg.TEST.PROTOCOL, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, side)
         rows = measure_layers(model.tower, model.settings, protocol, files)

@@ -54,9 +54,12 @@ class Checkpoint:
     is_transformers: bool = False
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, *, is_siglip: bool = False) -> Checkpoint:
     """Read a weights file, or all parts that an index names, on the CPU.
 
+    Args:
+        path: the file.
+        is_siglip: whether to look for a SigLIP 2 of open_clip instead of a CLIP.
     Raises:
         InputError: the file is missing, damaged or not a checkpoint of CLIP, or contains code, NaN or Inf.
     """
@@ -65,7 +68,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     else:
         check_whole(path)
         content, kind = _read_file(path)
-    part = find_clip(path, content)
+    part = find_clip(path, content, is_siglip=is_siglip)
     if not part.tensors:
         got = f"no tensors ({kind} with {type(content).__name__})"
         raise InputError(path, got, "Pass the file of a trained CLIP model.", FORMATS)

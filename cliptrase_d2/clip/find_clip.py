@@ -21,6 +21,7 @@ _DEPTH = 2
 _WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _OUTER = ("module.", "model.", "clip_model.", "base_model.model.")
 _IMAGE = ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight")
+_SIGLIP_IMAGE = ("visual.trunk.patch_embed.proj.weight",)
 _TEXT = ("text.token_embedding.weight", "token_embedding.weight", "text_model.embeddings.token_embedding.weight")
 
 
@@ -46,18 +47,26 @@ class Part:
         return ", ".join(filter(None, (self.key, f"{self.prefix}*" if self.prefix else "")))
 
 
-def find_clip(path: Path, content: object) -> Part:
+def find_clip(path: Path, content: object, *, is_siglip: bool = False) -> Part:
     """Find the CLIP in a checkpoint, under any key and behind any prefix.
 
+    Args:
+        path: of the checkpoint.
+        content: of the checkpoint.
+        is_siglip: whether to look for a SigLIP 2 of open_clip instead.
     Returns:
         The CLIP; if nothing is recognised as one, all tensors under the most likely key.
     Raises:
         InputError: two CLIPs, half a CLIP, a known model of another kind, or an adapter that is not merged.
     """
     tables = {key: _unwrap(path, table) for key, table in _list_tables(content)}
-    parts = [part for key, table in tables.items() for part in _find_parts(key, table)]
+    image = _SIGLIP_IMAGE if is_siglip else _IMAGE
+    parts = [part for key, table in tables.items() for part in _find_parts(key, table, image)]
     for table in tables.values():
         check_adapter(path, _texts(table))
+    if is_siglip and not parts:
+        got = f"weights of another model, without the SigLIP 2 tower {_SIGLIP_IMAGE[0].removesuffix('.weight')}"
+        raise InputError(path, got, "Name the model that the file belongs to, or pass open_clip's weights.")
     if not parts:
         return _find_remainder(path, tables)
     for part in parts if len(parts) > 1 else ():
@@ -67,7 +76,8 @@ def find_clip(path: Path, content: object) -> Part:
             got = f"two CLIPs, {parts[0] if str(parts[0]) else 'one at the top'} and {part}"
             fix = "Save the one that you want alone, for example the student or the moving average."
             raise InputError(path, got, fix)
-    check_family(path, _texts(parts[0].tensors))
+    if not is_siglip:
+        check_family(path, _texts(parts[0].tensors))
     return parts[0]
 
 
@@ -91,10 +101,10 @@ def _unwrap(path: Path, table: Mapping[Any, object]) -> dict[Any, object]:
     return {names[name]: value for name, value in table.items()}
 
 
-def _find_parts(key: str, table: Mapping[Any, object]) -> Iterator[Part]:
+def _find_parts(key: str, table: Mapping[Any, object], image: tuple[str, ...]) -> Iterator[Part]:
     names = {name for name, value in table.items() if isinstance(name, str) and isinstance(value, Tensor)}
     text = _find_prefixes(names, _TEXT)
-    for prefix in sorted(_find_prefixes(names, _IMAGE) & text):
+    for prefix in sorted(_find_prefixes(names, image) & text):
         yield _take(key, table, prefix)
 
 

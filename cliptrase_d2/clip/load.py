@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cliptrase_d2.clip.checkpoint import Checkpoint, read_checkpoint
 from cliptrase_d2.clip.open_clip_modules import check_supported, set_pixel_statistics
+from cliptrase_d2.clip.siglip import check_siglip, is_siglip2
 from cliptrase_d2.clip.token_rows import expand_token_rows
 from cliptrase_d2.clip.weights_folder import TRANSFORMERS_FILES
 from cliptrase_d2.clip.weights_source import WeightsSource, find_tag, find_weights, get_model_config
@@ -75,7 +76,9 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def load_clip(name: str, pretrained: str, *, seed: int = 0, quick_gelu: bool = False) -> tuple[CLIP, LoadReport]:
+def load_clip(
+    name: str, pretrained: str, *, seed: int = 0, quick_gelu: bool = False, allow_siglip: bool = False
+) -> tuple[CLIP, LoadReport]:
     """Build a frozen CLIP model, float32, on the CPU, in evaluation mode.
 
     Args:
@@ -84,14 +87,16 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0, quick_gelu: bool = F
             with "@revision" if one is to be pinned; or "" for random weights.
         seed: of all weights that the file lacks. The global random state is not changed.
         quick_gelu: the activation of random weights, unless the model's name has one.
+        allow_siglip: whether the caller can use a SigLIP 2 as well.
     Raises:
         InputError: the model, the tag or the file cannot be used.
     """
     config = get_model_config(name)
-    build_skeleton(name)  # rejects unsupported models before a download
+    is_siglip = allow_siglip and is_siglip2(name, config)
+    build_skeleton(name, allow_siglip=allow_siglip)  # rejects unsupported models before a download
     source = find_weights(name, pretrained)
-    checkpoint = read_checkpoint(source.path) if source.path else None
-    config["quick_gelu"], reason = _find_activation(config, source, checkpoint, quick_gelu)
+    checkpoint = read_checkpoint(source.path, is_siglip=is_siglip) if source.path else None
+    config["quick_gelu"], reason = _find_activation(config, source, checkpoint, quick_gelu and not is_siglip)
     context = 0
     if checkpoint:
         _adopt_image_size(config, checkpoint)
@@ -114,15 +119,22 @@ def load_clip(name: str, pretrained: str, *, seed: int = 0, quick_gelu: bool = F
     return model.eval().requires_grad_(False), report
 
 
-def build_skeleton(name: str) -> CLIP:
+def build_skeleton(name: str, *, allow_siglip: bool = False) -> CLIP:
     """Build a CLIP model without weights, on the meta device, for its names and shapes.
 
+    Args:
+        name: of the model.
+        allow_siglip: whether the caller can use a SigLIP 2 as well.
     Raises:
         InputError: the model is unknown or not supported.
     """
+    config = get_model_config(name)
     with torch.device("meta"):
-        model = _build(get_model_config(name))
-    check_supported(model, name)
+        model = _build(config)
+    if allow_siglip and is_siglip2(name, config):
+        check_siglip(model.visual, name)
+    else:
+        check_supported(model, name)
     return model
 
 
@@ -249,7 +261,7 @@ def _check_architecture(state: Mapping[str, Tensor], tensors: Mapping[str, Tenso
 
 
 def _block_names(names: Iterable[str]) -> set[str]:
-    return {name[: match.end()] for name in names if (match := re.match(r".*resblocks\.\d+", name))}
+    return {name[: match.end()] for name in names if (match := re.match(r".*(resblocks|trunk\.blocks)\.\d+", name))}
 
 
 def _shorten(names: Collection[str]) -> str:

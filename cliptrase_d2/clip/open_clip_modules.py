@@ -63,6 +63,8 @@ def check_visual(visual: VisionTransformer, name: str) -> None:
 
 
 def _find_visual_problem(visual: VisionTransformer) -> str:
+    if hasattr(visual, "trunk"):
+        return "attentional pooling and no class token, a SigLIP"
     if type(visual) is not VisionTransformer:
         return f"class {type(visual).__name__}"
     height, width = visual.patch_size
@@ -234,6 +236,11 @@ def joint_width(model: CLIP) -> int:
     return model.visual.output_dim
 
 
+def is_bidirectional(model: CLIP) -> bool:
+    """Return whether all tokens of a prompt read one another, its padding included, as in SigLIP 2."""
+    return text_tower(model).attn_mask is None
+
+
 def pool_type(text: TextTower) -> str:
     """Return how a text tower finds its output token, "argmax" or "eos"."""
     return text.text_pool_type if hasattr(text, "text_pool_type") else text.pool_type
@@ -247,6 +254,8 @@ def end_token(text: TextTower) -> int:
 def end_positions(model: CLIP, tokens: Tensor) -> Tensor:
     """Return the index of each prompt's end token, the tower's output token: [P,L] to [P]."""
     text = text_tower(model)
+    if pool_type(text) == "last":
+        return torch.full_like(tokens[:, 0], tokens.shape[1] - 1)
     if pool_type(text) == "eos":
         return (tokens == end_token(text)).int().argmax(dim=-1)
     return tokens.argmax(dim=-1)  # the end token has the largest id
@@ -290,7 +299,7 @@ def encode_text_prefixes(model: CLIP, tokens: Tensor, index: Tensor, lengths: Te
 
 
 def encode_text_tokens(model: CLIP, tokens: Tensor, prefixes: TextPrefixes | None = None) -> Tensor:
-    """Encode prompts that are padded to any length.
+    """Encode prompts that are padded to any length; those of a bidirectional tower to the full context.
 
     Attention is causal. Tokens after the end token do not affect the result, so the padding may be shorter than the
     full context. The last block computes the end token only.
@@ -301,6 +310,9 @@ def encode_text_tokens(model: CLIP, tokens: Tensor, prefixes: TextPrefixes | Non
     Returns:
         [P,D], not normalised.
     """
+    if is_bidirectional(model):
+        assert prefixes is None
+        return model.encode_text(tokens)
     text = text_tower(model)
     rows, ends = torch.arange(len(tokens), device=tokens.device), end_positions(model, tokens)
     positions, visible = _place(tokens, prefixes, len(text.positional_embedding))

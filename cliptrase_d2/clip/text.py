@@ -19,6 +19,7 @@ from cliptrase_d2.clip.open_clip_modules import (
     encode_text_prefixes,
     encode_text_tokens,
     end_positions,
+    is_bidirectional,
     text_fingerprint,
     untrained_tokens,
 )
@@ -143,7 +144,7 @@ class TextEncoder:
         Args:
             tokens: [P,L], word by word.
         """
-        if words < _MIN_WORDS_TO_SHARE:
+        if words < _MIN_WORDS_TO_SHARE or is_bidirectional(self.model):
             return tokens, None
         starts = [template.partition(SLOT)[0] for template in get_templates(self.templates)]
         own = [

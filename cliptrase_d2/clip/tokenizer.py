@@ -1,4 +1,4 @@
-"""Tokenizers: CLIP's own, and those of the Hugging Face Hub that MetaCLIP 2 has."""
+"""Tokenizers: CLIP's own, and those of the Hugging Face Hub that MetaCLIP 2 and SigLIP 2 have."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cliptrase_d2.clip.download import check_connection
 from cliptrase_d2.clip.foreign_models import suggest_supported
+from cliptrase_d2.clip.siglip import is_siglip2
 from cliptrase_d2.clip.weights_source import get_model_config
 from cliptrase_d2.utils.errors import InputError, first_line
 
@@ -84,7 +85,8 @@ def get_tokenizer(name: str, pretrained: str = "", context_length: int | None = 
     Raises:
         InputError: the model has a tokenizer of its own that cannot be loaded, or that marks no end of a text.
     """
-    text = get_model_config(name)["text_cfg"]
+    config = get_model_config(name)
+    text = config["text_cfg"]
     options = {
         **text.get("tokenizer_kwargs", {}),
         "context_length": context_length or text.get("context_length", DEFAULT_CONTEXT_LENGTH),
@@ -92,7 +94,7 @@ def get_tokenizer(name: str, pretrained: str = "", context_length: int | None = 
     foreign = text.get("hf_tokenizer_name")
     if not foreign:
         return SimpleTokenizer(**options)  # type: ignore[no-any-return]
-    if text.get("pool_type") != "eos":
+    if text.get("pool_type") != "eos" and not is_siglip2(name, config):
         raise InputError("name", f"CLIP model {name!r} has the tokenizer {foreign!r}", suggest_supported(name))
     path = Path(pretrained).expanduser()
     folder = path if path.is_dir() else path.parent

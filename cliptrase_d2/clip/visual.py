@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip import open_clip_modules as clip
 from cliptrase_d2.clip.pos_embed import RESIZE_MODES, ResizedPositions
+from cliptrase_d2.clip.siglip import SiglipTower
 from cliptrase_d2.clip.tokens import QKV, ImageTokens, Needs
 from cliptrase_d2.utils.errors import InputError, check_choice
 
@@ -25,6 +27,8 @@ class VisualTower(nn.Module):
         InputError: the tower or the mode is not supported.
     """
 
+    kind = "clip"
+    fixed_side: int | None = None  # images may have any size
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -110,6 +114,18 @@ class VisualTower(nn.Module):
             fix = f"Pad or resize them to multiples of {self.patch_size}, the patch size."
             raise InputError("images", f"{height}×{width} pixels", fix)
         return height // self.patch_size, width // self.patch_size
+
+
+def build_tower(visual: Any, position_resize: str = "scale_factor") -> VisualTower | SiglipTower:
+    """Return the image tower of a model of open_clip.
+
+    Args:
+        visual: a plain class-token ViT, or the tower of a SigLIP 2.
+        position_resize: as in `VisualTower`; SigLIP 2 takes images of one size.
+    Raises:
+        InputError: the tower or the mode is not supported.
+    """
+    return SiglipTower(visual) if hasattr(visual, "trunk") else VisualTower(visual, position_resize)
 
 
 def run_trunk(

@@ -13,6 +13,7 @@ from cliptrase_d2.clip import embedded, model_configs
 from cliptrase_d2.clip.download import fetch_weights, weights_address
 from cliptrase_d2.clip.foreign_models import suggest_supported
 from cliptrase_d2.clip.hub import PREFIX, fetch_repository
+from cliptrase_d2.clip.siglip import is_siglip2
 from cliptrase_d2.clip.weights_folder import choose_file, is_transformers_file
 from cliptrase_d2.utils.errors import InputError, first_line, suggest
 
@@ -36,9 +37,9 @@ def get_model_config(name: str) -> dict[str, Any]:
     """Return a copy of a model's open_clip configuration.
 
     Args:
-        name: a ViT of `open_clip.list_models()`, or the embedded model.
+        name: a ViT or a SigLIP 2 of `open_clip.list_models()`, or the embedded model.
     Raises:
-        InputError: unknown name, or a model with a tower from another library.
+        InputError: unknown name, or another model with a tower from another library.
     """
     embedded.register()
     names, clean = open_clip.list_models(), name.replace("/", "-")  # OpenAI writes ViT-B/16
@@ -50,6 +51,8 @@ def get_model_config(name: str) -> dict[str, Any]:
         raise InputError("name", f"unknown CLIP model {name!r}", fix, allowed)
     config = open_clip.get_model_config(clean)
     foreign = config["vision_cfg"].get("timm_model_name") or config["text_cfg"].get("hf_model_name")
+    if is_siglip2(clean, config):
+        return config
     if foreign or "multimodal_cfg" in config:
         reason = f"has a tower from another library ({foreign})" if foreign else "is a captioning model (CoCa)"
         raise InputError("name", f"CLIP model {name!r} {reason}", suggest_supported(clean, later=True))

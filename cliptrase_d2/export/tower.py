@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip.open_clip_modules import joint_width, position_embedding, trained_grid
 from cliptrase_d2.clip.pos_embed import position_embedding_by_products
+from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.methods import DenseMethod, Method
 from cliptrase_d2.pipeline.classify import patch_logits
 from cliptrase_d2.pipeline.model import CLIPtrase
@@ -57,7 +58,8 @@ class ExportableTower(nn.Module):
         if not isinstance(model, CLIPtrase):
             got = f"{type(model).__name__!r}, but only CLIPtrase can be exported"
             raise InputError("MODEL.META_ARCHITECTURE", got, "Use a configuration of CLIPtrase.")
-        self.tower = copy.deepcopy(model.tower).cpu().float().requires_grad_(False)
+        assert isinstance(model.tower, VisualTower), "its methods alone can be exported"
+        self.tower: VisualTower = copy.deepcopy(model.tower).cpu().float().requires_grad_(False)
         self.method, self.settings = check_exportable(model.method, model.settings.method), model.settings
         self.scale = float(model.clip.logit_scale.exp())
         self.width, self.patch_size = joint_width(model.clip), self.tower.patch_size

@@ -44,6 +44,7 @@ class Method(ABC):
         needs: inputs that it reads besides the input of CLIP's last block.
         has_class_token: whether it returns features with a class token.
         vision_model: the second vision model by default, a ViT of timm, for a method that needs one.
+        towers: kinds of image towers that it can read, "clip" or "siglip2".
     """
 
     title: ClassVar[str]
@@ -51,6 +52,7 @@ class Method(ABC):
     needs: Needs = Needs()
     has_class_token: ClassVar[bool] = False
     vision_model: ClassVar[str] = ""
+    towers: ClassVar[tuple[str, ...]] = ("clip",)
 
 
 class DenseMethod(Method):

@@ -35,10 +35,16 @@ def compare_inside_and_outside(weights: Tensor, features: Tensor) -> Tensor:
     """
     unit = F.normalize(features.float(), dim=-1)
     inside = (weights > 0).float()  # [K,P]
-    # The mean of cosines is the cosine with the mean, so there is no P×P matrix.
-    similarity = unit @ (inside @ unit / inside.sum(1, keepdim=True)).T  # [P,K]
+    # The mean of cosines is the product with the mean, so there is no P×P matrix.
+    similarity = unit @ average_inside(weights, unit).T  # [P,K]
     own, other = ((similarity * part).sum(1) / (part.sum(1) + 1e-9) for part in (inside.T, 1 - inside.T))
     return own - other
+
+
+def average_inside(weights: Tensor, features: Tensor) -> Tensor:
+    """Return the mean of the features inside each mask, [K,P] weights above 0 and [P,E] to [K,E]. No mask is empty."""
+    inside = (weights > 0).to(features)
+    return inside @ features / inside.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase_d2.clip.siglip import SiglipTokens
 from cliptrase_d2.clip.tokens import ImageTokens, Needs, TextFeatures
 from cliptrase_d2.methods.base import ImageMethod, register_method
-from cliptrase_d2.methods.regions import PaintedRegions, compare_inside_and_outside, weigh_patches
+from cliptrase_d2.methods.regions import PaintedRegions, average_inside, compare_inside_and_outside, weigh_patches
 from cliptrase_d2.methods.self_attention import sum_self_attention
 from cliptrase_d2.methods.whole_image import WholeImage
 from cliptrase_d2.methods.word_maps import Size, WordMaps
@@ -33,10 +34,17 @@ class TextRegion(ImageMethod):
     Where no mask is left, pixels have the cosines of SCLIP's patch features, summed over both resolutions. The masks
     are those of MODEL.MASKS at the size of the photograph. TextRegion has crops of its own and ignores TEST.WINDOW.
 
+    SigLIP 2 has no values that a projection brings to the words. V is its last tokens, those of the whole image halved
+    where there are crops, and the attentional pooling reads the mean of its own values over the patches of a mask::
+
+        z[k] = cosine(norm(out_proj(mean of pool_value(V[p]) over a[k,p] > 0)), word)·scale + bias
+
+    Pixels outside all masks have the value 0 for every word.
+
     Args:
         patch_threshold: of that difference of cosines; -2 to remove no patch.
         crop_size: side of the square to which image and crops are resized, in pixels, and least side of a crop. It is
-            rounded to whole patches.
+            rounded to whole patches. SigLIP 2 has the size of its training instead.
         crops: whether to read crops besides the whole image.
         halves: whether to read the left and the right half of the image in place of the whole image, as for Cityscapes.
         antialias: whether to resize with antialiasing. The published code does since torchvision 0.17.
@@ -49,6 +57,7 @@ class TextRegion(ImageMethod):
     title = "TextRegion, one token per mask"
     source = "https://arxiv.org/abs/2505.23769"
     needs = Needs(regions=True, photograph=True)
+    towers = ("clip", "siglip2")
 
     def __init__(
         self,
@@ -67,21 +76,26 @@ class TextRegion(ImageMethod):
     def __call__(self, x: WholeImage) -> PaintedRegions:
         """Compute the values of all words, at most 1 per mask and pixel, or 2 where there is no mask."""
         assert x.masks is not None, "the method declares regions"
-        values, cosines = self.encode(x)
+        values, background = self.encode(x)
         weights = weigh_patches(x.masks, (values.shape[1], values.shape[2])).flatten(1)  # [K,P]
         kept, weights = self.remove_patches(weights, values.flatten(1).T)
         regions = self.describe_regions(x, weights, values.flatten(1).T)
         masks = x.masks if kept.all() else x.masks[kept]
-        return PaintedRegions(masks, regions @ x.text.features.T, WordMaps.of_grid(cosines))
+        return PaintedRegions(masks, x.score(regions), WordMaps.of_grid(background))
 
     def encode(self, x: WholeImage) -> tuple[Tensor, Tensor]:
-        """Return the values V, [E,h,w], and the cosines of the words with SCLIP's patch features, [R,h,w]; float32."""
-        side = max(1, round(self.crop_size / x.patch_size)) * x.patch_size
+        """Return the values V, [E,h,w], and those of the words where there is no mask, [R,h',w']; float32."""
+        is_siglip = isinstance(x.tower, SiglipTokens)
+        side = x.fixed_side or max(1, round(self.crop_size / x.patch_size)) * x.patch_size
         whole = x.pixels[None]
         tiles = count_crops((whole.shape[2], whole.shape[3]), side) if self.crops else (1, 1)
         large = whole.tensor_split(2, dim=3) if self.halves and whole.shape[3] > 1 else (whole,)
         views = [*large, *(cut_crops(whole, tiles) if self.crops else ())]
         squares = torch.cat([self._resize(view, side) for view in views])
+        if is_siglip:
+            (maps,) = x.encode(squares, _read_siglip)
+            values = join_views(maps, len(large), tiles, 0.5 if self.crops else 1.0)
+            return values, values.new_zeros(len(x.text.features), 1, 1)
         encoded = x.encode(squares, lambda tokens: _read(tokens, x.text))
         values, cosines = (join_views(maps, len(large), tiles) for maps in encoded)
         return values, cosines
@@ -104,6 +118,8 @@ class TextRegion(ImageMethod):
 
     def describe_regions(self, x: WholeImage, weights: Tensor, values: Tensor) -> Tensor:
         """Return the feature of every region, [K,P] and [P,E] to [K,D] L2-normalised."""
+        if isinstance(x.tower, SiglipTokens):
+            return x.tower.finish_pool(x.tower.pool_values(average_inside(weights, values)))
         pooled = weights @ (F.normalize(values, dim=-1) if self.normalised_values else values)  # [K,E]
         tokens = x.tower.finish_block(pooled[None, None], residual=False, mlp=False)  # [1,K,E]
         return x.tower.to_features(tokens, has_class_token=False, grid=(1, len(pooled))).patches[0]
@@ -127,13 +143,14 @@ def cut_crops(image: Tensor, tiles: Size) -> list[Tensor]:
     return [image[:, :, top : top + height, left : left + width] for top in rows for left in columns]
 
 
-def join_views(maps: Tensor, large: int, tiles: Size) -> Tensor:
+def join_views(maps: Tensor, large: int, tiles: Size, weight: float = 1.0) -> Tensor:
     """Add maps of the whole image, resized to the grid of all crops, and those of the crops.
 
     Args:
         maps: [n,C,g,g], of the whole image or its two halves, then of its crops, if there are any.
         large: 1 for the whole image, 2 for halves.
         tiles: rows and columns of crops.
+        weight: of the whole image.
     Returns:
         [C,h,w].
     """
@@ -143,11 +160,17 @@ def join_views(maps: Tensor, large: int, tiles: Size) -> Tensor:
         F.interpolate(part, (height, columns), mode="bilinear", align_corners=False)[0]
         for part, columns in zip(maps[:large].split(1), widths, strict=True)
     ]
-    joined = torch.cat(resized, dim=2)
+    joined = torch.cat(resized, dim=2) * weight
     if len(maps) == large:
         return joined
     crops = maps[large:].unflatten(0, tiles)  # [I,J,C,g,g]
     return joined + crops.permute(2, 0, 3, 1, 4).reshape(joined.shape)
+
+
+def _read_siglip(tokens: ImageTokens) -> tuple[Tensor]:
+    """Return the last tokens of SigLIP 2, [n,E,g,g]."""
+    assert isinstance(tokens, SiglipTokens)
+    return (tokens.patches.float().transpose(1, 2).unflatten(2, tokens.grid),)
 
 
 def _read(tokens: ImageTokens, text: TextFeatures) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,8 @@ class WholeImage:
         patch_size: side of CLIP's patches in pixels.
         encode: runs the image tower on views, which the method cuts out of `pixels` and may resize.
         tower: the operations of the image tower, without tokens, to finish values that `encode` returned.
+        fixed_side: side of the only square that the tower reads, in pixels; None if it reads any size.
+        score: features […,D], L2-normalised, to the values of all words, […,R]: cosines, or the logits of SigLIP 2.
         windows: rows and columns of the protocol's windows; None from a method without `reads_windows`.
         photograph: [3,H',W'] uint8 RGB; None from a method whose needs do not name it.
         masks: [K,H',W'] mask logits of any real type, above 0 inside, which may overlap and leave pixels out; None from
@@ -56,6 +58,8 @@ class WholeImage:
     patch_size: int
     encode: EncodeViews
     tower: ImageTokens
+    fixed_side: int | None
+    score: Callable[[Tensor], Tensor]
     windows: tuple[WindowAxis, WindowAxis] | None = None
     photograph: Tensor | None = None
     masks: Tensor | None = None

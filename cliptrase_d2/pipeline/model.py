@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor
 
+from cliptrase_d2.clip.siglip import SiglipTower
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import QKV, DenseFeatures, ImageTokens, Needs, PatchFeatures, TextFeatures
-from cliptrase_d2.clip.visual import VisualTower
+from cliptrase_d2.clip.visual import VisualTower, build_tower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.mask_sources import MASK_SOURCES, CorrelationClusters, MaskInputs, MaskSource
 from cliptrase_d2.methods import DenseMethod
@@ -31,7 +32,7 @@ from cliptrase_d2.pipeline.open_vocabulary import (
     read_needs_photograph,
     read_patch_size,
 )
-from cliptrase_d2.pipeline.parts import Combination, PartModels, WindowSettings
+from cliptrase_d2.pipeline.parts import Combination, PartModels, WindowSettings, check_siglip_masks
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.pipeline.published import PublishedProtocol
 from cliptrase_d2.pipeline.published_segmentation import segment_published
@@ -85,7 +86,7 @@ class CLIPtrase(OpenVocabularySegmenter):
 
     Args:
         clip: an open_clip model, a plain class-token ViT.
-        tower: the image tower of `clip`.
+        tower: the image tower of `clip`; that of a SigLIP 2 only with methods that can read it.
         text_encoder: words to text features, with `clip`.
         settings: of the method.
         mask_source: proposes masks; None for clusters of CLIP's own correlation.
@@ -118,7 +119,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         self,
         *,
         clip: CLIP,
-        tower: VisualTower,
+        tower: VisualTower | SiglipTower,
         text_encoder: TextEncoder,
         settings: CLIPtraseSettings,
         mask_source: MaskSource | None = None,
@@ -147,10 +148,10 @@ class CLIPtrase(OpenVocabularySegmenter):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of `__init__` for a configuration. Loads the CLIP weights."""
         settings, windows = CLIPtraseSettings.from_config(cfg), WindowSettings.from_config(cfg)
-        clip, part_models = load_clip_from_config(cfg), PartModels()
+        clip, part_models = load_clip_from_config(cfg, allow_siglip=True), PartModels()
         return {
             "clip": clip,
-            "tower": VisualTower(clip.visual, cfg.MODEL.CLIP.POS_EMBED_RESIZE),
+            "tower": build_tower(clip.visual, cfg.MODEL.CLIP.POS_EMBED_RESIZE),
             "text_encoder": build_text_encoder(cfg, clip),
             "settings": settings,
             "mask_source": part_models.from_config(cfg),
@@ -246,7 +247,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         source, depth = self.vision_source, self.tower.depth
         windows = windows or WindowSettings(self.window, self.stride, self.in_tiles, self.protocol)
         has_vision_model = source is not None or self.vision_model is not None
-        parts = windows, self.tower.patch_size, has_vision_model, self.output_mask_features
+        parts = windows, self.tower.patch_size, self.tower.kind, has_vision_model, self.output_mask_features
         method = Combination(settings, *parts).check()
         if not -depth <= settings.correlation_layer < depth:
             got, allowed = (
@@ -254,6 +255,8 @@ class CLIPtrase(OpenVocabularySegmenter):
                 f"{-depth} to {depth - 1}",
             )
             raise InputError("correlation_layer", got, "-1 is the last block, -2 the last but one.", allowed=allowed)
+        if self.tower.kind == "siglip2":
+            check_siglip_masks(self.mask_source if mask_source is None else mask_source, settings)
         if method.needs.vision_features and source is not None:
             name = source.name or method.vision_model
             if getattr(self.vision_model, "name", "") != name:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip.load import load_clip
 from cliptrase_d2.clip.open_clip_modules import context_length
+from cliptrase_d2.clip.siglip import SiglipTower, is_siglip2, read_patch_side
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokenizer import get_tokenizer
 from cliptrase_d2.clip.tokens import TextFeatures
+from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.clip.weights_source import get_model_config
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.methods import get_method
@@ -118,17 +120,19 @@ def require_rgb(cfg: CfgNode) -> None:
         raise InputError("INPUT.FORMAT", repr(cfg.INPUT.FORMAT), "Remove the key: CLIP was trained on RGB.")
 
 
-def load_clip_from_config(cfg: CfgNode, *, quick_gelu: bool = False) -> CLIP:
+def load_clip_from_config(cfg: CfgNode, *, quick_gelu: bool = False, allow_siglip: bool = False) -> CLIP:
     """Load the CLIP model of a configuration.
 
     Args:
         quick_gelu: the activation of random weights.
+        allow_siglip: whether the caller can use a SigLIP 2 as well.
     Raises:
         InputError: the model or its weights cannot be used, or the images are not RGB.
     """
     require_rgb(cfg)
     clip = cfg.MODEL.CLIP
-    return load_clip(clip.NAME, clip.PRETRAINED, seed=clip.SEED, quick_gelu=quick_gelu)[0]
+    options = {"seed": clip.SEED, "quick_gelu": quick_gelu, "allow_siglip": allow_siglip}
+    return load_clip(clip.NAME, clip.PRETRAINED, **options)[0]
 
 
 def read_patch_size(cfg: CfgNode) -> int:
@@ -137,7 +141,18 @@ def read_patch_size(cfg: CfgNode) -> int:
     Raises:
         InputError: the model is unknown.
     """
-    return int(get_model_config(cfg.MODEL.CLIP.NAME)["vision_cfg"]["patch_size"])
+    return read_patch_side(get_model_config(cfg.MODEL.CLIP.NAME))
+
+
+def read_tower_kind(cfg: CfgNode) -> str:
+    """Return the kind of the configured image tower, "clip" or "siglip2", without building it.
+
+    Raises:
+        InputError: the model is unknown.
+    """
+    return (
+        SiglipTower.kind if is_siglip2(cfg.MODEL.CLIP.NAME, get_model_config(cfg.MODEL.CLIP.NAME)) else VisualTower.kind
+    )
 
 
 def read_needs_photograph(cfg: CfgNode) -> bool:

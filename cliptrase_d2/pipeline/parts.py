@@ -9,7 +9,7 @@ from typing import Any
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.mask_sources import MaskInputs, MaskSettings, MaskSource, build_mask_source, get_mask_source
 from cliptrase_d2.methods import DenseMethod, ImageMethod, get_method
-from cliptrase_d2.pipeline.open_vocabulary import read_patch_size
+from cliptrase_d2.pipeline.open_vocabulary import read_patch_size, read_tower_kind
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.pipeline.published import PublishedProtocol
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
@@ -72,6 +72,7 @@ class Combination:
         settings: of the method.
         windows: of the protocol.
         patch_size: of CLIP, in pixels.
+        tower: kind of the image tower, "clip" or "siglip2".
         has_vision_model: whether there is a second vision model, or one can be loaded.
         output_mask_features: whether the features of masks are evaluated, without words.
     """
@@ -79,6 +80,7 @@ class Combination:
     settings: CLIPtraseSettings
     windows: WindowSettings
     patch_size: int
+    tower: str
     has_vision_model: bool
     output_mask_features: bool
 
@@ -90,7 +92,8 @@ class Combination:
             InputError: a setting is out of range, or the CLIP model is unknown.
         """
         settings, windows = CLIPtraseSettings.from_config(cfg), WindowSettings.from_config(cfg)
-        return cls(settings, windows, read_patch_size(cfg), True, cfg.TEST.UNSUPERVISED_GROUPS > 0)
+        tower = read_tower_kind(cfg)
+        return cls(settings, windows, read_patch_size(cfg), tower, True, cfg.TEST.UNSUPERVISED_GROUPS > 0)
 
     def check(self) -> DenseMethod | ImageMethod:
         """Return the method, with its options.
@@ -101,6 +104,11 @@ class Combination:
         settings, published = self.settings, self.windows.published
         method = get_method(settings.method, settings.method_options)
         self.windows.check(self.patch_size)
+        if self.tower not in method.towers:
+            got = (
+                f"{settings.method!r} with SigLIP 2, which has no class token and no space in which patches meet words"
+            )
+            raise InputError("method", got, "Choose the method 'textregion', or a CLIP such as ViT-B-16.")
         _check_method(method, settings)
         if method.needs.vision_features and not self.has_vision_model:
             got = f"{settings.method!r} needs a second vision model"
@@ -130,6 +138,18 @@ def _check_method(method: DenseMethod | ImageMethod, settings: CLIPtraseSettings
     if method.needs.regions and settings.clustering == "none":
         got = f"'none', but the method {name!r} reads the masks as regions"
         raise InputError("clustering", got, "Choose another clustering or another method.", "'dbscan' or 'hdbscan'")
+
+
+def check_siglip_masks(source: MaskSource, settings: CLIPtraseSettings) -> None:
+    """Refuse mask sources that read the correlation of CLIP's patches, which SigLIP 2 has not.
+
+    Raises:
+        InputError: with the reason.
+    """
+    divides = type(source).predict_logits is MaskSource.predict_logits
+    if source.needs_correlation and divides and settings.clustering != "none":
+        got = f"{type(source).__name__}, whose masks are clusters of CLIP's correlation, with SigLIP 2, which has none"
+        raise InputError("mask_source", got, "Choose another source.", "'backbone' or 'sam_automatic'")
 
 
 class PartModels:

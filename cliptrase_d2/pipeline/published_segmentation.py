@@ -108,6 +108,11 @@ def make_whole_image(
         wanted = method.needs if needs is None else needs
         return encode_together(views, 1, lambda part: model.read_tokens(part, wanted, read))
 
+    def score(features: Tensor) -> Tensor:
+        cosines = features @ text.features.features.T
+        bias = getattr(model.clip, "logit_bias", None)  # SigLIP's loss has no softmax, so its logits have a scale
+        return cosines if bias is None else cosines * model.clip.logit_scale.exp() + bias
+
     photograph = _get_photograph(model, inputs, size) if method.needs.photograph else None
     return WholeImage(
         pixels=image,
@@ -116,6 +121,8 @@ def make_whole_image(
         patch_size=side,
         encode=encode,
         tower=model.tower.without_tokens(),
+        fixed_side=model.tower.fixed_side,
+        score=score,
         windows=windows,
         photograph=photograph,
         masks=_predict_masks(model, inputs, size, photograph) if method.needs.regions else None,

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.mask_sources import CorrelationClusters
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.clustering import NOISE
@@ -112,6 +113,7 @@ class _Rows:
 
 def _compute_rows(model: CLIPtrase, images: Tensor, index: int, clustered_block: int) -> _Rows:
     """Compute the rows of patch `index` of one image, [1,3,H,W] normalised."""
+    assert isinstance(model.tower, VisualTower), "the published protocol alone runs others"
     attention, recovered, is_global = [], [], []
     with autocast(model.device, model.precision):  # for the tower; the rows are float32
         for block, qkv in enumerate(model.tower.block_qkv(images)):

@@ -80,6 +80,7 @@ def describe_method(name: str, method: Method) -> str:
         lines += [
             "",
             f"Published: {facts.venue}, github.com/{facts.code}{commit}, licence: {facts.licence}",
+            *([f"Needs besides CLIP: {facts.extra_models}"] if facts.extra_models else []),
             *textwrap.wrap(f"mIoU with ViT-B/16: {numbers}", 120),
             *textwrap.wrap(f"Settings: {facts.settings}", 120),
             *textwrap.wrap(f"Source of the numbers: {facts.source}", 120),

@@ -11,6 +11,7 @@ from cliptrase_d2.evaluation.evaluator import get_results_folder
 from cliptrase_d2.evaluation.report.evaluations import EvaluationSource
 from cliptrase_d2.evaluation.report.page import write_page
 from cliptrase_d2.evaluation.summary import Run
+from cliptrase_d2.methods import get_method
 
 
 def write_run_page(cfg: CfgNode, runs: Mapping[Run, CfgNode]) -> Path:
@@ -25,12 +26,13 @@ def write_run_page(cfg: CfgNode, runs: Mapping[Run, CfgNode]) -> Path:
         InputError: a result file is broken.
     """
     path = Path(cfg.OUTPUT_DIR) / "report.html"
-    random_weights = not cfg.MODEL.CLIP.PRETRAINED
+    random_clip = not cfg.MODEL.CLIP.PRETRAINED
+    random_weights = random_clip or any(map(_reads_random_model, runs.values()))
     sources = [_make_source(run, changed) for run, changed in runs.items()]
     protocols = ", ".join(dict.fromkeys(changed.TEST.PROTOCOL for changed in runs.values()))
     facts = {
         "Model": cfg.MODEL.CLIP.NAME,
-        "Weights": f"random, seed {cfg.MODEL.CLIP.SEED}" if random_weights else cfg.MODEL.CLIP.PRETRAINED,
+        "Weights": f"random, seed {cfg.MODEL.CLIP.SEED}" if random_clip else cfg.MODEL.CLIP.PRETRAINED,
         "Protocol": f"{protocols}, short side {cfg.INPUT.MIN_SIZE_TEST or 'unchanged'}",
         "Precision": cfg.MODEL.CLIP.PRECISION,
         "Device": cfg.MODEL.DEVICE,
@@ -39,6 +41,14 @@ def write_run_page(cfg: CfgNode, runs: Mapping[Run, CfgNode]) -> Path:
     impossible = {name: str(reason) for name, reason in find_impossible(cfg).items()}
     write_page(path, sources, cfg.dump(), facts, random_weights, impossible)
     return path
+
+
+def _reads_random_model(cfg: CfgNode) -> bool:
+    """Return whether a model besides CLIP has random weights."""
+    method, masks = cfg.MODEL.CLIPTRASE, cfg.MODEL.MASKS
+    needs = get_method(method.METHOD, dict(method.METHOD_OPTIONS)).needs
+    has_random_masks = method.CLUSTERING != "none" and masks.SOURCE == "backbone" and not masks.BACKBONE_WEIGHTS
+    return has_random_masks or bool(needs.vision_features and not cfg.MODEL.VISION.WEIGHTS)
 
 
 def _make_source(run: Run, cfg: CfgNode) -> EvaluationSource:

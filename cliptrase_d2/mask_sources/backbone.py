@@ -28,7 +28,7 @@ class BackboneSource(MaskSource):
 
     def __init__(self, backbone: VitBackbone):
         super().__init__()
-        self.backbone, self.name = backbone, backbone.name
+        self.backbone, self.name, self.is_random = backbone, backbone.name, backbone.is_random
 
     @classmethod
     def from_settings(cls, settings: MaskSettings) -> BackboneSource:
@@ -37,7 +37,8 @@ class BackboneSource(MaskSource):
         Raises:
             InputError: the model or its weights cannot be used.
         """
-        return cls(VitBackbone(load_vit(settings.backbone, settings.backbone_weights), settings.backbone))
+        vit = load_vit(settings.backbone, settings.backbone_weights)
+        return cls(VitBackbone(vit, settings.backbone, is_random=not settings.backbone_weights))
 
     def propose(self, inputs: MaskInputs) -> list[MaskProposals]:
         """Cluster the ViT's tokens of each image."""

@@ -174,13 +174,17 @@ class CLIPtrase(OpenVocabularySegmenter):
 
     @property
     def extra_models(self) -> dict[str, dict[str, Any]]:
-        """Name and number of parameters of every model beside CLIP that is used, by its role."""
+        """Name, number of parameters and weights, if random, of every model beside CLIP that is used, by its role."""
         is_used = {
             "vision_model": bool(self.method.needs.vision_features),
             "mask_source": self.settings.clustering != "none",
         }
         return {
-            role: {"name": getattr(module, "name", type(module).__name__), "parameters": count}
+            role: {
+                "name": getattr(module, "name", type(module).__name__),
+                "parameters": count,
+                **({"weights": "random"} if getattr(module, "is_random", False) else {}),
+            }
             for role, module in self.named_children()
             if is_used.get(role) and (count := sum(parameter.numel() for parameter in module.parameters()))
         }

@@ -41,7 +41,8 @@ class VisionSource:
         name = self.name or default
         is_sam = "/" in name and not name.startswith("hf-hub:")  # no name of timm has one
         if not is_sam:
-            return VitBackbone(load_vit(name, self.weights, where="vision_model"), name).eval()
+            vit = load_vit(name, self.weights, where="vision_model")
+            return VitBackbone(vit, name, is_random=not self.weights).eval()
         if self.weights != "pretrained":
             got = f"{self.weights!r} for {name!r}, a model of transformers that brings its own weights"
             raise InputError("vision_model_weights", got, "Set it to 'pretrained', and name a folder as the model.")

@@ -28,6 +28,7 @@ class VitBackbone(nn.Module):
         name: of the model; "" for that of timm.
         position_resize: how the position embedding is fitted to another grid than the trained one, see
             `pos_embed.RESIZE_MODES`; "" as the code of the weights does it, see `get_position_resize`.
+        is_random: whether the weights are random, for reports.
     Raises:
         InputError: an unknown mode, or one that the model does not support.
     """
@@ -35,9 +36,9 @@ class VitBackbone(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, vit: Any, name: str = "", position_resize: str = ""):
+    def __init__(self, vit: Any, name: str = "", position_resize: str = "", *, is_random: bool = False):
         super().__init__()
-        self.vit = vit
+        self.vit, self.is_random = vit, is_random
         facts = vit.pretrained_cfg
         self.name = name or ".".join(filter(None, (facts["architecture"], facts["tag"])))
         mode = position_resize or get_position_resize(self.name)

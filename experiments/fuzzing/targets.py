@@ -62,6 +62,11 @@ _TRANSFORMERS_WEIGHTS = {
     "visual_projection.weight": torch.ones(3, 2),
     **{f"{_LAYER}.{name}_proj.weight": torch.ones(2, 2) for name in "qkv"},
 }
+_SIGLIP_WEIGHTS = {
+    "visual.trunk.patch_embed.proj.weight": torch.linspace(-1, 1, 12).view(1, 3, 2, 2),
+    "text.token_embedding.weight": torch.linspace(-1, 1, 6).view(3, 2),
+    "logit_bias": torch.tensor(-10.0),
+}
 _TRAINING = {
     "epoch": 3, "state_dict": {f"module.{name}": value for name, value in _OPEN_CLIP_WEIGHTS.items()},
     "optimizer": {"param_groups": [{"lr": np.float64(1e-3)}], "state": {0: {"step": np.arange(2)}}},
@@ -145,6 +150,7 @@ def build_targets(folder: Path) -> list[Target]:
         Target("weights .safetensors", ".safetensors", [to_safetensors(_WEIGHTS)], _read_weights),
         Target("checkpoint of a training", ".ckpt", [_save(_TRAINING), _save(_LIGHTNING)], _read_clip_weights, packed),
         Target("weights of transformers", ".safetensors", [to_safetensors(_TRANSFORMERS_WEIGHTS)], _read_clip_weights),
+        Target("weights of SigLIP 2", ".safetensors", [to_safetensors(_SIGLIP_WEIGHTS)], _read_siglip_weights),
         Target("index of parts", ".json", [_INDEX], _read_clip_weights, text, file=f"model.safetensors{INDEX}"),
         Target("TorchScript archive", ".pt", [archive], _read_clip_weights, packed, has_checksums=True),
         Target("configuration of weights", ".json", [_HUB_JSON], _read_hub_config, text, file=OPEN_CLIP),
@@ -412,6 +418,10 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 def _read_clip_weights(path: Path) -> dict[str, Tensor]:
     return _check_tensors(read_checkpoint(path).tensors)
+
+
+def _read_siglip_weights(path: Path) -> dict[str, Tensor]:
+    return _check_tensors(read_checkpoint(path, is_siglip=True).tensors)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

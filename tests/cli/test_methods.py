@@ -38,7 +38,14 @@ def test_a_method_is_described(capsys: pytest.CaptureFixture[str], name: str) ->
     assert run("methods", name) == 0
     text = capsys.readouterr().out
     assert METHOD_CLASSES[name].source in text
-    assert ("Published: " in text) == (name in read_published_methods())
+    facts = read_published_methods().get(name)
+    assert ("Published: " in text) == (facts is not None)
+    assert facts is None or facts.extra_models in text
+
+
+def test_models_besides_clip_are_named_with_their_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("methods", "proxyclip") == 0
+    assert "DINO ViT-B/8 (343 MB)" in capsys.readouterr().out
 
 
 def test_an_unknown_method_is_an_error() -> None:

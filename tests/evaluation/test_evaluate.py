@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torch import Tensor, nn
 
-from cliptrase_d2.d2 import CfgNode
+from cliptrase_d2.d2 import CfgNode, merge_config_options
 from cliptrase_d2.data.register import register_dataset
 from cliptrase_d2.evaluation.evaluate import evaluate_dataset
 from cliptrase_d2.evaluation.run_page import write_run_page
@@ -108,7 +108,28 @@ def test_the_report_names_the_models_beside_clip(dataset: str, tmp_path: Path) -
     cfg = tiny_config(tmp_path, "MODEL.MASKS.BACKBONE_WEIGHTS", "", "MODEL.MASKS.BACKBONE", "test_vit")
     source = build_mask_source("backbone", MaskSettings.from_config(cfg))
     report = run(cfg, tiny_segmenter(mask_source=source), dataset)
-    assert report["extra_models"] == {"mask_source": {"name": "test_vit", "parameters": 306240}}
+    assert report["extra_models"] == {"mask_source": {"name": "test_vit", "parameters": 306240, "weights": "random"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "is_random"),
+    [
+        (("MODEL.MASKS.SOURCE", "backbone", "MODEL.MASKS.BACKBONE_WEIGHTS", ""), True),
+        (("MODEL.MASKS.SOURCE", "backbone"), False),
+        (("MODEL.MASKS.BACKBONE_WEIGHTS", ""), False),
+        (("MODEL.CLIPTRASE.METHOD", "proxyclip", "MODEL.VISION.WEIGHTS", ""), True),
+        (("MODEL.CLIPTRASE.METHOD", "proxyclip", "MODEL.VISION.WEIGHTS", "pretrained"), False),
+        (("MODEL.VISION.WEIGHTS", ""), False),
+    ],
+)
+def test_the_page_says_that_a_model_beside_clip_is_random(
+    dataset: str, tmp_path: Path, options: tuple[str, ...], is_random: bool
+) -> None:
+    cfg = tiny_config(tmp_path, "DATASETS.TEST", f"('{dataset}',)")
+    run(cfg, tiny_segmenter(), dataset)
+    merge_config_options(cfg, ["MODEL.CLIP.PRETRAINED", "openai", *options])
+    page = write_run_page(cfg, {Run("", dataset): cfg}).read_text(encoding="utf-8")
+    assert ("random weights</span>" in page) == is_random
 
 
 def test_bad_settings_are_rejected(dataset: str, tmp_path: Path) -> None:

@@ -195,7 +195,8 @@ def test_a_method_names_its_own_model_and_a_key_names_another(tmp_path: Path) ->
     model.configure(CLIPtraseSettings(method="clip", clustering="none"))
     assert not model.extra_models
     model.configure(CLIPtraseSettings(method="second", clustering="none"))
-    assert model.extra_models == {"vision_model": {"name": "vit_small_patch16_224.dino", "parameters": 21665664}}
+    expected = {"name": "vit_small_patch16_224.dino", "parameters": 21665664, "weights": "random"}
+    assert model.extra_models == {"vision_model": expected}
     model = build_model(tiny_config(tmp_path, *options, "MODEL.VISION.NAME", "vit_tiny_patch16_224"))
     assert model.extra_models["vision_model"]["name"] == "vit_tiny_patch16_224"
     model.configure(CLIPtraseSettings(method="second", clustering="none"))

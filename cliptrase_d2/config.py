@@ -36,7 +36,8 @@ _SETTINGS = {
     "sam_duplicate_iou sam_merge",
     "INPUT": "max_pixels bands stretch",
     "TEST": "window stride protocol on_error",
-    "TEST.PUBLISHED": "logit_scale prob_thd area_thd average resize_twice pad_to min_max pamr_steps pamr_dilations",
+    "TEST.PUBLISHED": "logit_scale prob_thd area_thd average resize_twice pad_to min_max pamr_steps pamr_dilations "
+    "experts",
 }
 # Keys of arguments, for errors of functions that know no configuration.
 ARGUMENT_KEYS = {name: f"{section}.{name.upper()}" for section, names in _SETTINGS.items() for name in names.split()}
@@ -366,3 +367,8 @@ def _add_published_protocol(cfg: CfgNode) -> None:
     # neighbours in pixels.
     published.PAMR_STEPS = 0
     published.PAMR_DILATIONS = (8, 16)
+    # File of templates for each class, as `cliptrase choose-templates` writes it; "" for none. The expert of a class
+    # encodes all words with the templates of this class. It labels the pixels where a word of its class wins, the most
+    # confident expert where several do. MODEL.CLIP.TEMPLATES label the other pixels (FLOSS, arXiv 2504.10487, with
+    # LOGIT_SCALE 100.0). AVERAGE is then "probabilities". A relative path starts at the working directory.
+    published.EXPERTS = ""

@@ -110,6 +110,7 @@ BY_NAME = {
     "MODEL.CLIPTRASE.METHOD_OPTIONS",
     "TEST.METHODS",
     "TEST.SKIP_IMPOSSIBLE",
+    "TEST.PUBLISHED.EXPERTS",
     "MODEL.CLIP.NAME",
     "MODEL.CLIP.PRETRAINED",
     "MODEL.CLIP.SEED",
@@ -146,6 +147,16 @@ def test_key_reaches_the_published_protocol(tmp_path: Path, key: str, value: str
     name = key.rpartition(".")[2].lower()
     assert getattr(build_model(tiny_config(tmp_path, *PUBLISHED)).protocol, name) != expected
     assert getattr(build_model(tiny_config(tmp_path, *PUBLISHED, key, value)).protocol, name) == expected
+
+
+def test_experts_reach_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "templates.yaml"
+    path.write_text("sky: ['the {}']\n")
+    model = build_model(tiny_config(tmp_path, *PUBLISHED, "TEST.PUBLISHED.EXPERTS", str(path)))
+    assert model.experts.templates == {"sky": ("the {}",)}
+    assert build_model(tiny_config(tmp_path, *PUBLISHED)).experts is None
+    with pytest.raises(InputError, match=r"missing\.yaml: no such file"):
+        build_segmenter(tiny_config(tmp_path, *PUBLISHED, "TEST.PUBLISHED.EXPERTS", str(tmp_path / "missing.yaml")))
 
 
 def test_the_published_protocol_and_the_configuration_have_the_same_defaults() -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "prepare": ("cliptrase_d2.cli.prepare", "prepare a benchmark from its archives, or draw the emoji scenes"),
     "convert": ("cliptrase_d2.cli.convert", "convert labels of COCO, LabelMe, Label Studio, CVAT or Hugging Face"),
     "methods": ("cliptrase_d2.cli.methods", "list the methods of dense features and their published numbers"),
+    "choose-templates": ("cliptrase_d2.cli.choose_templates", "choose prompts for each class from unlabelled images"),
     "export": ("cliptrase_d2.cli.export", "export the image encoder to ONNX or torch.export, and check it"),
     "web": ("cliptrase_d2.web.command", "segment photos and compare methods in the browser"),
     "doctor": ("cliptrase_d2.cli.doctor", "check the installation, cached weights and benchmarks"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,14 +27,17 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def get_templates(name: str) -> tuple[str, ...]:
+def get_templates(name: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the templates of a set. Each contains `SLOT` once.
 
     Args:
-        name: of `TEMPLATE_SETS`, or the path of a text file with one template per line.
+        name: of `TEMPLATE_SETS`, or the path of a text file with one template per line, or the templates themselves.
     Raises:
-        InputError: neither a set nor a file, or a line of the file is not a template.
+        InputError: neither a set nor a file, there is no template, or one is invalid.
     """
+    if isinstance(name, tuple):
+        check_templates(name, "templates", "template")
+        return name
     if name in TEMPLATE_SETS:
         return TEMPLATE_SETS[name]
     path = Path(name).expanduser()
@@ -47,16 +51,29 @@ def get_templates(name: str) -> tuple[str, ...]:
 def _read_templates(path: Path, modified: int) -> tuple[str, ...]:
     """Read a file of templates. Its time of change in nanoseconds only tells calls apart."""
     templates = tuple(line.strip() for line in read_text(path).rstrip().splitlines())
-    for number, template in enumerate(templates, start=1):
-        if template.count(SLOT) != 1 or CONTROL_CHARACTER.search(template):
-            got = f"line {number}, {template[:60]!r}, is not a template"
-            raise InputError(path, got, f"Write {SLOT!r} once in each line, where the word belongs, and no empty line.")
-    if not templates:
-        raise InputError(path, "no templates", f"Write a template per line, such as 'a photo of a {SLOT}.'.")
+    check_templates(templates, path, "line")
     return templates
 
 
-def fill(name: str, word: str) -> list[str]:
+def check_templates(templates: Sequence[object], where: object, place: str) -> None:
+    """Check that there are templates, and that each is text with `SLOT` once and without control characters.
+
+    Args:
+        templates: to check.
+        where: file or argument, for the message.
+        place: of one template in it, such as "line", to which its number is added.
+    Raises:
+        InputError: they are not.
+    """
+    if not templates:
+        raise InputError(where, "no templates", f"Write at least one, such as 'a photo of a {SLOT}.'.")
+    for number, template in enumerate(templates, start=1):
+        if not isinstance(template, str) or template.count(SLOT) != 1 or CONTROL_CHARACTER.search(template):
+            got = f"{place} {number}, {str(template)[:60]!r}, is not a template"
+            raise InputError(where, got, f"Write {SLOT!r} once in each template, where the word belongs.")
+
+
+def fill(name: str | tuple[str, ...], word: str) -> list[str]:
     """Return the prompts of a word, one for each template of the set `name`, in the set's order.
 
     Raises:

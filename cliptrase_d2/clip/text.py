@@ -46,7 +46,7 @@ class TextEncoder:
     Args:
         model: a CLIP model of open_clip. Each call uses the model's present device and weights.
         tokenizer: of the same model.
-        templates: name of a template set, or a file, see `prompts.get_templates`.
+        templates: name of a template set, a file, or a tuple of templates, see `prompts.get_templates`.
         cache_dir: folder of computed features; None for no cache on disk.
         tokens_per_chunk: maximum tokens of a forward pass, padding included, shared prefixes not.
         words_per_block: maximum words that are tokenized together and added to the cache at once.
@@ -59,7 +59,7 @@ class TextEncoder:
         model: CLIP,
         tokenizer: Tokenizer,
         *,
-        templates: str,
+        templates: str | tuple[str, ...],
         cache_dir: Path | None = None,
         tokens_per_chunk: int = 4096,
         words_per_block: int = 512,
@@ -72,8 +72,35 @@ class TextEncoder:
 
     def __call__(self, vocabulary: Vocabulary) -> TextFeatures:
         """Return the features of a vocabulary, float32, on the model's device."""
+        self._warn(vocabulary.prompts)  # before the cache, which would hide it
+        return self._look_up(vocabulary)
+
+    def encode_templates(self, vocabulary: Vocabulary, templates: Sequence[str]) -> Tensor:
+        """Return the features of a vocabulary for each template alone, [T,R,D] float32, on the model's device.
+
+        Args:
+            vocabulary: R words.
+            templates: T templates in place of the encoder's own.
+        Raises:
+            InputError: an invalid template.
+        """
+        self._replace_templates(tuple(templates))._warn(vocabulary.prompts)
+        encoders = (self._replace_templates((template,)) for template in templates)
+        return torch.stack([encoder._look_up(vocabulary).features for encoder in encoders])
+
+    def _replace_templates(self, templates: tuple[str, ...]) -> TextEncoder:
+        return TextEncoder(
+            self.model,
+            self.tokenizer,
+            templates=templates,
+            cache_dir=self.cache_dir,
+            tokens_per_chunk=self.tokens_per_chunk,
+            words_per_block=self.words_per_block,
+        )
+
+    def _look_up(self, vocabulary: Vocabulary) -> TextFeatures:
+        """Return the features of a vocabulary, of which missing words are encoded and remembered."""
         words = vocabulary.prompts
-        self._warn(words)  # before the cache, which would hide it
         missing = self._recall(words)
         blocks = [
             missing[first : first + self.words_per_block] for first in range(0, len(missing), self.words_per_block)

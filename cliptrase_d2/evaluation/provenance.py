@@ -33,7 +33,8 @@ def config_hash(cfg: CfgNode) -> str:
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.TEST.BATCH_SIZE = 1
     files = cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.MASKS.BACKBONE_WEIGHTS, cfg.MODEL.VISION.WEIGHTS
-    return digest(cfg.dump() + repr([_file_digest(path) for path in files]) + _file_digest(cfg.MODEL.CLIP.TEMPLATES))
+    texts = cfg.MODEL.CLIP.TEMPLATES, cfg.TEST.PUBLISHED.EXPERTS
+    return digest(cfg.dump() + repr([_file_digest(path) for path in files]) + "".join(map(_file_digest, texts)))
 
 
 def data_hash(dataset_name: str) -> str:

@@ -70,7 +70,7 @@ def decide(read: ReadRows, size: tuple[int, int], rule: DecisionRule) -> Decisio
         torch.ones(rule.classes, dtype=torch.bool, device=device),
         torch.zeros_like(labels, dtype=torch.bool),
     )
-    for start, stop in _bands(size, rule):
+    for start, stop in bands(size, rule):
         values = _scaled(read(start, stop), rule)
         best, word = values.max(1)  # [n,W], the first word of equal ones
         labels[start:stop] = rule.class_index[word]
@@ -90,10 +90,10 @@ def class_probabilities(read: ReadRows, size: tuple[int, int], rule: DecisionRul
     A class has the probability of its best word, so the sum at a pixel is less than 1 if classes have several words.
     """
     result = torch.empty(rule.classes, *size, device=rule.class_index.device)
-    for start, stop in _bands(size, rule):
+    for start, stop in bands(size, rule):
         words = _scaled(read(start, stop), rule)
         words = words if rule.scale is None else words.softmax(1)
-        result[:, start:stop] = (_join_words(words, rule) * decision.kept[:, None]).movedim(1, 0)
+        result[:, start:stop] = (join_words(words, rule) * decision.kept[:, None]).movedim(1, 0)
     return result
 
 
@@ -107,19 +107,19 @@ def _find_large_classes(labels: Tensor, rule: DecisionRule) -> Tensor:
 def _replace_removed(labels: Tensor, is_below: Tensor, kept: Tensor, read: ReadRows, rule: DecisionRule) -> None:
     """Give the pixels of removed classes their best other class, in place. No other pixel changes."""
     is_removed = ~kept[labels]  # [H,W]
-    for start, stop in _bands((labels.shape[0], labels.shape[1]), rule):
+    for start, stop in bands((labels.shape[0], labels.shape[1]), rule):
         inside = is_removed[start:stop]
         if not inside.any():
             continue
         words = _scaled(read(start, stop), rule).movedim(1, 2)[inside]  # [P,R]
         words = words if rule.scale is None else words.softmax(1)
         # Removed classes have the probability 0, as in the published code, and are not left out.
-        peak, label = (_join_words(words, rule) * kept).max(1)  # [P]
+        peak, label = (join_words(words, rule) * kept).max(1)  # [P]
         labels[start:stop][inside] = label
         is_below[start:stop][inside] = peak < rule.prob_thd
 
 
-def _join_words(words: Tensor, rule: DecisionRule) -> Tensor:
+def join_words(words: Tensor, rule: DecisionRule) -> Tensor:
     """Return the largest value of the words of each class, [n,R,…] to [n,C,…]; values are at least 0."""
     if words.shape[1] == rule.classes:
         return words
@@ -132,8 +132,13 @@ def _scaled(values: Tensor, rule: DecisionRule) -> Tensor:
     return values if rule.scale is None else values * rule.scale
 
 
-def _bands(size: tuple[int, int], rule: DecisionRule) -> Iterator[tuple[int, int]]:
-    """Yield the first row and the end of every band."""
+def bands(size: tuple[int, int], rule: DecisionRule) -> Iterator[tuple[int, int]]:
+    """Yield the first row and the end of every band of rows, whose values fit in memory together.
+
+    Args:
+        size: (H, W).
+        rule: of the decision.
+    """
     height, width = size
     values = _BAND_VALUES_CPU if rule.class_index.device.type == "cpu" else _BAND_VALUES
     rows = max(1, values // (len(rule.class_index) * width))

@@ -21,6 +21,8 @@ from cliptrase_d2.mask_sources import MASK_SOURCES, CorrelationClusters, MaskInp
 from cliptrase_d2.methods import DenseMethod
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.classify import RULES, Classification, class_probabilities, class_scores
+from cliptrase_d2.pipeline.expert_templates import read_expert_templates
+from cliptrase_d2.pipeline.experts import ExpertEncoder
 from cliptrase_d2.pipeline.input_vocabulary import OWN_VOCABULARY_ONLY, InputVocabulary
 from cliptrase_d2.pipeline.open_vocabulary import (
     MAX_SEM_SEG,
@@ -102,6 +104,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         output_mask_features: whether to return the assignment of pixels to masks, and the feature of each mask.
     Attributes:
         method: how dense features are read out of CLIP, named by the settings.
+        experts: encodes vocabularies for the experts of the published protocol; None without experts.
     Raises:
         InputError: a window that does not fit the patches, a stride that leaves gaps, or settings that do not fit.
     """
@@ -138,6 +141,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         super().__init__(text_encoder, vocabularies, max_sem_seg)
         self.clip, self.tower = clip, tower
         self.vision_model, self.vision_source = vision_model, vision_source
+        self.experts: ExpertEncoder | None = None
         self.precision = get_dtype(precision)
         self.output_mask_features = output_mask_features
         self.part_models = part_models or PartModels()
@@ -265,11 +269,23 @@ class CLIPtrase(OpenVocabularySegmenter):
             name = source.name or method.vision_model
             if getattr(self.vision_model, "name", "") != name:
                 self.vision_model = self.part_models.get((source, name), partial(source.load, name)).to(self.device)
+        self.experts = self._get_experts(windows.published)
         self.method, self.settings = method, settings
         self.window, self.stride, self.in_tiles = windows.window, windows.stride, windows.in_tiles
         self.protocol = windows.published
         if mask_source is not None:
             self.mask_source = mask_source.to(self.device)
+
+    def _get_experts(self, protocol: PublishedProtocol | None) -> ExpertEncoder | None:
+        path = "" if protocol is None else protocol.experts
+        if self.experts is not None and self.experts.path == path:
+            return self.experts
+        return ExpertEncoder(self.text_encoder, read_expert_templates(path), path) if path else None
+
+    def _on_load(self, incompatible_keys: object) -> None:
+        super()._on_load(incompatible_keys)
+        if self.experts is not None:
+            self.experts.clear()
 
     @torch.inference_mode()
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:

@@ -9,7 +9,7 @@ Source: the segmentors of SCLIP (https://github.com/wangf3014/SCLIP) and NACLIP 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -61,6 +61,7 @@ class PublishedProtocol:
     logit_scale: float = 40.0
     prob_thd: float = 0.0
     area_thd: float = 0.0
+    experts: str = ""
 
     def __post_init__(self) -> None:
         check_choice("average", self.average, AVERAGES)
@@ -88,7 +89,12 @@ class PublishedProtocol:
     @property
     def is_direct(self) -> bool:
         """Whether patches are resized to the original size in one step, without pixels of the resized image."""
-        return not (self.window or self.pad_to or self.resize_twice or self.min_max or self.average != "logits")
+        return not (self.window or self.pad_to or self.resize_twice or self.min_max or self.averages_probabilities)
+
+    @property
+    def averages_probabilities(self) -> bool:
+        """Whether windows of probabilities are averaged. Experts have only these."""
+        return self.average == "probabilities" or bool(self.experts)
 
     def check_combination(self, method: DenseMethod | ImageMethod, settings: CLIPtraseSettings) -> None:
         """Refuse settings that pixel logits, or the method's own way to them, cannot be combined with.
@@ -106,7 +112,7 @@ class PublishedProtocol:
         if settings.clustering != "none" and not method.needs.regions:
             got = f"{settings.clustering!r}, but {name!r} reads no masks"
             raise InputError("clustering", got, "Set it to 'none'.")
-        inapplicable = {"average": "logits", "min_max": False}
+        inapplicable = {"average": "logits", "min_max": False, "experts": ""}
         if not method.reads_windows:
             inapplicable |= {"pad_to": 0, "resize_twice": False}
         for setting, default in inapplicable.items():
@@ -314,8 +320,9 @@ def join_windows(
     Returns:
         The maps of the words, and the factor before the softmax; None for maps of probabilities.
     """
-    if protocol.average == "probabilities":
-        joined, scale = _average_probabilities(cosines, rows, columns, protocol.logit_scale), None
+    if protocol.averages_probabilities:
+        maps = _window_probabilities(cosines, rows, columns, protocol.logit_scale)
+        joined, scale = average_windows(maps, rows, columns), None
     else:
         joined, scale = WordMaps.of_windows(cosines, rows, columns), protocol.logit_scale
     return joined.min_max() if protocol.min_max else joined, scale
@@ -352,18 +359,36 @@ def put_background_first(text: TextFeatures) -> PublishedText:
     return PublishedText(TextFeatures(text.features[words], class_index, classes), words, order)
 
 
-def _average_probabilities(cosines: Tensor, rows: WindowAxis, columns: WindowAxis, scale: float) -> WordMaps:
-    """Average the softmax over all words of [K,R,h,w] at each pixel of the windows."""
+def average_windows(maps: Iterable[Tensor], rows: WindowAxis, columns: WindowAxis) -> WordMaps:
+    """Average maps of windows at each pixel of the image.
+
+    Args:
+        maps: [R,H',W'] of every window, row by row.
+        rows, columns: of the windows.
+    """
+    total, count = None, torch.zeros(rows.length, 1, columns.length)
+    corners = [(top, left) for top in rows.starts for left in columns.starts]
+    for (top, left), part in zip(corners, maps, strict=True):
+        if total is None:
+            total = part.new_zeros(rows.length, len(part), columns.length)  # [H,R,W]
+        place = slice(top, top + rows.side), slice(None), slice(left, left + columns.side)
+        total[place] += part.movedim(0, 1)
+        count[place] += 1
+    assert total is not None, "there is at least one window"
+    return WordMaps.of_grid(total.div_(count.to(total)).movedim(1, 0))
+
+
+def interpolate_window(points: Size, rows: WindowAxis, columns: WindowAxis, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the matrices from the points (h, w) of a window to its pixels, [H',h] and [W',w], as `like` is stored."""
     down, right = (
-        interpolation(points, axis.padded)[axis.before : axis.before + axis.side].to(cosines)
-        for points, axis in zip(cosines.shape[2:], (rows, columns), strict=True)
+        interpolation(count, axis.padded)[axis.before : axis.before + axis.side].to(like)
+        for count, axis in zip(points, (rows, columns), strict=True)
     )
-    windows = cosines.unflatten(0, (len(rows.starts), len(columns.starts)))  # [I,J,R,h,w]
-    total = windows.new_zeros(rows.length, windows.shape[2], columns.length)  # [H,R,W]
-    count = windows.new_zeros(rows.length, 1, columns.length)
-    for line, top in zip(windows, rows.starts, strict=True):
-        for part, left in zip(line, columns.starts, strict=True):
-            place = slice(top, top + rows.side), slice(None), slice(left, left + columns.side)
-            total[place] += (scale * (down @ part @ right.T)).softmax(0).movedim(0, 1)
-            count[place] += 1
-    return WordMaps.of_grid(total.div_(count).movedim(1, 0))
+    return down, right
+
+
+def _window_probabilities(cosines: Tensor, rows: WindowAxis, columns: WindowAxis, scale: float) -> Iterator[Tensor]:
+    """Yield the softmax over all words at the pixels of each window, [K,R,h,w] to [R,H',W']."""
+    down, right = interpolate_window((cosines.shape[2], cosines.shape[3]), rows, columns, cosines)
+    for part in cosines:
+        yield (scale * (down @ part @ right.T)).softmax(0)

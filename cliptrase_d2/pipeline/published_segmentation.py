@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cliptrase_d2.clip.tokens import ImageTokens, Needs, TextFeatures
+from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, Needs, TextFeatures
 from cliptrase_d2.methods import ImageMethod, WholeImage
+from cliptrase_d2.methods.word_maps import WindowAxis, cut_windows
 from cliptrase_d2.pipeline import stages
+from cliptrase_d2.pipeline.experts import ExpertText, fuse
 from cliptrase_d2.pipeline.open_vocabulary import ImageResult
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.pipeline.published import (
     PublishedLabels,
     PublishedProtocol,
     PublishedText,
+    average_windows,
     encode_together,
     encode_windows,
+    interpolate_window,
     label_pixels,
     label_windows,
     place_windows,
@@ -51,6 +55,8 @@ def segment_published(
     text = model.text_features(inputs[0]["vocabulary"])
     images = model.tower.normalise(stack_to_device([one["image"] for one in inputs], model.device))
     label_images = _label_whole_images if isinstance(model.method, ImageMethod) else _label_windows
+    if model.experts is not None:
+        label_images = _label_by_experts
     for one, result in zip(inputs, label_images(model, inputs, images, text, protocol), strict=True):
         yield _make_output(model, one, result)
 
@@ -68,6 +74,65 @@ def _label_windows(
     ordered = put_background_first(text)
     for one, image, own in zip(inputs, images, cosines, strict=True):
         yield label_windows(own, image, ordered, windows, get_output_size(one), protocol)
+
+
+def _label_by_experts(
+    model: CLIPtrase, inputs: Sequence[dict[str, Any]], images: Tensor, text: TextFeatures, protocol: PublishedProtocol
+) -> Iterator[PublishedLabels]:
+    side, ordered = model.tower.patch_size, put_background_first(text)
+    assert model.experts is not None
+    experts = model.experts(inputs[0]["vocabulary"], ordered)
+    windows = place_windows((images.shape[2], images.shape[3]), side, protocol, _name(inputs[0]))
+    features = encode_features(model, images, windows, text)
+    for one, image, own in zip(inputs, images, features, strict=True):
+        check_finite(own.patches[None], [one])
+        fused = _fuse_windows(model, own, windows, ordered, experts, protocol)
+        maps = average_windows(fused, *windows)
+        maps = maps.min_max() if protocol.min_max else maps
+        yield label_pixels(maps, None, image, ordered, (side, side), get_output_size(one), protocol)
+
+
+def encode_features(
+    model: CLIPtrase, images: Tensor, windows: tuple[WindowAxis, WindowAxis], text: TextFeatures
+) -> Iterator[DenseFeatures]:
+    """Yield the features of all windows of each image, [K,N,D], window by window in rows.
+
+    Args:
+        model: with a method of dense features.
+        images: [B,3,H,W] normalised.
+        windows: rows and columns.
+        text: of the words, for methods that read it.
+    """
+
+    def encode(views: Tensor) -> tuple[Tensor, ...]:
+        features = model.encode_views(views, text)
+        patches = features.patches.unflatten(1, features.grid)  # [n,h,w,D]
+        return (patches,) if features.class_token is None else (patches, features.class_token)
+
+    encoded = encode_together(cut_windows(images, *windows), len(images), encode)
+    for patches, *class_token in zip(*(part.unflatten(0, (len(images), -1)) for part in encoded), strict=True):
+        yield DenseFeatures(patches.flatten(1, 2), (patches.shape[1], patches.shape[2]), *class_token)
+
+
+def _fuse_windows(
+    model: CLIPtrase,
+    features: DenseFeatures,
+    windows: tuple[WindowAxis, WindowAxis],
+    text: PublishedText,
+    experts: ExpertText,
+    protocol: PublishedProtocol,
+) -> Iterator[Tensor]:
+    """Yield the probabilities of the words at the pixels of each window of an image, [R,H',W']."""
+    for index in range(len(features.patches)):
+        class_token = None if features.class_token is None else features.class_token[index, None]
+        window = DenseFeatures(features.patches[index, None], features.grid, class_token)
+        default, cosines = (
+            stages.compute_word_logits(window, words, 1.0, model.settings)[0]
+            for words in (text.features, experts.features)
+        )
+        down, right = interpolate_window(features.grid, *windows, default)
+        own = experts.probabilities(cosines, protocol.logit_scale)
+        yield fuse((protocol.logit_scale * default).softmax(0), own, down, right)
 
 
 def _label_whole_images(

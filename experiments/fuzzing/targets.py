@@ -39,6 +39,7 @@ from cliptrase_d2.data.proposal import propose, render
 from cliptrase_d2.data.rasters import read_raster_label
 from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.methods import get_method
+from cliptrase_d2.pipeline.expert_templates import read_expert_templates
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.utils.plain_yaml import load_plain_yaml
 from cliptrase_d2.vocabulary import Vocabulary
@@ -144,6 +145,7 @@ def build_targets(folder: Path) -> list[Target]:
         Target("panoptic JSON", ".json", [_PANOPTIC_JSON], _read_panoptic, text),
         Target("config", ".yaml", _CONFIGS, _read_config, text),
         Target("options", ".txt", _OPTIONS, _read_options, text),
+        Target("templates of classes", ".yaml", _EXPERT_TEMPLATES, _read_expert_templates, text),
         Target("class list", ".txt", _CLASS_LISTS, _read_classes, text),
         Target("weights .pt", ".pt", [state, nested], _read_weights, packed, has_checksums=True),
         Target("weights .pt, old", ".pt", [_save(_WEIGHTS, zipped=False)], _read_weights),
@@ -209,6 +211,10 @@ _OPTIONS = [
     b"SEED\n3\nMODEL.CLIPTRASE.EPS\n0.5\nDATASETS.TEST\n('a', 'b')\nMODEL.CLIP.NAME\nViT-L-14\nTEST.METHODS\n['clip']",
     b"MODEL.CLIPTRASE.METHOD\nsfp\nMODEL.CLIPTRASE.METHOD_OPTIONS.threshold\n0.3\n"
     b"MODEL.CLIPTRASE.METHOD_OPTIONS.outliers\nlength",
+]
+_EXPERT_TEMPLATES = [
+    b"# keep: 4\nsky:\n- a photo of a {}.\n- the {}.\n'yes': []\nbuilding, edifice: ['graffiti of the {}.']\n",
+    b"{sky: ['a {}'], tree: []}",
 ]
 _CLASS_LISTS = ["sky\ntree;bush\nsoccer ball\nStraße\n".encode(), b"\xef\xbb\xbfa\nb\n"]
 _INDEX = json.dumps({"weight_map": dict.fromkeys(_TRANSFORMERS_WEIGHTS, "part.safetensors")}).encode()
@@ -407,6 +413,15 @@ def _use_config(cfg: CfgNode) -> str:
     settings = CLIPtraseSettings.from_config(cfg)
     get_method(settings.method, settings.method_options)
     return cfg.dump()
+
+
+def _read_expert_templates(path: Path) -> dict[str, tuple[str, ...]]:
+    templates = read_expert_templates(path)
+    if not all(isinstance(name, str) and name for name in templates) or not any(templates.values()):
+        raise WrongResultError(str(templates))
+    if not all(template.count("{}") == 1 for own in templates.values() for template in own):
+        raise WrongResultError(str(templates))
+    return templates
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

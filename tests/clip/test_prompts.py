@@ -26,6 +26,17 @@ def test_file_has_a_template_per_line(tmp_path: Path, monkeypatch: pytest.Monkey
     assert get_templates(str(tmp_path / "templates.txt")) == get_templates("templates.txt")
 
 
+def test_a_tuple_is_a_set() -> None:
+    assert get_templates(("a {}", "the {}")) == ("a {}", "the {}")
+    assert fill(("a {}", "the {}"), "cat") == ["a cat", "the cat"]
+
+
+@pytest.mark.parametrize(("templates", "got"), [((), "no templates"), (("a {}", "a"), "template 2, 'a'")], ids=str)
+def test_invalid_tuple_is_an_error(templates: tuple[str, ...], got: str) -> None:
+    with pytest.raises(InputError, match=f"templates: {got}"):
+        get_templates(templates)
+
+
 def test_changed_file_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "templates.txt"
     path.write_text("a {}")

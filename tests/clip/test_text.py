@@ -300,3 +300,33 @@ def test_progress_is_shown_for_long_work_on_a_terminal(
 def test_unknown_templates_are_rejected(tokenizer: SimpleTokenizer) -> None:
     with pytest.raises(InputError, match=r"templates: .*'none'"):
         TextEncoder(tiny_clip(), tokenizer, templates="none")
+
+
+def test_templates_are_encoded_one_by_one(
+    tokenizer: SimpleTokenizer, tmp_path: Path, forbid_encoding: Callable[[], None]
+) -> None:
+    model, templates = tiny_clip(), ("a {}", "the {} in the scene", "{} at night")
+    encoder = TextEncoder(model, tokenizer, templates="simple", cache_dir=tmp_path)
+    own = encoder(VOCABULARY).features
+    features = encoder.encode_templates(VOCABULARY, templates)
+    assert features.shape == (3, 4, 32)
+    for template, rows in zip(templates, features, strict=True):
+        for word, row in zip(VOCABULARY.prompts, rows, strict=True):
+            (expected,) = F.normalize(model.encode_text(tokenizer([template.replace("{}", word)])), dim=-1)
+            torch.testing.assert_close(row, expected, atol=1e-5, rtol=0)
+    mean = TextEncoder(model, tokenizer, templates=templates, cache_dir=tmp_path)(VOCABULARY).features
+    torch.testing.assert_close(mean, F.normalize(features.mean(0), dim=-1), atol=1e-5, rtol=0)
+    forbid_encoding()  # the cache has a file for each set
+    again = TextEncoder(model, tokenizer, templates="vild", cache_dir=tmp_path)
+    assert torch.equal(again.encode_templates(VOCABULARY, templates), features)
+    assert torch.equal(encoder(VOCABULARY).features, own)
+
+
+def test_long_words_are_reported_once_for_all_templates(
+    tokenizer: SimpleTokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        TextEncoder(tiny_clip(), tokenizer, templates="simple").encode_templates(
+            Vocabulary.parse(["dog " * 80]), ("a {}", "the {}")
+        )
+    assert len(caplog.records) == 1

@@ -30,6 +30,15 @@ def test_config_hash_changes_with_keys_that_can_change_a_result(key: str, value:
     assert (config_hash(load_config(options=(key, value))) != config_hash(load_config())) == changes
 
 
+@pytest.mark.parametrize("key", ["MODEL.CLIP.TEMPLATES", "TEST.PUBLISHED.EXPERTS"])
+def test_config_hash_changes_with_the_content_of_a_file(tmp_path: Path, key: str) -> None:
+    file, hashes = tmp_path / "templates.txt", set()
+    for content in ("a {}", "the {}"):
+        file.write_text(content)
+        hashes.add(config_hash(load_config(options=(key, str(file)))))
+    assert len(hashes) == 2
+
+
 def test_data_hash_changes_with_the_meaning_of_labels_and_not_with_folders(tmp_path: Path) -> None:
     def register_and_hash(number: int, folder: str = "here", **changes: Any) -> str:
         name = f"hash_{number}_{tmp_path.name}"

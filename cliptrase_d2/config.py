@@ -33,11 +33,11 @@ _SETTINGS = {
     "min_cluster_size mask_upsample median_filter classification cls_logit_weight cls_logit_bias refinement "
     "refinement_steps",
     "MODEL.MASKS": "backbone backbone_weights sam sam_prompt sam_points_per_side sam_min_iou sam_min_stability "
-    "sam_duplicate_iou sam_merge",
+    "sam_duplicate_iou sam_merge sam_masks_per_point sam_large_on_top",
     "INPUT": "max_pixels bands stretch",
     "TEST": "window stride protocol on_error",
     "TEST.PUBLISHED": "logit_scale prob_thd area_thd average resize_twice pad_to min_max pamr_steps pamr_dilations "
-    "experts",
+    "experts region_vote",
 }
 # Keys of arguments, for errors of functions that know no configuration.
 ARGUMENT_KEYS = {name: f"{section}.{name.upper()}" for section, names in _SETTINGS.items() for name in names.split()}
@@ -148,8 +148,9 @@ def _add_method(cfg: CfgNode) -> None:
     method.BACKGROUND = []
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
     # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "dih_clip", "resclip"; "proxyclip", with a second vision
-    # model (MODEL.VISION); "own_patch", "cosine" and "cosine_oracle" of Table 1, the last of which reads the labels;
-    # "textregion" and "lposs", which label whole images and need TEST.PROTOCOL "published"; or a method of your own.
+    # model (MODEL.VISION); "corrclip", with this model and the masks of MODEL.MASKS; "own_patch", "cosine" and
+    # "cosine_oracle" of Table 1, the last of which reads the labels; "textregion" and "lposs", which label whole images
+    # and need TEST.PROTOCOL "published"; or a method of your own.
     method.METHOD = "cliptrase"
     # Options of this method by name, such as {deviation: 3} for "naclip": the arguments of its class. The value null
     # removes an option of a base. The methods of TEST.METHODS have their own.
@@ -227,6 +228,11 @@ def _add_masks(cfg: CfgNode) -> None:
     # For methods that read overlapping masks, such as "textregion": containment, in [0,1], above which a mask is merged
     # into one before it. Whole objects come first, then parts, and better masks before worse ones. 0 for no merging.
     masks.SAM_MERGE = 0.0
+    # Masks that SAM predicts for a point: 3, of a part, an object and the whole, or 1.
+    masks.SAM_MASKS_PER_POINT = 3
+    # Draw large masks over small ones (CorrCLIP) instead of under them. The pixels in no mask fall to CLIPtrase's
+    # clusters. As regions of a method and in TEST.PUBLISHED.REGION_VOTE, they are in none.
+    masks.SAM_LARGE_ON_TOP = False
 
 
 def _add_san(cfg: CfgNode) -> None:
@@ -337,8 +343,8 @@ def _add_evaluation(cfg: CfgNode) -> None:
 def _add_published_protocol(cfg: CfgNode) -> None:
     """Add the keys of TEST.PROTOCOL "published", the protocol of SCLIP, NACLIP and their successors.
 
-    It needs MODEL.CLIPTRASE.CLUSTERING "none". Images are resized by OpenCV, bilinearly, to INPUT.MIN_SIZE_TEST, unless
-    SQUARE is set.
+    It needs MODEL.CLIPTRASE.CLUSTERING "none", unless the method or REGION_VOTE reads masks. Images are resized by
+    OpenCV, bilinearly, to INPUT.MIN_SIZE_TEST, unless SQUARE is set.
     """
     published = cfg.TEST.PUBLISHED = CfgNode()
     # Factor of the cosines before the softmax over all words, > 0. It is not CLIP's own, 100. A class has the
@@ -372,3 +378,7 @@ def _add_published_protocol(cfg: CfgNode) -> None:
     # confident expert where several do. MODEL.CLIP.TEMPLATES label the other pixels (FLOSS, arXiv 2504.10487, with
     # LOGIT_SCALE 100.0). AVERAGE is then "probabilities". A relative path starts at the working directory.
     published.EXPERTS = ""
+    # In the end, give each mask of MODEL.MASKS its most frequent label (CorrCLIP). The pixels in no mask keep theirs.
+    # Needs MODEL.CLIPTRASE.CLUSTERING "dbscan" or "hdbscan", also for masks that are not clusters. The masks are made
+    # from the photograph at its original size.
+    published.REGION_VOTE = False

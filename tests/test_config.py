@@ -82,6 +82,7 @@ OF_THE_PUBLISHED_PROTOCOL: list[tuple[str, str, object]] = [
     ("TEST.PUBLISHED.MIN_MAX", "True", True),
     ("TEST.PUBLISHED.PAMR_STEPS", "10", 10),
     ("TEST.PUBLISHED.PAMR_DILATIONS", "(1, 2)", (1, 2)),
+    ("TEST.PUBLISHED.REGION_VOTE", "True", True),
 ]
 PUBLISHED = ("TEST.PROTOCOL", "published", "MODEL.CLIPTRASE.CLUSTERING", "none")
 # Key, value, a function that reads the setting from the loader and the evaluator, the expected setting.
@@ -146,7 +147,9 @@ def test_key_reaches_the_model(
 def test_key_reaches_the_published_protocol(tmp_path: Path, key: str, value: str, expected: object) -> None:
     name = key.rpartition(".")[2].lower()
     assert getattr(build_model(tiny_config(tmp_path, *PUBLISHED)).protocol, name) != expected
-    assert getattr(build_model(tiny_config(tmp_path, *PUBLISHED, key, value)).protocol, name) == expected
+    clusters = ("MODEL.CLIPTRASE.CLUSTERING", "dbscan") if name == "region_vote" else ()  # it reads masks
+    model = build_model(tiny_config(tmp_path, *PUBLISHED, key, value, *clusters))
+    assert getattr(model.protocol, name) == expected
 
 
 def test_experts_reach_the_model(tmp_path: Path) -> None:
@@ -175,6 +178,7 @@ def test_the_published_protocol_and_the_configuration_have_the_same_defaults() -
         (("TEST.PUBLISHED.AREA_THD", "-1.0"), "TEST.PUBLISHED.AREA_THD"),
         (("TEST.PUBLISHED.AVERAGE", "labels"), "TEST.PUBLISHED.AVERAGE"),
         (("TEST.PUBLISHED.PAD_TO", "-1"), "TEST.PUBLISHED.PAD_TO"),
+        (("TEST.PUBLISHED.REGION_VOTE", "True"), "TEST.PUBLISHED.REGION_VOTE"),
         (("TEST.PUBLISHED.PAMR_STEPS", "-1"), "TEST.PUBLISHED.PAMR_STEPS"),
         (("TEST.PUBLISHED.PAMR_DILATIONS", "(0,)"), "TEST.PUBLISHED.PAMR_DILATIONS"),
         (("TEST.UNSUPERVISED_GROUPS", "2"), "TEST.UNSUPERVISED_GROUPS"),

@@ -296,6 +296,7 @@ def _with_words(row: Benchmark, owner: str, classes: str, background: str = "") 
 
 # NACLIP, SC-CLIP, DIH-CLIP and ResCLIP share the words of SCLIP. ClearCLIP and SFP have some of their own.
 # TextRegion has those of ProxyCLIP, whose VOC20 is ClearCLIP's. LPOSS has the class names of the other benchmarks.
+# CorrCLIP has its own everywhere.
 PUBLISHED_WORDS = (
     _with_words(_VOC20, "sclip", "voc_sclip.txt"),
     _with_words(_VOC21, "sclip", "voc_sclip.txt", "sclip_background.txt"),
@@ -318,6 +319,14 @@ PUBLISHED_WORDS = (
     _with_words(_PC59, "lposs", "pcontext_lposs.txt"),
     _with_words(_PC60, "lposs", "pcontext_lposs.txt"),
     _with_words(_COCO_OBJECT, "lposs", "coco_object_lposs.txt", "proxyclip_background.txt"),
+    _with_words(_VOC20, "corrclip", "voc_corrclip.txt"),
+    _with_words(_VOC21, "corrclip", "voc_corrclip.txt", "sclip_background.txt"),
+    _with_words(_PC59, "corrclip", "pcontext_corrclip.txt"),
+    _with_words(_PC60, "corrclip", "pcontext_corrclip.txt"),
+    _with_words(_COCO_OBJECT, "corrclip", "coco_object_corrclip.txt", "corrclip_background.txt"),
+    _with_words(_COCO_STUFF, "corrclip", "coco_stuff_corrclip.txt"),
+    _with_words(_ADE150, "corrclip", "ade20k_150_corrclip.txt"),
+    _with_words(_CITYSCAPES, "corrclip", "cityscapes_19_sfp.txt"),
 )
 UNSUPERVISED_BENCHMARKS = _by_key(
     replace(

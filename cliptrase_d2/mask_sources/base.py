@@ -39,6 +39,8 @@ class MaskSettings:
     sam_min_stability: float = 0.95
     sam_duplicate_iou: float = 0.7
     sam_merge: float = 0.0
+    sam_masks_per_point: int = 3
+    sam_large_on_top: bool = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MaskSettings:

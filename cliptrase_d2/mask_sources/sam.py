@@ -6,6 +6,8 @@ grid follows SAM's automatic mask generator, https://github.com/facebookresearch
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torchvision.ops import masks_to_boxes, nms
@@ -100,7 +102,7 @@ class SamSource(MaskSource):
 
 @register_mask_source("sam_automatic")
 class SamAutomaticSource(MaskSource):
-    """SAM's masks of a grid of points, small ones over large ones. Pixels in no mask fall to CLIPtrase's clusters.
+    """SAM's masks of a grid of points. Pixels in no mask fall to CLIPtrase's clusters.
 
     Args:
         sam: with its weights.
@@ -109,6 +111,8 @@ class SamAutomaticSource(MaskSource):
         min_stability: least IoU of a mask with itself when its threshold changes, in [0,1].
         duplicate_iou: IoU of two boxes above which the worse mask is dropped, in [0,1].
         merge: containment above which `predict_logits` merges a mask into one before it, see `merge_masks`; 0 for none.
+        masks_per_point: 3, or 1.
+        large_on_top: whether large masks are drawn over small ones, as in CorrCLIP, instead of under them.
     Raises:
         InputError: a setting is out of range.
     """
@@ -124,6 +128,8 @@ class SamAutomaticSource(MaskSource):
         min_stability: float = 0.95,
         duplicate_iou: float = 0.7,
         merge: float = 0.0,
+        masks_per_point: int = 3,
+        large_on_top: bool = False,
     ):
         super().__init__()
         check_range("sam_points_per_side", points_per_side, points_per_side >= 1, "1 or more")
@@ -131,9 +137,11 @@ class SamAutomaticSource(MaskSource):
         check_range("sam_min_stability", min_stability, 0 <= min_stability <= 1, "a number from 0 to 1")
         check_range("sam_duplicate_iou", duplicate_iou, 0 <= duplicate_iou <= 1, "a number from 0 to 1")
         check_range("sam_merge", merge, 0 <= merge <= 1, "a number from 0 to 1; 0 to merge no masks")
+        check_range("sam_masks_per_point", masks_per_point, masks_per_point in (1, 3), "1 or 3")
         self.sam, self.name = sam, sam.name
         self.min_iou, self.min_stability = min_iou, min_stability
         self.duplicate_iou, self.merge = duplicate_iou, merge
+        self.masks_per_point, self.large_on_top = masks_per_point, large_on_top
         self.register_buffer("points", make_point_grid(points_per_side)[:, None], persistent=False)  # [n,1,2]
 
     @classmethod
@@ -143,8 +151,16 @@ class SamAutomaticSource(MaskSource):
         Raises:
             InputError: the model cannot be loaded, or a setting is out of range.
         """
-        thresholds = settings.sam_min_iou, settings.sam_min_stability, settings.sam_duplicate_iou, settings.sam_merge
-        return cls(load_sam(settings.sam), settings.sam_points_per_side, *thresholds)
+        return cls(
+            load_sam(settings.sam),
+            settings.sam_points_per_side,
+            settings.sam_min_iou,
+            settings.sam_min_stability,
+            settings.sam_duplicate_iou,
+            settings.sam_merge,
+            settings.sam_masks_per_point,
+            settings.sam_large_on_top,
+        )
 
     def propose(self, inputs: MaskInputs) -> list[MaskProposals]:
         """Draw SAM's masks of each image over its clusters."""
@@ -155,7 +171,8 @@ class SamAutomaticSource(MaskSource):
         for image, clusters, size in zip(inputs.pixels, propose_clusters(inputs), inputs.sizes, strict=True):
             assignment = self._draw_masks(image, size)
             if len(clusters) or (assignment >= 0).any():
-                proposals.append(make_proposals(*fill_gaps(assignment, clusters), coarse))
+                filled = make_proposals(*fill_gaps(assignment, clusters), coarse)
+                proposals.append(replace(filled, is_gap=assignment < 0))
             else:
                 proposals.append(make_empty_proposals(inputs.grid, size, inputs.device))
         return proposals
@@ -163,9 +180,9 @@ class SamAutomaticSource(MaskSource):
     def _draw_masks(self, image: Tensor, output: tuple[int, int]) -> Tensor:
         """Return the mask of every pixel, [H',W'] int64, -1 for none."""
         logits, _ = self._predict_masks(image)
-        # Larger masks first. Of masks of one size, the better one is drawn later.
+        # Larger masks first, or last. Of masks of one size, the better one is drawn later.
         areas = (self.sam.crop(logits, _get_size(image)) > 0).sum((1, 2)).flip(0)
-        logits = logits.flip(0)[areas.argsort(descending=True, stable=True)]
+        logits = logits.flip(0)[areas.argsort(descending=not self.large_on_top, stable=True)]
         assignment = torch.full(output, -1, dtype=torch.int64, device=image.device)
         for index in range(len(logits)):
             mask = self.sam.enlarge(logits[index : index + 1], _get_size(image), output)[0] > 0
@@ -191,7 +208,8 @@ class SamAutomaticSource(MaskSource):
         size = _get_size(image)
         is_point = torch.ones_like(self.points[..., 0], dtype=torch.bool)
         parts = []
-        for logits, scores in self.sam.predict(self.sam.embed(image), Prompts(self.points, is_point), size):
+        prompts, multimask = Prompts(self.points, is_point), self.masks_per_point > 1
+        for logits, scores in self.sam.predict(self.sam.embed(image), prompts, size, multimask=multimask):
             stability = compute_stability(self.sam.crop(logits, size))
             good = (scores > self.min_iou) & (stability > self.min_stability)
             parts.append((logits[good], scores[good], good.nonzero()[:, 1]))

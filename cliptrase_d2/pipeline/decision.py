@@ -45,12 +45,13 @@ class Decision:
     Attributes:
         labels: [H,W] int64, 0 to C-1. The smallest index of equal ones wins.
         kept: [C] bool, the classes that `area_thd` did not remove.
-        is_below: [H,W] bool, the pixels whose probability is below `prob_thd`.
+        is_set: [H,W] bool, the pixels whose label is not their most probable class: those whose probability is below
+            `prob_thd`, and those that a vote has changed.
     """
 
     labels: Tensor
     kept: Tensor
-    is_below: Tensor
+    is_set: Tensor
 
 
 def decide(read: ReadRows, size: tuple[int, int], rule: DecisionRule) -> Decision:
@@ -82,6 +83,20 @@ def decide(read: ReadRows, size: tuple[int, int], rule: DecisionRule) -> Decisio
         kept = _find_large_classes(labels, rule)
         _replace_removed(labels, is_below, kept, read, rule)
     return Decision(labels.masked_fill_(is_below, 0), kept, is_below)
+
+
+def vote_in_regions(decision: Decision, regions: Tensor, classes: int) -> Decision:
+    """Give every region its most frequent label, the smallest index of equally frequent ones.
+
+    Args:
+        decision: before the vote.
+        regions: [H,W] int64, below 0 for pixels in no region, which keep their labels.
+        classes: C.
+    """
+    labels, number = decision.labels, (regions + 1).clamp_min(0)  # 0 for no region
+    ballots = torch.bincount((number * classes + labels).flatten(), minlength=(int(number.max()) + 1) * classes)
+    voted = torch.where(number > 0, ballots.view(-1, classes).argmax(1)[number], labels)
+    return Decision(voted, decision.kept, decision.is_set | (voted != labels))
 
 
 def class_probabilities(read: ReadRows, size: tuple[int, int], rule: DecisionRule, decision: Decision) -> Tensor:

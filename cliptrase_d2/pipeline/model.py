@@ -219,8 +219,8 @@ class CLIPtrase(OpenVocabularySegmenter):
 
     @property
     def needs_photograph(self) -> bool:
-        """As in `OpenVocabularySegmenter`, for the current method."""
-        return self.method.needs.photograph
+        """As in `OpenVocabularySegmenter`, for the current method and the published vote of regions."""
+        return self.method.needs.photograph or (self.protocol is not None and self.protocol.region_vote)
 
     @classmethod
     def get_needs_photograph(cls, cfg: CfgNode) -> bool:
@@ -351,7 +351,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         features, correlation = self.encode_image(images, text, labels, want_features=not regions_first)
         masks = self.predict_masks(images, correlation, sizes)
         if regions_first:
-            regions = _resize_labels([proposals.assignment for proposals in masks], images)
+            regions = _resize_labels([proposals.regions() for proposals in masks], images)
             features, _ = self.encode_image(images, text, regions, want_correlation=False)
         assert features is not None
         if text is None:
@@ -470,9 +470,15 @@ class CLIPtrase(OpenVocabularySegmenter):
         with stage("correlation"):
             return EncodedImages(features, None if qkv is None else stages.correlate(qkv, self.settings))
 
-    def encode_views(self, views: Tensor, text: TextFeatures) -> DenseFeatures:
-        """Return the features of views [n,3,H,W] normalised, each an image of its own."""
-        features = self._encode(views, text, None, True, False).features
+    def encode_views(self, views: Tensor, text: TextFeatures, regions: Tensor | None = None) -> DenseFeatures:
+        """Return the features of views [n,3,H,W] normalised, each an image of its own.
+
+        Args:
+            views: of the images.
+            text: features of the words, for methods that need them.
+            regions: [n,H',W'] int64 label maps of their whole patches, for methods that need them.
+        """
+        features = self._encode(views, text, regions, True, False).features
         assert features is not None
         return features
 

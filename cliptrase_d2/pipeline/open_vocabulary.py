@@ -156,12 +156,14 @@ def read_tower_kind(cfg: CfgNode) -> str:
 
 
 def read_needs_photograph(cfg: CfgNode) -> bool:
-    """Return whether the configured method reads photographs at their original size.
+    """Return whether the configured method, or the masks of its regions' vote, are from photographs at full size.
 
     Raises:
         InputError: the method or an option is unknown.
     """
-    return get_method(cfg.MODEL.CLIPTRASE.METHOD, dict(cfg.MODEL.CLIPTRASE.METHOD_OPTIONS)).needs.photograph
+    method = get_method(cfg.MODEL.CLIPTRASE.METHOD, dict(cfg.MODEL.CLIPTRASE.METHOD_OPTIONS))
+    votes = cfg.TEST.PROTOCOL == "published" and cfg.TEST.PUBLISHED.REGION_VOTE
+    return method.needs.photograph or votes
 
 
 def build_text_encoder(cfg: CfgNode, model: nn.Module) -> TextEncoder:

@@ -23,14 +23,23 @@ class MaskProposals:
         coarse: [Q,h',w'] smoothed soft maps, at least 0, at `upsample` times the grid.
         assignment: [H,W] int64, the mask 0 to Q-1 of every pixel; all zero where Q is 0.
         clusters: [N] int64, the cluster of every patch, -1 for noise; None for masks that are not clusters.
+        is_gap: [H,W] bool, the pixels in no mask of the source, which were assigned to the most fitting one; None for
+            none.
     """
 
     coarse: Tensor
     assignment: Tensor
     clusters: Tensor | None = None
+    is_gap: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.coarse)
+
+    def regions(self) -> Tensor:
+        """Return the mask of every pixel, [H,W] int64, -1 for the pixels in no mask of the source."""
+        if not len(self):
+            return torch.full_like(self.assignment, -1)
+        return self.assignment if self.is_gap is None else self.assignment.masked_fill(self.is_gap, -1)
 
     def soft_masks(self) -> Tensor:
         """Return the soft maps at output size, [Q,H,W]."""

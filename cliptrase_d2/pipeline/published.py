@@ -9,8 +9,8 @@ Source: the segmentors of SCLIP (https://github.com/wangf3014/SCLIP) and NACLIP 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cliptrase_d2.clip.tokens import TextFeatures
 from cliptrase_d2.d2 import CfgNode
-from cliptrase_d2.methods import DenseMethod, ImageMethod
+from cliptrase_d2.methods import DenseMethod, ImageMethod, Method
 from cliptrase_d2.methods.word_maps import (
     ReadRows,
     Size,
@@ -30,7 +30,7 @@ from cliptrase_d2.methods.word_maps import (
     interpolation,
 )
 from cliptrase_d2.pipeline import classify
-from cliptrase_d2.pipeline.decision import Decision, DecisionRule, class_probabilities, decide
+from cliptrase_d2.pipeline.decision import Decision, DecisionRule, class_probabilities, decide, vote_in_regions
 from cliptrase_d2.pipeline.refinement import refine_maps
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.windows import starts
@@ -62,6 +62,7 @@ class PublishedProtocol:
     prob_thd: float = 0.0
     area_thd: float = 0.0
     experts: str = ""
+    region_vote: bool = False
 
     def __post_init__(self) -> None:
         check_choice("average", self.average, AVERAGES)
@@ -96,12 +97,18 @@ class PublishedProtocol:
         """Whether windows of probabilities are averaged. Experts have only these."""
         return self.average == "probabilities" or bool(self.experts)
 
+    def reads_masks(self, method: Method) -> bool:
+        """Return whether a method or the vote of regions reads masks."""
+        return self.region_vote or method.needs.regions
+
     def check_combination(self, method: DenseMethod | ImageMethod, settings: CLIPtraseSettings) -> None:
         """Refuse settings that pixel logits, or the method's own way to them, cannot be combined with.
 
         Raises:
             InputError: with the reason.
         """
+        if self.region_vote and settings.clustering == "none":
+            raise InputError("region_vote", "True without masks", "Set MODEL.CLIPTRASE.CLUSTERING, or set it to False.")
         if isinstance(method, ImageMethod):
             self._check_image_method(method, settings)
         else:
@@ -109,7 +116,7 @@ class PublishedProtocol:
 
     def _check_image_method(self, method: ImageMethod, settings: CLIPtraseSettings) -> None:
         name = settings.method
-        if settings.clustering != "none" and not method.needs.regions:
+        if settings.clustering != "none" and not self.reads_masks(method):
             got = f"{settings.clustering!r}, but {name!r} reads no masks"
             raise InputError("clustering", got, "Set it to 'none'.")
         inapplicable = {"average": "logits", "min_max": False, "experts": ""}
@@ -122,15 +129,18 @@ class PublishedProtocol:
 
     def _check_dense_method(self, method: DenseMethod, settings: CLIPtraseSettings) -> None:
         protocol = "with TEST.PROTOCOL 'published'"
-        if settings.clustering != "none":
+        if settings.clustering != "none" and not self.reads_masks(method):
             got = f"{settings.clustering!r} {protocol}, whose windows have no common grid of patches to cluster"
-            raise InputError("clustering", got, "Set it to 'none', or choose the protocol slide.")
+            raise InputError("clustering", got, "Set it to 'none', TEST.PUBLISHED.REGION_VOTE True, or choose slide.")
         if settings.cls_logit_weight:
             got = f"True {protocol}, where every window has a class token of its own"
             raise InputError("cls_logit_weight", got, "Set it to False, or choose the protocol slide.")
         if method.refines_logits:
             got = f"refinements of the logits of {settings.method!r} {protocol}, whose windows are upsampled separately"
             raise InputError("method_options", got, "Remove them. For GEM's min_max, set TEST.PUBLISHED.MIN_MAX True.")
+        if self.experts and method.needs.regions:
+            got = f"a file of templates, but {settings.method!r} reads the masks of every window"
+            raise InputError("experts", got, "Set it to '', or choose another method.")
         if method.needs.true_labels:
             got = f"the oracle {settings.method!r} {protocol}, whose windows have no true labels"
             raise InputError("method", got, "Choose another method, or the protocol slide.")
@@ -180,15 +190,22 @@ class PublishedLabels:
         """The class of the vocabulary of each pixel, [H,W] int64."""
         return self.order[self.decision.labels]
 
+    def vote(self, regions: Tensor) -> PublishedLabels:
+        """Return the result after the vote of regions, [H,W] int64, see `vote_in_regions`."""
+        return replace(self, decision=vote_in_regions(self.decision, regions, self.classes))
+
     def probabilities(self) -> Tensor:
         """Return probabilities whose argmax is the label, [C,H,W] float32, in the order of the vocabulary.
 
-        A removed class has 0, and so has every class but the background at a pixel below the threshold.
+        A removed class has 0, and so has every class but the label at a pixel below the threshold, or one whose label
+        a vote has changed.
         """
         decision = self.decision
         height, width = decision.labels.shape
         result = class_probabilities(self.read, (height, width), self.rule, decision)
-        result[1:] *= ~decision.is_below
+        own = result.gather(0, decision.labels[None])
+        result *= ~decision.is_set
+        result.scatter_(0, decision.labels[None], own)
         return result[self.order.argsort()]
 
     def coarse_scores(self) -> Tensor:
@@ -200,7 +217,10 @@ class PublishedLabels:
 
 
 def encode_windows(
-    images: Tensor, windows: tuple[WindowAxis, WindowAxis], encode: Callable[[Tensor], Tensor]
+    images: Tensor,
+    windows: tuple[WindowAxis, WindowAxis],
+    encode: Callable[..., Tensor],
+    regions: Tensor | None = None,
 ) -> Tensor:
     """Return the cosines of all windows, [B,K,R,h,w].
 
@@ -209,25 +229,29 @@ def encode_windows(
     Args:
         images: [B,3,H,W] normalised.
         windows: rows and columns.
-        encode: [n,3,H',W'] in whole patches to the cosines of all words, [n,R,h,w].
+        encode: [n,3,H',W'] in whole patches, and the part of `regions` if there are any, to the cosines of all words,
+            [n,R,h,w].
+        regions: [B·K,…] of all windows, all of the first image first; None from a method that needs none.
     """
-    views = cut_windows(images, *windows)
-    (cosines,) = encode_together(views, len(images), lambda part: (encode(part),))
+    views = [cut_windows(images, *windows), *([] if regions is None else [regions])]
+    (cosines,) = encode_together(views, len(images), lambda *part: (encode(*part),))
     return cosines.unflatten(0, (len(images), -1))
 
 
-def encode_together(views: Tensor, least: int, encode: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def encode_together(
+    views: Sequence[Tensor], least: int, encode: Callable[..., tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
     """Encode views, about a megapixel or `least` of them at a time.
 
     Args:
-        views: [n,3,H,W].
+        views: [n,3,H,W], and more that belongs to the views, [n,…].
         least: number of views, 1 or more.
-        encode: some views to tensors, each [n',…].
+        encode: some views, and their parts of the rest, to tensors, each [n',…].
     Returns:
         The tensors of all views, each [n,…].
     """
-    together = max(least, _PIXELS_TOGETHER // (views.shape[2] * views.shape[3]))
-    parts = [encode(part) for part in views.split(together)]
+    together = max(least, _PIXELS_TOGETHER // (views[0].shape[2] * views[0].shape[3]))
+    parts = [encode(*part) for part in zip(*(one.split(together) for one in views), strict=True)]
     return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 

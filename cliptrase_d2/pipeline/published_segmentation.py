@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, Needs, TextFeatures
 from cliptrase_d2.methods import ImageMethod, WholeImage
+from cliptrase_d2.methods.region_maps import resize_regions
 from cliptrase_d2.methods.word_maps import WindowAxis, cut_windows
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.experts import ExpertText, fuse
@@ -54,22 +55,40 @@ def segment_published(
         raise InputError("threshold", got, "Set TEST.PUBLISHED.PROB_THD, or choose another protocol.")
     text = model.text_features(inputs[0]["vocabulary"])
     images = model.tower.normalise(stack_to_device([one["image"] for one in inputs], model.device))
-    label_images = _label_whole_images if isinstance(model.method, ImageMethod) else _label_windows
+    is_whole = isinstance(model.method, ImageMethod)  # such methods read the masks' logits
+    regions = None
+    if protocol.region_vote or (model.method.needs.regions and not is_whole):
+        regions = [predict_masks(model, one).regions() for one in inputs]
     if model.experts is not None:
-        label_images = _label_by_experts
-    for one, result in zip(inputs, label_images(model, inputs, images, text, protocol), strict=True):
+        results = _label_by_experts(model, inputs, images, text, protocol)
+    elif is_whole:
+        results = _label_whole_images(model, inputs, images, text, protocol)
+    else:
+        results = _label_windows(model, inputs, images, regions, text, protocol)
+    for index, (one, result) in enumerate(zip(inputs, results, strict=True)):
+        if protocol.region_vote and regions is not None:
+            result = result.vote(regions[index])
         yield _make_output(model, one, result)
 
 
 def _label_windows(
-    model: CLIPtrase, inputs: Sequence[dict[str, Any]], images: Tensor, text: TextFeatures, protocol: PublishedProtocol
+    model: CLIPtrase,
+    inputs: Sequence[dict[str, Any]],
+    images: Tensor,
+    regions: Sequence[Tensor] | None,
+    text: TextFeatures,
+    protocol: PublishedProtocol,
 ) -> Iterator[PublishedLabels]:
     windows = place_windows((images.shape[2], images.shape[3]), model.tower.patch_size, protocol, _name(inputs[0]))
+    parts = None
+    if regions is not None and model.method.needs.regions:
+        size = (images.shape[2], images.shape[3])
+        parts = torch.cat([cut_regions(one, size, windows) for one in regions])
 
-    def encode(views: Tensor) -> Tensor:
-        return stages.compute_word_logits(model.encode_views(views, text), text, 1.0, model.settings)
+    def encode(views: Tensor, part: Tensor | None = None) -> Tensor:
+        return stages.compute_word_logits(model.encode_views(views, text, part), text, 1.0, model.settings)
 
-    cosines = encode_windows(images, windows, encode)  # [B,K,R,h,w]
+    cosines = encode_windows(images, windows, encode, parts)  # [B,K,R,h,w]
     check_finite(cosines, inputs)
     ordered = put_background_first(text)
     for one, image, own in zip(inputs, images, cosines, strict=True):
@@ -109,7 +128,7 @@ def encode_features(
         patches = features.patches.unflatten(1, features.grid)  # [n,h,w,D]
         return (patches,) if features.class_token is None else (patches, features.class_token)
 
-    encoded = encode_together(cut_windows(images, *windows), len(images), encode)
+    encoded = encode_together([cut_windows(images, *windows)], len(images), encode)
     for patches, *class_token in zip(*(part.unflatten(0, (len(images), -1)) for part in encoded), strict=True):
         yield DenseFeatures(patches.flatten(1, 2), (patches.shape[1], patches.shape[2]), *class_token)
 
@@ -133,6 +152,20 @@ def _fuse_windows(
         down, right = interpolate_window(features.grid, *windows, default)
         own = experts.probabilities(cosines, protocol.logit_scale)
         yield fuse((protocol.logit_scale * default).softmax(0), own, down, right)
+
+
+def cut_regions(regions: Tensor, size: tuple[int, int], windows: tuple[WindowAxis, WindowAxis]) -> Tensor:
+    """Return the regions of the windows of an image, [K,h,w] int64, without the remainder behind the last whole patch.
+
+    Args:
+        regions: [H',W'] int64 at the size of the photograph, below 0 for pixels in no region.
+        size: (H, W) of the resized image.
+        windows: rows and columns. The padding of a window is a region of its own, as in the published code of CorrCLIP.
+    """
+    padding = int(regions.max()) + 1  # the windows of the difference are padded with 0
+    parts = cut_windows(resize_regions(regions[None], size)[:, None] - padding, *windows)[:, 0] + padding
+    height, width = (axis.padded // axis.patch * axis.patch for axis in windows)
+    return parts[:, :height, :width]
 
 
 def _label_whole_images(
@@ -171,7 +204,7 @@ def make_whole_image(
         views: Tensor, read: Callable[[ImageTokens], tuple[Tensor, ...]], needs: Needs | None = None
     ) -> tuple[Tensor, ...]:
         wanted = method.needs if needs is None else needs
-        return encode_together(views, 1, lambda part: model.read_tokens(part, wanted, read))
+        return encode_together([views], 1, lambda part: model.read_tokens(part, wanted, read))
 
     def score(features: Tensor) -> Tensor:
         cosines = features @ text.features.features.T
@@ -190,7 +223,7 @@ def make_whole_image(
         score=score,
         windows=windows,
         photograph=photograph,
-        masks=_predict_masks(model, inputs, size, photograph) if method.needs.regions else None,
+        masks=_predict_mask_logits(model, inputs, photograph) if method.needs.regions else None,
         vision_model=model.vision_model,
         rgb=inputs["image"].to(model.device),
     )
@@ -213,18 +246,23 @@ def _get_photograph(model: CLIPtrase, inputs: Mapping[str, Any], size: tuple[int
     return photograph.to(model.device)
 
 
-def _predict_masks(
-    model: CLIPtrase, inputs: dict[str, Any], size: tuple[int, int], photograph: Tensor | None
-) -> Tensor:
+def _predict_mask_logits(model: CLIPtrase, inputs: dict[str, Any], photograph: Tensor | None) -> Tensor:
     """Return the mask logits of the model's mask source, [K,H,W] at the size of the result."""
     pixels = inputs["image"].to(model.device) if photograph is None else photograph
-    logits = model.mask_source.predict_logits(pixels.float(), size)
-    if logits is not None:
-        return logits
-    image = model.preprocess([inputs])  # in whole patches, for sources that read them
+    logits = model.mask_source.predict_logits(pixels.float(), get_output_size(inputs))
+    return to_mask_logits(predict_masks(model, inputs)) if logits is None else logits
+
+
+def predict_masks(model: CLIPtrase, inputs: dict[str, Any]) -> MaskProposals:
+    """Return the masks of the model's mask source for an image, at the size of the result.
+
+    Raises:
+        InputError: the photograph is needed, and missing or of another size.
+    """
+    size, image = get_output_size(inputs), model.preprocess([inputs])  # in whole patches, for sources that read them
+    pixels = _get_photograph(model, inputs, size) if model.needs_photograph else inputs["image"].to(model.device)
     correlation = model.encode_image(image, want_features=False).correlation
-    (masks,) = model.predict_masks(image, correlation, [size], pixels[None])
-    return to_mask_logits(masks)
+    return model.predict_masks(image, correlation, [size], pixels[None])[0]
 
 
 def _make_output(model: CLIPtrase, inputs: dict[str, Any], result: PublishedLabels) -> dict[str, Tensor]:

@@ -55,6 +55,8 @@ class PromptedSam(nn.Module):
     def __init__(self, model: Any):
         super().__init__()
         self.model, self.name = model, str(model.config.name_or_path)
+        # Of SAM 2: a single mask is that of the model's token for single masks, also if it is unstable.
+        model.mask_decoder.dynamic_multimask_via_stability = False
         self.side = int(model.config.prompt_encoder_config.image_size)
         self.keeps_aspect = model.config.model_type == "sam"  # SAM 2 resizes every image to a square
         for name, values in (("mean", _MEAN), ("std", _STD)):  # in 0 to 255, the range of the images
@@ -79,13 +81,16 @@ class PromptedSam(nn.Module):
         """Encode an image [3,H,W], RGB in 0 to 255. This is the costly part; all prompts share it."""
         return self.model.get_image_embeddings(self.prepare(image))
 
-    def predict(self, embedding: Any, prompts: Prompts, size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    def predict(
+        self, embedding: Any, prompts: Prompts, size: tuple[int, int], *, multimask: bool = True
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Predict masks, some prompts at a time.
 
         Args:
             embedding: of the image.
             prompts: n of them.
             size: (H, W) of the image.
+            multimask: whether to predict M = 3 masks of a prompt, or one.
         Yields:
             [n',M,m,m] logits of M masks in the model's square, with threshold 0, and their predicted IoU [n',M].
         """
@@ -101,7 +106,7 @@ class PromptedSam(nn.Module):
             if prompts.points is not None and prompts.is_point is not None:
                 inputs["input_points"] = (prompts.points[part] * scale)[None]  # [1,n',P,2]
                 inputs["input_labels"] = torch.where(prompts.is_point[part], 1, _IGNORED).int()[None]
-            output = self.model(image_embeddings=embedding, multimask_output=True, **inputs)
+            output = self.model(image_embeddings=embedding, multimask_output=multimask, **inputs)
             yield output.pred_masks[0].float(), output.iou_scores[0].float()
 
     def crop(self, logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -75,7 +75,7 @@ def write_pair(root: Path, benchmark: Benchmark, stem: str, labels: np.ndarray) 
 @pytest.mark.parametrize("benchmark", ALL, ids=lambda benchmark: benchmark.name)
 def test_description_is_valid(benchmark: Benchmark) -> None:
     spec = benchmark.spec(Path("datasets"))  # raises if a name appears twice or a label is mapped to no class
-    key = re.sub("_(paper|detectron2|sclip|clearclip|proxyclip|sfp|lposs)$", "", benchmark.key)
+    key = re.sub("_(paper|detectron2|sclip|clearclip|proxyclip|sfp|lposs|corrclip)$", "", benchmark.key)
     assert len(spec.vocabulary.classes) == NUM_CLASSES[key]
     assert (ROOT / benchmark.prepare).is_file()
     assert f"python {benchmark.prepare} datasets" in spec.if_missing

@@ -23,12 +23,14 @@ from tests.drawn_scenes import draw_scene
 
 FOLDER = Path(__file__).parents[2] / "configs" / "methods"
 METHODS = ("sclip", "clearclip", "naclip", "sc_clip", "sfp", "dih_clip", "resclip", "textregion", "lposs", "proxyclip")
+METHODS += ("corrclip",)
 # The owner of the words, where it is not SCLIP; "" for those of the benchmark.
 OWNERS = {
     "clearclip": dict.fromkeys(("voc20", "voc21", "coco_object"), "clearclip"),
     "sfp": dict.fromkeys(("voc20", "voc21", "cityscapes19"), "sfp"),
     "textregion": {"voc20": "clearclip", "voc21": "proxyclip", "coco_object": "proxyclip"},
     "proxyclip": {"voc20": "clearclip", "voc21": "proxyclip", "coco_object": "proxyclip"},
+    "corrclip": dict.fromkeys(BENCHMARKS, "corrclip"),
     "lposs": dict.fromkeys(("voc20", "voc21", "pc59", "pc60", "coco_object"), "lposs")
     | dict.fromkeys(("coco_stuff171", "ade150", "cityscapes19"), ""),
 }

@@ -100,7 +100,7 @@ def test_all_keys_reach_the_source(tmp_path: Path) -> None:
     settings = MaskSettings(
         backbone="vit_tiny_patch16_224", backbone_weights="some.safetensors", sam="facebook/sam-vit-huge",
         sam_prompt="box", sam_points_per_side=16, sam_min_iou=0.5, sam_min_stability=0.25,
-        sam_duplicate_iou=0.9, sam_merge=0.8,
+        sam_duplicate_iou=0.9, sam_merge=0.8, sam_masks_per_point=1, sam_large_on_top=True,
     )  # fmt: skip
     assert not vars(settings).items() & vars(MaskSettings()).items()  # no value is the default
     options = [text for name, value in vars(settings).items() for text in (f"MODEL.MASKS.{name.upper()}", str(value))]

@@ -33,9 +33,11 @@ class StubSam(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         return image
 
-    def predict(self, embedding: Tensor, prompts: Prompts, size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    def predict(
+        self, embedding: Tensor, prompts: Prompts, size: tuple[int, int], *, multimask: bool = True
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         self.prompts.append(prompts)
-        yield self.masks, self.scores
+        yield (self.masks, self.scores) if multimask else (self.masks[:, :1], self.scores[:, :1])
 
     def crop(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         return logits
@@ -123,12 +125,20 @@ DOUBTFUL, UNSTABLE = ([[mask(2), mask(6)]], [[0.87, 0.89]], TWO), ([[mask(2, fai
             [[mask(0, 1, 2, 3, 5)], [mask(0, 2, 3, 5)]], [[0.9], [0.95]], NOISE, {}, [0, 1, 0, 0, 1, 0, 1, 1], 2,
             id="the better of two masks with one box",
         ),
+        pytest.param(
+            [[mask(2)], [mask(0, 1, 2, 3, 4)]], [[0.9], [0.95]], TWO, {"large_on_top": True},
+            [0, 0, 0, 0, 0, 1, 1, 1], 2, id="large on top",
+        ),
+        pytest.param(
+            [[mask(2), mask(6)]], [[0.9, 0.9]], TWO, {"masks_per_point": 1}, [1, 1, 0, 1, 2, 2, 2, 2], 3,
+            id="one mask per point",
+        ),
         pytest.param([[mask(2)]], [[0.1]], TWO, {}, [0, 0, 0, 0, 1, 1, 1, 1], 2, id="no mask"),
         pytest.param([[mask(2)]], [[0.1]], NOISE, {}, [0] * 8, 0, id="no mask and no cluster"),
     ],
 )  # fmt: skip
 def test_automatic_masks(
-    masks: list[Any], scores: list[Any], inputs: MaskInputs, settings: dict[str, float], expected: list[int], count: int
+    masks: list[Any], scores: list[Any], inputs: MaskInputs, settings: dict[str, Any], expected: list[int], count: int
 ) -> None:
     (proposals,) = SamAutomaticSource(StubSam(masks, scores), **settings)(inputs)
     assert (get_columns(proposals.assignment), len(proposals)) == (expected, count)
@@ -160,6 +170,15 @@ def test_sources_that_divide_the_image_have_no_logits() -> None:
     assert SamSource(StubSam([], [])).predict_logits(torch.zeros(3, 32, 64), (4, 8)) is None
 
 
+def test_pixels_in_no_automatic_mask_are_in_no_region() -> None:
+    (proposals,) = SamAutomaticSource(StubSam([[mask(2)], [mask(0, 1, 2, 3, 4)]], [[0.9], [0.95]]))(TWO)
+    assert get_columns(proposals.regions()) == [0, 0, 1, 0, 0, -1, -1, -1]
+    (proposals,) = SamAutomaticSource(StubSam([[mask(2)]], [[0.1]]))(NOISE)
+    assert get_columns(proposals.regions()) == [-1] * 8
+    (proposals,) = SamSource(StubSam([[EMPTY]] * 2, [[0.5]] * 2))(TWO)
+    assert get_columns(proposals.regions()) == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("source", "setting", "value"),
     [
@@ -169,6 +188,7 @@ def test_sources_that_divide_the_image_have_no_logits() -> None:
         (SamAutomaticSource, "min_stability", -1.0),
         (SamAutomaticSource, "duplicate_iou", 2.0),
         (SamAutomaticSource, "merge", -0.5),
+        (SamAutomaticSource, "masks_per_point", 2),
     ],
 )
 def test_a_setting_out_of_range_is_rejected(source: Any, setting: str, value: object) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cliptrase_d2.pipeline.decision import Decision, DecisionRule, class_probabilities, decide
+from cliptrase_d2.pipeline.decision import Decision, DecisionRule, class_probabilities, decide, vote_in_regions
 from tests.pipeline.published_reference import slow_decision
 
 
@@ -61,3 +61,21 @@ def test_the_pixels_of_a_removed_class_take_their_second_class() -> None:
 
 def test_a_single_word() -> None:
     assert label(torch.randn(1, 3, 4), rule([0], prob_thd=0.9, area_thd=0.5)).labels.tolist() == [[0] * 4] * 3
+
+
+def test_regions_take_their_most_frequent_label() -> None:
+    labels = torch.tensor([[2, 2, 1, 0], [2, 1, 1, 3], [0, 3, 3, 0]])
+    regions = torch.tensor([[7, 7, 7, -1], [7, -1, 4, 4], [-2, 0, 0, 0]])
+    is_set = torch.zeros(3, 4, dtype=torch.bool)
+    is_set[0, 3] = True  # below the threshold before the vote
+    voted = vote_in_regions(Decision(labels, torch.ones(4, dtype=torch.bool), is_set), regions, 4)
+    # In region 4 one pixel is 1 and one is 3: the smaller index wins.
+    assert voted.labels.tolist() == [[2, 2, 2, 0], [2, 1, 1, 1], [0, 3, 3, 3]]
+    assert voted.is_set.nonzero().tolist() == [[0, 2], [0, 3], [1, 3], [2, 3]]
+
+
+@pytest.mark.parametrize("region", [-1, 0, 9])
+def test_one_region_or_none(region: int) -> None:
+    decision = Decision(torch.tensor([[1, 0, 1]]), torch.ones(2, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.bool))
+    voted = vote_in_regions(decision, torch.full((1, 3), region), 2)
+    assert voted.labels.tolist() == [[1, 0, 1] if region < 0 else [1, 1, 1]]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cliptrase_d2.pipeline.proposals import cluster_maps, mask_average_pooling, propose_masks
+from cliptrase_d2.pipeline.proposals import MaskProposals, cluster_maps, mask_average_pooling, propose_masks
 from tests.pipeline import reference
 
 
@@ -108,3 +108,12 @@ def test_pooling_by_hand() -> None:
 def test_pooling_rejects_masks_of_other_positions() -> None:
     with pytest.raises(ValueError, match=r"\(1, 3, 2\).*\(2, 3, 4\)"):
         mask_average_pooling(torch.ones(1, 3, 2), torch.ones(2, 3, 4))
+
+
+def test_pixels_in_no_mask_are_in_no_region() -> None:
+    assignment = torch.tensor([[0, 1], [1, 1]])
+    two, none = torch.zeros(2, 1, 1), torch.zeros(0, 1, 1)
+    is_gap = torch.tensor([[False, False], [True, False]])
+    assert MaskProposals(two, assignment).regions().tolist() == [[0, 1], [1, 1]]
+    assert MaskProposals(two, assignment, is_gap=is_gap).regions().tolist() == [[0, 1], [-1, 1]]
+    assert MaskProposals(none, torch.zeros_like(assignment)).regions().tolist() == [[-1, -1], [-1, -1]]

@@ -187,7 +187,7 @@ def test_labels_can_be_refined_too() -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"clustering": "dbscan"}, "clustering: 'dbscan' with TEST.PROTOCOL 'published'"),
+        ({"clustering": "dbscan"}, "clustering: 'dbscan' with TEST.PROTOCOL 'published'.*REGION_VOTE"),
         ({"cls_logit_weight": True}, "cls_logit_weight: True with TEST.PROTOCOL 'published'"),
         ({"method": "cosine_oracle"}, "method: the oracle 'cosine_oracle'"),
     ],
@@ -195,6 +195,11 @@ def test_labels_can_be_refined_too() -> None:
 def test_settings_that_cannot_be_combined(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         build(**SMALL).configure(replace(SETTINGS, **changes))
+
+
+def test_a_vote_of_regions_needs_masks() -> None:
+    with pytest.raises(InputError, match="region_vote: True without masks"):
+        build(**SMALL, region_vote=True)
 
 
 def test_groups_need_masks() -> None:

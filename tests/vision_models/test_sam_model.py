@@ -69,6 +69,18 @@ def test_masks_equal_those_of_the_processor(sam: PromptedSam, size: tuple[int, i
 
 
 @torch.inference_mode()
+def test_a_single_mask_is_none_of_the_three(sam: PromptedSam, monkeypatch: pytest.MonkeyPatch) -> None:
+    # SAM 2 would replace a single mask of low stability by one of the three; here every stability is too low.
+    monkeypatch.setattr(sam.model.mask_decoder, "dynamic_multimask_stability_thresh", 2.0, raising=False)
+    prompts = Prompts(torch.rand(9, 1, 2), torch.ones(9, 1, dtype=torch.bool))
+    embedding = sam.embed(scene(0, 48, 64).float())
+    ((three, _),) = sam.predict(embedding, prompts, (48, 64))
+    ((logits, scores),) = sam.predict(embedding, prompts, (48, 64), multimask=False)
+    assert (logits.shape, scores.shape) == ((9, 1, 16, 16), (9, 1))
+    assert (three - logits).abs().amax((2, 3)).min() > 1e-3
+
+
+@torch.inference_mode()
 def test_boxes_are_scaled_to_the_models_frame(sam: PromptedSam) -> None:
     image, box = scene(0, 48, 64).float(), torch.tensor([[0.25, 0.5, 0.75, 1.0]])
     height, width = sam.frame((48, 64))

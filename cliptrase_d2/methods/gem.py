@@ -13,6 +13,8 @@ from cliptrase_d2.clip.tokens import QKV, DenseFeatures, ImageTokens, Needs
 from cliptrase_d2.methods.base import DenseMethod, register_method
 from cliptrase_d2.utils.errors import check_range
 
+_CACHED_VALUES = 2**19  # of the attention matrices that a CPU has in its cache at a time, 2 MB
+
 
 @register_method("gem")
 class GEM(DenseMethod):
@@ -92,10 +94,36 @@ def self_self_attention(qkv: QKV, tokens: Tensor) -> Tensor:
     """
     value = qkv[2]
     lengths = tokens.norm(dim=-1).mean(-1)  # [B]
-    root = (lengths / math.sqrt(value.shape[-1])).sqrt()[:, None, None, None].to(value.dtype)
+    scale = (lengths / math.sqrt(value.shape[-1]))[:, None, None, None].to(value.dtype)  # [B,1,1,1]
+    fits = value.shape[2] ** 2 <= _CACHED_VALUES and value.device.type == "cpu" and value.dtype == torch.float32
+    if fits and not torch.compiler.is_compiling():  # an export would fix the batch size
+        return _attend_in_cache(qkv, scale)
     total = torch.zeros_like(value)
     for branch in qkv:
         unit = F.normalize(branch, dim=-1)
-        clustered = F.normalize(F.scaled_dot_product_attention(root * unit, root * unit, unit, scale=1.0), dim=-1)
-        total = total + F.scaled_dot_product_attention(root * clustered, root * clustered, value, scale=1.0)
+        clustered = F.normalize(F.scaled_dot_product_attention(scale * unit, unit, unit, scale=1.0), dim=-1)
+        total = total + F.scaled_dot_product_attention(scale * clustered, clustered, value, scale=1.0)
     return total / 3
+
+
+def _attend_in_cache(qkv: QKV, scale: Tensor) -> Tensor:
+    """Compute the same with matrices [T,T] of a few heads at a time, which is faster while they fit into the cache.
+
+    Args:
+        qkv: each [B,A,T,d].
+        scale: [B,1,1,1], 1/τ.
+    """
+    batch, heads, length, width = qkv[2].shape
+    at_once = _CACHED_VALUES // length**2
+    parts = (*(part.reshape(-1, length, width) for part in qkv), scale.expand(-1, heads, -1, -1).reshape(-1, 1, 1))
+    outputs = []
+    for query, key, value, rate in zip(*(part.split(at_once) for part in parts), strict=True):
+        total: Tensor | float = 0.0
+        for branch in (query, key, value):
+            unit = F.normalize(branch, dim=-1)
+            # Normalising the result makes the softmax's denominator superfluous. No cosine exceeds 1.
+            weights = torch.matmul(rate * unit, unit.mT).sub_(rate).exp_()
+            clustered = F.normalize(weights @ unit, dim=-1)
+            total = total + torch.matmul(rate * clustered, clustered.mT).softmax(-1)
+        outputs.append(total @ value)
+    return torch.cat(outputs).view(batch, heads, length, width) / 3

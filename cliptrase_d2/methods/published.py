@@ -1,4 +1,4 @@
-"""Published facts about the methods: venue, code, licence, settings and numbers."""
+"""Facts about the methods: venue, code, licence, settings and numbers as published, and numbers measured here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+_FOLDER = Path(__file__).parent
+MEASURED = _FOLDER / "measured.csv"
 BENCHMARKS = ("voc21", "pc60", "coco_object", "voc20", "pc59", "coco_stuff171", "ade150", "cityscapes19")
 
 
@@ -36,12 +38,47 @@ class PublishedMethod(NamedTuple):
     source: str
 
 
+class MeasuredMethod(NamedTuple):
+    """Accuracy of a method with Emoji CLIP, and its cost with ViT-B/16, as `tools/measure_methods.py` wrote them.
+
+    Attributes:
+        method: name in ``DENSE_METHODS``.
+        emoji_pacc, emoji_miou: on the shipped emoji scenes, whole images, in percent.
+        emoji_seed2_slide_miou: mIoU on the emoji scenes of seed 2, in windows, in percent.
+        cpu_ms: milliseconds per image of a whole segmentation on one core of a CPU.
+        cpu_ratio: the same relative to `encode_image` of CLIP.
+        gpu_ms: milliseconds per image on a GPU; None if not measured.
+    """
+
+    method: str
+    emoji_pacc: float
+    emoji_miou: float
+    emoji_seed2_slide_miou: float
+    cpu_ms: float
+    cpu_ratio: float
+    gpu_ms: float | None
+
+
 @cache
 def read_published_methods() -> dict[str, PublishedMethod]:
     """Return the published facts by method, from ``published.csv``."""
-    with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {row["method"]: _convert(row) for row in rows}
+    return {row["method"]: _convert(row) for row in _read_rows(_FOLDER / "published.csv")}
+
+
+@cache
+def read_measured_methods() -> dict[str, MeasuredMethod]:
+    """Return the measured numbers by method, from ``measured.csv``."""
+    methods = {}
+    for row in _read_rows(MEASURED):
+        name = row.pop("method")
+        numbers = {column: float(value) if value else None for column, value in row.items()}
+        methods[name] = MeasuredMethod(name, **numbers)  # type: ignore[arg-type]  # only gpu_ms may be empty
+    return methods
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _convert(row: dict[str, str]) -> PublishedMethod:

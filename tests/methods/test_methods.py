@@ -12,6 +12,7 @@ from torch import Tensor
 from cliptrase_d2.clip.tokens import ImageTokens
 from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.methods import DENSE_METHODS, LastBlockAttention, get_method
+from cliptrase_d2.methods import gem
 from cliptrase_d2.methods.gem import GEM, self_self_attention
 from cliptrase_d2.methods.naclip import gaussian_neighbourhood
 from cliptrase_d2.utils.errors import InputError
@@ -128,6 +129,19 @@ def test_the_length_of_tokens_is_the_temperature_of_gem() -> None:
     x = make_tokens()
     uniform = x.qkv()[2].mean(2, keepdim=True).expand_as(x.qkv()[2])  # no temperature: equal weights
     torch.testing.assert_close(self_self_attention(x.qkv(), 1e-6 * TOKENS), uniform, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("values", [0, 49, 3 * 49, 10**6], ids=["fused", "one head", "three heads", "all heads"])
+def test_gem_is_the_same_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+    x = make_tokens()
+    length = TOKENS.norm(dim=-1).mean(-1)[:, None, None, None] / math.sqrt(x.qkv()[2].shape[-1])
+    expected = torch.zeros_like(x.qkv()[2])
+    for branch in x.qkv():
+        unit = F.normalize(branch, dim=-1)
+        unit = F.normalize((length * unit @ unit.mT).softmax(-1) @ unit, dim=-1)
+        expected += (length * unit @ unit.mT).softmax(-1) @ x.qkv()[2] / 3
+    monkeypatch.setattr(gem, "_CACHED_VALUES", values)
+    torch.testing.assert_close(self_self_attention(x.qkv(), TOKENS), expected, atol=1e-6, rtol=0)
 
 
 def test_the_neighbourhood_by_hand() -> None:

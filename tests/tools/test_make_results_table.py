@@ -14,6 +14,7 @@ from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.evaluation.evaluator import metric_names
 from cliptrase_d2.evaluation.runs import plan_runs
 from cliptrase_d2.evaluation.summary import Run
+from cliptrase_d2.methods.catalog import METHODS
 from tools import make_results_table as tool
 
 
@@ -71,10 +72,24 @@ def test_command_of_every_table_is_valid(name: str) -> None:
     words = tool.build_command(tool.TABLES[name])
     assert (tool.ROOT / words[1]).is_file()
     assert words[3] == "--config-file"
-    runs = plan_runs(load_config(tool.ROOT / words[4], words[5:]))
+    runs = plan_runs(load_config(tool.ROOT / words[4], tool.TABLES[name].options))
     assert runs
     for run in runs:
         assert set(tool.METRICS) <= set(metric_names(run.dataset))
+
+
+def test_redrawn_scenes_are_drawn_by_the_first_command() -> None:
+    draw, evaluate = map(shlex.split, tool.format_commands(tool.TABLES["seed2"]).splitlines())
+    assert draw[1:] == list(tool.DRAW)
+    assert evaluate[-2:] == ["--dataset", f"{draw[2]}/dataset.yaml"]
+
+
+def test_the_tables_of_methods_have_all_but_the_oracle() -> None:
+    """They measure every method of the catalog that does not read the truth."""
+    for name in ("baselines", "slide", "seed2", "seed2_slide"):
+        table = tool.TABLES[name]
+        methods = load_config(tool.ROOT / table.config, table.options).TEST.METHODS
+        assert set(methods) == {name for name in METHODS if "oracle" not in name}
 
 
 @pytest.mark.parametrize("study", tool.STUDIES.values(), ids=tool.STUDIES)
@@ -134,7 +149,7 @@ def test_stored_page_fits_the_weights_and_the_commands() -> None:
     assert f"`{tool.hash_weights()}`" in text
     assert "\n".join(tool.format_speed(sorted(tool.SPEED.glob("*.json")))) in text
     for table in tool.TABLES.values():
-        assert tool.quote(tool.build_command(table)) in text
+        assert f"## {table.title}\n\n{tool.format_commands(table)}\n|" in text
     for study in tool.STUDIES.values():
         assert study.finding in text
 

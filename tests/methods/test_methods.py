@@ -11,8 +11,7 @@ from torch import Tensor
 
 from cliptrase_d2.clip.tokens import ImageTokens
 from cliptrase_d2.clip.visual import VisualTower
-from cliptrase_d2.methods import DENSE_METHODS, LastBlockAttention, get_method
-from cliptrase_d2.methods import gem
+from cliptrase_d2.methods import DENSE_METHODS, LastBlockAttention, gem, get_method
 from cliptrase_d2.methods.gem import GEM, self_self_attention
 from cliptrase_d2.methods.naclip import gaussian_neighbourhood
 from cliptrase_d2.utils.errors import InputError

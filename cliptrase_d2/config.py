@@ -149,8 +149,8 @@ def _add_method(cfg: CfgNode) -> None:
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
     # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "dih_clip", "resclip"; "proxyclip", with a second vision
     # model (MODEL.VISION); "corrclip", with this model and the masks of MODEL.MASKS; "own_patch", "cosine" and
-    # "cosine_oracle" of Table 1, the last of which reads the labels; "textregion" and "lposs", which label whole images
-    # and need TEST.PROTOCOL "published"; or a method of your own.
+    # "cosine_oracle" of Table 1, the last of which reads the labels; "textregion", "lposs" and "trident", which label
+    # whole images and need TEST.PROTOCOL "published"; or a method of your own.
     method.METHOD = "cliptrase"
     # Options of this method by name, such as {deviation: 3} for "naclip": the arguments of its class. The value null
     # removes an option of a base. The methods of TEST.METHODS have their own.
@@ -213,7 +213,8 @@ def _add_masks(cfg: CfgNode) -> None:
     masks.BACKBONE = "vit_base_patch14_dinov2.lvd142m"
     # Its weights: "pretrained" for those of the tag; a file (.safetensors or a state dict); "" for random ones.
     masks.BACKBONE_WEIGHTS = "pretrained"
-    # "sam", "sam_automatic": a SAM or SAM 2 on the Hugging Face hub, or a folder with such a model.
+    # "sam", "sam_automatic": a SAM or SAM 2 on the Hugging Face hub, or a folder with such a model. The method
+    # "trident" reads it too, and needs a SAM.
     masks.SAM = "facebook/sam-vit-base"
     # "sam": prompt for a cluster: "points", its most typical patches, or "box", around its pixels.
     masks.SAM_PROMPT = "points"

@@ -8,8 +8,8 @@ A composition METHOD[+MASKS][+RULE][+REFINEMENT][@PROTOCOL] is described by its 
 error says why it is impossible.
 
 The published numbers are mIoU in percent with ViT-B/16. They were measured by the authors or by later works, not by
-this package, and their protocols differ. The measured numbers are those of Emoji CLIP, a small model, on drawn scenes, and
-the cost with ViT-B/16.
+this package, and their protocols differ. The measured numbers are those of Emoji CLIP, a small model, on drawn scenes,
+and the cost with ViT-B/16.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ class Needs:
         true_labels: whether it is an oracle, which reads the ground truth as its regions.
         text: whether it reads the text features.
         photograph: whether a method of whole images reads the photograph at its original size.
+        sam: whether a method of whole images reads the last attention of SAM.
         position_resize: how the position embedding is fitted to another grid, see `pos_embed.RESIZE_MODES`; "" as the
             tower is configured.
     """
@@ -97,6 +98,7 @@ class Needs:
     true_labels: bool = False
     text: bool = False
     photograph: bool = False
+    sam: bool = False
     position_resize: str = ""
 
     def resolve(self, depth: int) -> tuple[frozenset[int], frozenset[int]]:

@@ -16,6 +16,7 @@ from cliptrase_d2.methods import (
     sclip,
     table1,
     textregion,
+    trident,
 )
 from cliptrase_d2.methods.base import (
     DENSE_METHODS,
@@ -61,4 +62,5 @@ __all__ = [
     "sclip",
     "table1",
     "textregion",
+    "trident",
 ]

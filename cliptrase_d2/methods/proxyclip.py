@@ -78,17 +78,18 @@ class ProxyCLIP(DenseMethod):
         return x.to_features(tokens, has_class_token=False, grid=features.grid)
 
 
-def proxy_attention(affinity: Tensor, beta: float, gamma: float) -> Tensor:
+def proxy_attention(affinity: Tensor, beta: float, gamma: float, *, one_mean: bool = False) -> Tensor:
     """Return the attention of patches to the patches that are similar to them.
 
     Args:
         affinity: [B,M,M], cosines. Changed in place.
         beta: β, the factor of the mean of an image, below which a pair is cut.
         gamma: γ, the factor of the logits.
+        one_mean: whether the mean is that of the batch, for windows of one image.
     Returns:
         [B,M,M] float32, rows with sum 1.
     """
-    threshold = beta * affinity.mean((1, 2), keepdim=True)
+    threshold = beta * (affinity.mean() if one_mean else affinity.mean((1, 2), keepdim=True))
     logits = affinity.sub_(threshold).mul_(gamma)
     is_cut = logits < 0
     is_cut.diagonal(dim1=1, dim2=2).fill_(False)

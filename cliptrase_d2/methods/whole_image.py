@@ -31,6 +31,21 @@ class EncodeViews(Protocol):
     ) -> tuple[Tensor, ...]: ...
 
 
+class HeadAttention(Protocol):
+    """The last attention of SAM's image encoder for one image, M patches on a grid (h, w), without padding."""
+
+    @property
+    def grid(self) -> Size:
+        """(h, w), h·w = M."""
+
+    @property
+    def values(self) -> Tensor:
+        """The values of every head, [A,h,w,d]."""
+
+    def attend(self, head: int) -> Tensor:
+        """Return the attention of one head, [M,M] float32. A row has the sum 1 minus its attention to the padding."""
+
+
 @dataclass(frozen=True, eq=False)
 class WholeImage:
     """One image, its words, and functions that encode parts of it.
@@ -50,6 +65,7 @@ class WholeImage:
             a method that needs no regions.
         vision_model: the second vision model of a method that needs one, for other images than the views.
         rgb: [3,H,W] uint8, the image that `pixels` are normalised from.
+        read_sam: runs SAM on an image [3,H'',W''] uint8 RGB; None from a method that does not need it.
     """
 
     pixels: Tensor
@@ -65,6 +81,7 @@ class WholeImage:
     masks: Tensor | None = None
     vision_model: Callable[..., Any] | None = None
     rgb: Tensor | None = None
+    read_sam: Callable[[Tensor], HeadAttention] | None = None
 
     def cut_windows(self) -> Tensor:
         """Return the protocol's windows, [K,3,h,w] normalised, row by row."""

@@ -46,6 +46,7 @@ from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.profiling import stage
 from cliptrase_d2.utils.tensors import autocast, check_finite, get_dtype, stack_to_device
 from cliptrase_d2.vision_models import VisionModel, VisionSource
+from cliptrase_d2.vision_models.sam_model import PromptedSam, load_sam
 
 Size = tuple[int, int]
 Read = TypeVar("Read")
@@ -94,6 +95,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         mask_source: proposes masks; None for clusters of CLIP's own correlation.
         vision_model: a second vision model, for methods that need one; None to load the one of `vision_source`.
         vision_source: where the second vision model comes from, for the methods that need one; None for nowhere.
+        sam: for methods that read SAM's attention; None to load that of `vision_source`.
         part_models: the mask sources and second vision models that were built; None for none.
         window, stride: side and step of windows in pixels, multiples of the patch size; None for whole images.
         in_tiles: whether windows are images of their own instead of parts of one correlation.
@@ -128,6 +130,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         mask_source: MaskSource | None = None,
         vision_model: VisionModel | None = None,
         vision_source: VisionSource | None = None,
+        sam: PromptedSam | None = None,
         part_models: PartModels | None = None,
         window: int | None = None,
         stride: int | None = None,
@@ -140,7 +143,7 @@ class CLIPtrase(OpenVocabularySegmenter):
     ):
         super().__init__(text_encoder, vocabularies, max_sem_seg)
         self.clip, self.tower = clip, tower
-        self.vision_model, self.vision_source = vision_model, vision_source
+        self.vision_model, self.vision_source, self.sam = vision_model, vision_source, sam
         self.experts: ExpertEncoder | None = None
         self.precision = get_dtype(precision)
         self.output_mask_features = output_mask_features
@@ -159,7 +162,7 @@ class CLIPtrase(OpenVocabularySegmenter):
             "text_encoder": build_text_encoder(cfg, clip),
             "settings": settings,
             "mask_source": part_models.from_config(cfg),
-            "vision_source": VisionSource(cfg.MODEL.VISION.NAME, cfg.MODEL.VISION.WEIGHTS),
+            "vision_source": VisionSource(cfg.MODEL.VISION.NAME, cfg.MODEL.VISION.WEIGHTS, cfg.MODEL.MASKS.SAM),
             "part_models": part_models,
             "window": windows.window,
             "stride": windows.stride,
@@ -181,6 +184,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         """Name, number of parameters and weights, if random, of every model beside CLIP that is used, by its role."""
         is_used = {
             "vision_model": bool(self.method.needs.vision_features),
+            "sam": self.method.needs.sam,
             "mask_source": self.settings.clustering != "none",
         }
         return {
@@ -243,7 +247,7 @@ class CLIPtrase(OpenVocabularySegmenter):
     ) -> None:
         """Change the method and its settings. CLIP's weights and encoded vocabularies stay.
 
-        A second vision model is loaded if the method needs another one than the model has had.
+        A second vision model and SAM are loaded if the method needs others than the model has had.
 
         Args:
             settings: of the method.
@@ -263,12 +267,16 @@ class CLIPtrase(OpenVocabularySegmenter):
                 f"{-depth} to {depth - 1}",
             )
             raise InputError("correlation_layer", got, "-1 is the last block, -2 the last but one.", allowed=allowed)
+        if method.needs.sam and source is None and self.sam is None:
+            raise InputError("method", f"{settings.method!r} needs SAM", "Build the model with a sam.")
         if self.tower.kind == "siglip2":
             check_siglip_masks(self.mask_source if mask_source is None else mask_source, settings)
         if method.needs.vision_features and source is not None:
             name = source.name or method.vision_model
             if getattr(self.vision_model, "name", "") != name:
                 self.vision_model = self.part_models.get((source, name), partial(source.load, name)).to(self.device)
+        if method.needs.sam and source is not None:
+            self.sam = self.part_models.get(("sam", source.sam), partial(load_sam, source.sam)).to(self.device)
         self.experts = self._get_experts(windows.published)
         self.method, self.settings = method, settings
         self.window, self.stride, self.in_tiles = windows.window, windows.stride, windows.in_tiles

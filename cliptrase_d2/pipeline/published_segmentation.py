@@ -32,6 +32,7 @@ from cliptrase_d2.pipeline.published import (
 from cliptrase_d2.pipeline.tiles import get_output_size
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.tensors import check_finite, stack_to_device
+from cliptrase_d2.vision_models.sam_attention import SamAttention, read_last_attention
 
 if TYPE_CHECKING:
     from cliptrase_d2.pipeline.model import CLIPtrase
@@ -211,6 +212,10 @@ def make_whole_image(
         bias = getattr(model.clip, "logit_bias", None)  # SigLIP's loss has no softmax, so its logits have a scale
         return cosines if bias is None else cosines * model.clip.logit_scale.exp() + bias
 
+    def read_sam(rgb: Tensor) -> SamAttention:
+        assert model.sam is not None, "configure loads it"
+        return read_last_attention(model.sam, rgb)
+
     photograph = _get_photograph(model, inputs, size) if method.needs.photograph else None
     return WholeImage(
         pixels=image,
@@ -226,6 +231,7 @@ def make_whole_image(
         masks=_predict_mask_logits(model, inputs, photograph) if method.needs.regions else None,
         vision_model=model.vision_model,
         rgb=inputs["image"].to(model.device),
+        read_sam=read_sam if method.needs.sam else None,
     )
 
 

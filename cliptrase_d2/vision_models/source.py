@@ -25,10 +25,12 @@ class VisionSource:
         name: of a ViT of timm; or of a SAM on the Hugging Face hub or its folder, with a slash; "" for the default of
             the method.
         weights: "pretrained", a file, or "" for random ones.
+        sam: name of a SAM on the Hugging Face hub, or a folder, for the methods that read it beside the model.
     """
 
     name: str = ""
     weights: str = "pretrained"
+    sam: str = ""
 
     def load(self, default: str) -> nn.Module:
         """Load the model, on the CPU, in evaluation mode.

@@ -23,7 +23,7 @@ from tests.drawn_scenes import draw_scene
 
 FOLDER = Path(__file__).parents[2] / "configs" / "methods"
 METHODS = ("sclip", "clearclip", "naclip", "sc_clip", "sfp", "dih_clip", "resclip", "textregion", "lposs", "proxyclip")
-METHODS += ("corrclip",)
+METHODS += ("corrclip", "trident")
 # The owner of the words, where it is not SCLIP; "" for those of the benchmark.
 OWNERS = {
     "clearclip": dict.fromkeys(("voc20", "voc21", "coco_object"), "clearclip"),
@@ -31,10 +31,12 @@ OWNERS = {
     "textregion": {"voc20": "clearclip", "voc21": "proxyclip", "coco_object": "proxyclip"},
     "proxyclip": {"voc20": "clearclip", "voc21": "proxyclip", "coco_object": "proxyclip"},
     "corrclip": dict.fromkeys(BENCHMARKS, "corrclip"),
+    "trident": {"voc20": "clearclip", "voc21": "proxyclip", "coco_object": "proxyclip"},
     "lposs": dict.fromkeys(("voc20", "voc21", "pc59", "pc60", "coco_object"), "lposs")
     | dict.fromkeys(("coco_stuff171", "ade150", "cityscapes19"), ""),
 }
 WITHOUT_THRESHOLD = ("lposs",)  # its values have no common scale
+WITHOUT_EXPECTED_RESULTS = ("trident",)  # its numbers include a refinement by SAM's decoder
 OF_GEM = sorted(FOLDER.glob("gem/*.yaml"))  # the settings of its published numbers are not public
 CONFIGS = sorted({*FOLDER.glob("*/*.yaml")} - {*OF_GEM})
 
@@ -59,7 +61,7 @@ def test_a_configuration_is_that_of_the_published_number(path: Path) -> None:
     assert (row.name,) == cfg.DATASETS.TEST
     assert (protocol.prob_thd > 0) == (bool(row.background) and settings.method not in WITHOUT_THRESHOLD)
     published = read_published_methods()[settings.method].mean_iou.get(path.stem)
-    expected = [("mIoU", published)] if published else []
+    expected = [("mIoU", published)] if published and settings.method not in WITHOUT_EXPECTED_RESULTS else []
     assert [(metric, number) for _, metric, number, _ in cfg.TEST.EXPECTED_RESULTS] == expected
 
 

@@ -29,11 +29,11 @@ from tests.methods.vision_reference import (
     build_vit,
     deviation,
     load_arrays,
-    open_photograph,
     prepare_photograph,
     set_words,
     to_published,
 )
+from tests.vision_models.reference import read_photograph
 
 WINDOWS = pytest.mark.parametrize("index", [0, 1])
 PROTOCOL = PublishedProtocol(window=224, stride=112, logit_scale=1.0)
@@ -76,7 +76,7 @@ def window(model: CLIPtrase, shared: Path) -> Any:
     @torch.inference_mode()
     def call(index: int) -> Window:
         if index not in cache:
-            resized = open_photograph(shared, index).resize((224, 224), Image.Resampling.BICUBIC)
+            resized = read_photograph(shared, index).resize((224, 224), Image.Resampling.BICUBIC)
             pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
             images = model.tower.normalise(pixels)[None]
             x = model.read_tokens(images, model.method.needs, lambda tokens: tokens)

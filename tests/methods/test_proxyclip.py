@@ -105,6 +105,14 @@ def test_the_mean_is_that_of_each_image() -> None:
         assert torch.equal(proxy_attention(affinity[image : image + 1].clone(), 0.5, 2.0)[0], attention[image])
 
 
+def test_one_mean_is_that_of_the_batch() -> None:
+    affinity = torch.tensor([[[1.0, 0.5], [0.5, 1.0]], [[1.0, -1.0], [-1.0, 1.0]]])  # its mean is 0.375
+    attention = proxy_attention(affinity, beta=1.0, gamma=2.0, one_mean=True)
+    share = 1 / (1 + math.exp(2 * (0.5 - 1)))
+    torch.testing.assert_close(attention[0], torch.tensor([[share, 1 - share], [1 - share, share]]))
+    assert torch.equal(attention[1], torch.eye(2))
+
+
 def test_a_pair_exactly_at_the_threshold_stays() -> None:
     affinity = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     share = 1 / (1 + math.e)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pytest
 import timm
 import torch
 from open_clip import get_model_config
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
-from PIL import Image
 from torch import Tensor, nn
+from transformers import SamConfig, SamModel
 
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.clip.tokens import TextFeatures
@@ -26,46 +22,60 @@ from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.published import PublishedProtocol
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.vision_models import VitBackbone
+from cliptrase_d2.vision_models.sam_model import PromptedSam
 from cliptrase_d2.vocabulary import Vocabulary
+from tests.vision_models.reference import build_clip_state, build_vit_state, load_rule, read_outputs, read_photograph
 
-PHOTOGRAPHS = ("2007_000559", "2007_005331")
-_GAIN = 3.0
-# The reference weights multiply and divide these parameters of a ViT by name.
-_FACTORS = {"attn.qkv.weight": _GAIN, "attn.proj.weight": 1 / 5, "mlp.fc2.weight": 1 / 5, "mlp.lin2.weight": 1 / 5}
-
-
-def load_rule(shared: Path) -> ModuleType:
-    """Return the module that computes a parameter from its name."""
-    spec = importlib.util.spec_from_file_location("reference_weights", shared / "tools" / "reference_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    rule = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(rule)
-    return rule
-
-
-def fill_vit(shared: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a ViT, those of its attention scaled as in the references."""
-    filled: dict[str, Tensor] = load_rule(shared).fill(state)
-    for name in filled:
-        filled[name] *= next((factor for ending, factor in _FACTORS.items() if name.endswith(ending)), 1.0)
-    return filled
+# Parts of transformers' names of SAM's image encoder, and those of SAM's own state dict.
+_SAM_NAMES = {
+    "vision_encoder.": "image_encoder.",
+    ".layers.": ".blocks.",
+    ".layer_norm1.": ".norm1.",
+    ".layer_norm2.": ".norm2.",
+    "patch_embed.projection.": "patch_embed.proj.",
+    "neck.conv1.": "neck.0.",
+    "neck.norm1.": "neck.1.",
+    "neck.conv2.": "neck.2.",
+    "neck.norm2.": "neck.3.",
+}
+# The references multiply and divide these weights of SAM's encoder.
+_SAM_FACTORS = {".attn.qkv.weight": 3, ".attn.proj.weight": 1 / 5, ".mlp.lin2.weight": 1 / 5}
 
 
 def build_vit(shared: Path, name: str) -> VitBackbone:
     """Return a ViT of timm with the weights of the references."""
     with torch.device("meta"):  # every number is replaced, so none is drawn
         vit: Any = timm.create_model(name, num_classes=0, dynamic_img_size=True)
-    vit.load_state_dict(fill_vit(shared, vit.state_dict()), assign=True)
+    vit.load_state_dict(build_vit_state(shared, name), assign=True)
     return VitBackbone(vit.eval().requires_grad_(False), name)
 
 
-def build_model(shared: Path, clip_name: str, method: str, vision_model: nn.Module) -> CLIPtrase:
+def build_sam(shared: Path) -> PromptedSam:
+    """Return SAM ViT-B, whose image encoder has the weights of the references."""
+    with torch.device("meta"):
+        sam = SamModel(SamConfig())
+    sam.to_empty(device="cpu")
+    own = {}
+    for name in sam.vision_encoder.state_dict():
+        renamed = f"vision_encoder.{name}"
+        for ours, theirs in _SAM_NAMES.items():
+            renamed = renamed.replace(ours, theirs)
+        own[renamed] = name
+    shapes = sam.vision_encoder.state_dict()
+    state = load_rule(shared).fill({renamed: shapes[name] for renamed, name in own.items()})
+    for name, value in state.items():
+        value *= next((factor for ending, factor in _SAM_FACTORS.items() if name.endswith(ending)), 1)
+    sam.vision_encoder.load_state_dict({own[renamed]: value for renamed, value in state.items()})
+    return PromptedSam(sam.eval().requires_grad_(False))
+
+
+def build_model(
+    shared: Path, clip_name: str, method: str, vision_model: nn.Module, sam: PromptedSam | None = None
+) -> CLIPtrase:
     """Return a model with the weights of the references, whose text features a test sets."""
     with torch.device("meta"):
         clip = CLIP(**get_model_config(clip_name))
-    state = {name: value for name, value in clip.state_dict().items() if name != "attn_mask"}
-    clip.load_state_dict(load_rule(shared).fill(state, gain=_GAIN), assign=True, strict=False)
+    clip.load_state_dict(build_clip_state(shared, clip_name), assign=True, strict=False)
     clip.eval().requires_grad_(False)
     return CLIPtrase(
         clip=clip,
@@ -74,26 +84,19 @@ def build_model(shared: Path, clip_name: str, method: str, vision_model: nn.Modu
         settings=CLIPtraseSettings(method=method, clustering="none"),
         protocol=PublishedProtocol(),
         vision_model=vision_model,
+        sam=sam,
     ).eval()
 
 
 def load_arrays(reference: Path, name: str) -> dict[str, Tensor]:
     """Return the arrays of a file of references but the texts, or skip the test."""
-    path = reference / "methods" / f"{name}.npz"
-    if not path.is_file():
-        pytest.skip(f"the reference outputs, {path}, are not on this machine")
-    with np.load(path) as arrays:
-        return {key: torch.from_numpy(arrays[key]) for key in arrays.files if arrays[key].dtype.kind != "U"}
-
-
-def open_photograph(shared: Path, index: int) -> Image.Image:
-    """Return a photograph of the references."""
-    return Image.open(shared / "data" / "real" / "voc2012" / "images" / f"{PHOTOGRAPHS[index]}.jpg").convert("RGB")
+    outputs = read_outputs(reference, name)
+    return {key: torch.from_numpy(value) for key, value in outputs.items() if value.dtype.kind != "U"}
 
 
 def prepare_photograph(shared: Path, index: int, short_side: int) -> dict[str, Any]:
     """Return the input of a model for a photograph, resized by the published protocol."""
-    image = open_photograph(shared, index)
+    image = read_photograph(shared, index)
     inputs = Protocol("published", short_side, 2048, 16).prepare_input(image)
     return {**inputs, "photograph": torch.from_numpy(np.array(image)).permute(2, 0, 1)}
 

@@ -47,7 +47,11 @@ def add_averages(entries: Sequence[Entry], count: int) -> list[Entry]:
     averages = []
     for method in dict.fromkeys(entry.method for entry in entries):
         rows = [entry for entry in entries if entry.method == method and entry.published]
-        if rows and len(rows) == count and all(row.status == EVALUATED and None not in row.ours.values() for row in rows):
+        if (
+            rows
+            and len(rows) == count
+            and all(row.status == EVALUATED and None not in row.ours.values() for row in rows)
+        ):
             ours = {metric: fmean(row.ours[metric] or 0.0 for row in rows) for metric in rows[0].published}
             published = {metric: fmean(row.published[metric] for row in rows) for metric in rows[0].published}
             averages.append(Entry(AVERAGE, "", method, EVALUATED, ours, published))

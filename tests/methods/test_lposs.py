@@ -266,6 +266,13 @@ def test_two_images_of_a_batch_equal_each_alone() -> None:
         torch.testing.assert_close(output["sem_seg"], model([one])[0]["sem_seg"], atol=1e-5, rtol=0)
 
 
+def test_half_precision_changes_little() -> None:
+    model, inputs = build(plus=True, side=3), make_input()
+    (expected,) = model([inputs])
+    model.precision = torch.bfloat16
+    torch.testing.assert_close(model([inputs])[0]["sem_seg"], expected["sem_seg"], atol=0.1, rtol=0)
+
+
 def test_a_word_that_is_nowhere_similar_stays_zero() -> None:
     model = build()
     text = model.text_features(SINGLE_WORDS)

@@ -179,6 +179,13 @@ def test_two_images_of_a_batch_equal_each_alone(sam: PromptedSam) -> None:
         torch.testing.assert_close(output["sem_seg"], model([one])[0]["sem_seg"], atol=1e-5, rtol=0)
 
 
+def test_half_precision_changes_little(sam: PromptedSam) -> None:
+    model, inputs = build(sam), make_input()
+    (expected,) = model([inputs])
+    model.precision = torch.bfloat16
+    torch.testing.assert_close(model([inputs])[0]["sem_seg"], expected["sem_seg"], atol=0.1, rtol=0)
+
+
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (48, 40), (50, 130)], ids=["a patch", "small", "remainder"])
 def test_other_sizes(sam: PromptedSam, height: int, width: int) -> None:
     (output,) = build(sam)([make_input(height=height, width=width)])

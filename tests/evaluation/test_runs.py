@@ -15,7 +15,7 @@ from cliptrase_d2.evaluation.provenance import config_hash
 from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.methods import DENSE_METHODS, METHOD_CLASSES
-from cliptrase_d2.methods.catalog import METHODS, ComparedMethod
+from cliptrase_d2.methods.catalog import METHODS, ComparedMethod, find_methods
 from cliptrase_d2.segmenter.build import build_segmenter, prepare_segmenter
 from cliptrase_d2.utils.errors import InputError
 from tests.pipeline.tiny_segmenter import tiny_config
@@ -63,7 +63,7 @@ def test_a_method_equals_a_configuration_with_its_keys(name: str, method: str, c
 def test_the_catalog_has_every_dense_method_and_no_settings_twice() -> None:
     assert len({str(sorted(method.changes.items())) for method in METHODS.values()}) == len(METHODS)
     assert all(method.title and method.source.startswith("https://") for method in METHODS.values())
-    assert {method.settings["method"] for method in METHODS.values()} == set(METHOD_CLASSES)
+    assert {method.settings["method"] for method in find_methods().values()} == set(METHOD_CLASSES)
 
 
 def test_inner_products_are_clustered_in_one_method_alone() -> None:

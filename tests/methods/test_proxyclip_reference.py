@@ -19,7 +19,7 @@ from cliptrase_d2.methods import get_method
 from cliptrase_d2.methods.proxyclip import proxy_attention, resize_heads
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.model import CLIPtrase
-from cliptrase_d2.pipeline.published import encode_windows, label_pixels, place_windows
+from cliptrase_d2.pipeline.published import encode_windows, label_windows, place_windows, put_background_first
 from cliptrase_d2.segmenter.build import build_segmenter
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.vision_models.reference import (
@@ -138,7 +138,7 @@ def test_the_logits_of_the_protocol(model: CLIPtrase, shared: Path, outputs: dic
 
     cosines = encode_windows(images, windows, encode)
     assert cosines.shape == (1, 3, 46, 42, 42)
-    result = label_pixels(cosines[0], images[0], text, windows, (370, 500), protocol)
+    result = label_windows(cosines[0], images[0], put_background_first(text), windows, (370, 500), protocol)
     found = result.maps.at((370, 500))[:, ::12, ::12]
     assert (found - torch.from_numpy(outputs["protocol_logits"])).abs().max() < 1e-3
     assert agreement(result.labels, outputs["protocol_labels_thd0"]) >= WIDE_ENOUGH

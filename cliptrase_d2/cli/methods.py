@@ -91,7 +91,7 @@ def describe_method(name: str, method: Method) -> str:
 
     kind = type(method)
     lines = [f"{name}: {kind.title}", kind.source, "", inspect.getdoc(kind) or ""]
-    options = inspect.signature(kind).parameters
+    options = inspect.signature(kind, eval_str=True).parameters
     lines += ["", "Options: " + (", ".join(map(str, options.values())) or "none")]
     if facts := read_published_methods().get(name):
         numbers = ", ".join(f"{_COLUMNS[key]} {value}" for key, value in facts.mean_iou.items())

@@ -72,9 +72,14 @@ class DIHCLIP(SCCLIP):
         query, key, value = x.project_qkv(patches)  # each [B,A,N,d]
         own = [part for name, part in (("qq", query), ("kk", key)) if name in branches.split("+")]
 
+        share = 1 / (1 + len(own))
+        shared = share * weights
+
         def mix(head: int) -> Tensor:
-            total = weights + sum(_softmax_of_products(part[:, head], part[:, head]) for part in own)
-            return total / (1 + len(own))
+            total = shared
+            for part in own:
+                total = torch.add(total, _softmax_of_products(part[:, head], part[:, head]), alpha=share)
+            return total
 
         selected = select_heads(measure_entropies(mix, value.shape[1]), self.heads)
         attended = mix_heads(mix, value, selected) / value.shape[1]
@@ -85,7 +90,7 @@ def measure_entropies(attention: Attention, heads: int) -> Tensor:
     """Return the entropy of every head's attention over all pairs of tokens, in bits, [B,A]."""
     # One head at a time, since the attention of all heads may not fit into memory.
     parts = (attention(head) for head in range(heads))
-    return torch.stack([-(part * (part + _EPSILON).log2()).sum((1, 2)) for part in parts], dim=1)
+    return torch.stack([-(part + _EPSILON).log2_().mul_(part).sum((1, 2)) for part in parts], dim=1)
 
 
 def select_heads(entropies: Tensor, count: int) -> Tensor:
@@ -113,5 +118,5 @@ def mix_heads(attention: Attention, value: Tensor, selected: Tensor) -> Tensor:
 
 def _softmax_of_products(first: Tensor, second: Tensor) -> Tensor:
     """Return softmax(first·secondᵀ/√d) of one head, [B,T,d] to [B,T,T]."""
-    products = first @ second.transpose(1, 2) * first.shape[-1] ** -0.5
+    products = (first.shape[-1] ** -0.5 * first) @ second.transpose(1, 2)
     return torch.softmax(products.float(), dim=-1).to(first.dtype)

@@ -13,7 +13,7 @@ from cliptrase_d2.clip.tokens import QKV, DenseFeatures, ImageTokens, Needs
 from cliptrase_d2.methods.base import DenseMethod, register_method
 from cliptrase_d2.utils.errors import check_range
 
-_CACHED_VALUES = 2**19  # of the attention matrices that a CPU has in its cache at a time, 2 MB
+_CACHED_VALUES = 2**17  # of the attention matrices that are computed together on a CPU, 512 kB
 
 
 @register_method("gem")
@@ -95,7 +95,7 @@ def self_self_attention(qkv: QKV, tokens: Tensor) -> Tensor:
     value = qkv[2]
     lengths = tokens.norm(dim=-1).mean(-1)  # [B]
     scale = (lengths / math.sqrt(value.shape[-1]))[:, None, None, None].to(value.dtype)  # [B,1,1,1]
-    fits = value.shape[2] ** 2 <= _CACHED_VALUES and value.device.type == "cpu" and value.dtype == torch.float32
+    fits = value.shape[2] ** 2 <= 4 * _CACHED_VALUES and value.device.type == "cpu" and value.dtype == torch.float32
     if fits and not torch.compiler.is_compiling():  # an export would fix the batch size
         return _attend_in_cache(qkv, scale)
     total = torch.zeros_like(value)
@@ -114,7 +114,7 @@ def _attend_in_cache(qkv: QKV, scale: Tensor) -> Tensor:
         scale: [B,1,1,1], 1/τ.
     """
     batch, heads, length, width = qkv[2].shape
-    at_once = _CACHED_VALUES // length**2
+    at_once = max(1, _CACHED_VALUES // length**2)
     parts = (*(part.reshape(-1, length, width) for part in qkv), scale.expand(-1, heads, -1, -1).reshape(-1, 1, 1))
     outputs = []
     for query, key, value, rate in zip(*(part.split(at_once) for part in parts), strict=True):

@@ -7,7 +7,7 @@ import pytest
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.methods import METHOD_CLASSES
 from cliptrase_d2.methods import published as published_methods
-from cliptrase_d2.methods.published import read_published_methods
+from cliptrase_d2.methods.published import read_measured_methods, read_published_methods
 from tests.cli.commands import fail, run
 
 LICENCES = {"MIT", "Apache-2.0", "S-Lab 1.0", "none"}
@@ -26,11 +26,25 @@ def test_every_row_belongs_to_a_method_and_has_plausible_numbers() -> None:
 
 def test_the_table_lists_all_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("methods") == 0
-    table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table[2:]] == list(METHOD_CLASSES)
-    (row,) = (line for line in table if line.startswith("sclip "))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 160
+    first, second = (index for index, line in enumerate(lines) if line.startswith("method "))
+    published, measured = lines[first + 2 :], lines[second + 2 :]
+    assert [line.split()[0] for line in published[: published.index("")]] == list(read_published_methods())
+    assert [line.split()[0] for line in measured] == list(METHOD_CLASSES)
+    (row, numbers) = (line for line in lines if line.startswith("sclip "))
     assert "59.6" in row
     assert "ECCV 2024" in row
+    assert f"{read_measured_methods()['sclip'].emoji_miou:.1f}" in numbers
+
+
+def test_measured_methods_have_plausible_numbers() -> None:
+    measured = read_measured_methods()
+    assert measured.keys() <= read_published_methods().keys()
+    for method in measured.values():
+        assert all(0 < number < 100 for number in (method.emoji_pacc, method.emoji_miou, method.emoji_seed2_slide_miou))
+        assert method.cpu_ratio > 0.8
+        assert method.cpu_ms > 0
 
 
 @pytest.mark.parametrize("name", METHOD_CLASSES)
@@ -41,6 +55,7 @@ def test_a_method_is_described(capsys: pytest.CaptureFixture[str], name: str) ->
     facts = read_published_methods().get(name)
     assert ("Published: " in text) == (facts is not None)
     assert facts is None or facts.extra_models in text
+    assert ("Emoji CLIP on the packaged" in text) == (name in read_measured_methods())
 
 
 def test_models_besides_clip_are_named_with_their_size(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,3 +53,9 @@ def find_blocks(page: Path, language: str) -> list[Block]:
         for match in _BLOCK.finditer(text)
         if match["language"] == language
     ]
+
+
+def read_table(text: str, header: str, *, keep_header: bool = False) -> list[list[str]]:
+    """Return the cells of the first Markdown table whose header begins with a text."""
+    head, _, *rows = (header + text.split(header)[1]).partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in ([head] if keep_header else []) + rows]

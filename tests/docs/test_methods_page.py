@@ -1,18 +1,12 @@
-"""The table of docs/methods.md is that of ``published.csv``."""
+"""The tables of docs/methods.md are those of ``published.csv`` and ``measured.csv``."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cliptrase_d2.methods import METHOD_CLASSES
-from cliptrase_d2.methods.published import BENCHMARKS, read_published_methods
+from cliptrase_d2.methods.published import BENCHMARKS, read_measured_methods, read_published_methods
+from tests.docs.pages import ROOT, read_table
 
-PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
-
-
-def _read_rows(header: str) -> list[list[str]]:
-    table = PAGE.split(header)[1].split("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
 def test_numbers() -> None:
@@ -23,12 +17,23 @@ def test_numbers() -> None:
         ]
         for row in read_published_methods().values()
     ]
-    assert _read_rows("| Method | Venue |") == expected
+    assert read_table(PAGE, "| Method | Venue |") == expected
 
 
 def test_settings_and_sources() -> None:
     expected = [[f"`{row.method}`", row.settings, row.source] for row in read_published_methods().values()]
-    assert _read_rows("| Method | Settings |") == expected
+    assert read_table(PAGE, "| Method | Settings |") == expected
+
+
+def test_measured_numbers() -> None:
+    expected = [
+        [
+            *(f"`{row.method}`", f"{row.emoji_pacc:.1f}", f"{row.emoji_miou:.1f}", f"{row.emoji_seed2_slide_miou:.1f}"),
+            *(f"{row.cpu_ms:.0f}", f"{row.cpu_ratio:.2f}", "" if row.gpu_ms is None else f"{row.gpu_ms:.2f}"),
+        ]
+        for row in read_measured_methods().values()
+    ]
+    assert read_table(PAGE, "| Method | pAcc |") == expected
 
 
 def test_every_method_is_described() -> None:

@@ -116,6 +116,7 @@ def test_exit_code(
         "tools/benchmark.py",
         "tools/benchmark_evaluation.py",
         "tools/benchmark_growth.py",
+        "tools/measure_methods.py",
         "tools/emoji_clip/train.py",
     ],
 )

@@ -45,8 +45,9 @@ _PLAIN = "encode_image"
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    zoo = list(read_published_methods())
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=zoo, metavar="METHOD", help="default: all")
+    zoo = [name for name, facts in read_published_methods().items() if not facts.extra_models]
+    what = "default: all that need no model besides CLIP"
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=zoo, metavar="METHOD", help=what)
     parser.add_argument("--model", default="ViT-B-16", help="an open_clip ViT")
     parser.add_argument("--size", type=int, default=224, help="side of square images (default 224)")
     parser.add_argument("--classes", type=int, default=21, help="number of classes (default 21)")
@@ -128,14 +129,14 @@ def format_csv(
     Args:
         costs: as `summarize` returns them.
         device: of the costs.
-        emoji: as `read_emoji_numbers` returns them.
+        emoji: as `read_emoji_numbers` returns them. Other methods are left out.
         old: text of the file.
     """
     rows = {row["method"]: row for row in csv.DictReader(old.splitlines())}
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for method in read_published_methods():
+    for method in filter(emoji.__contains__, read_published_methods()):
         row = {"method": method, **rows.get(method, {}), **emoji[method]}
         if method in costs and device == "cpu":
             row |= {"cpu_ms": f"{costs[method][0]:.0f}", "cpu_ratio": f"{costs[method][1]:.2f}"}

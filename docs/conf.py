@@ -32,7 +32,8 @@ nitpick_ignore_regex = [
     # Types of other libraries, which an offline build cannot look up.
     ("py:.*", r"(torch|numpy|np|PIL|Image|Tensor|nn|collections|os|pathlib|yacs|fvcore|open_clip)\b.*"),
     # Parts of models, which only `from_config` combines.
-    ("py:.*", r"cliptrase_d2\.(clip\.(visual|text)|san)\..*"),
+    ("py:.*", r"cliptrase_d2\.(clip\.(visual|text|siglip)|san|vision_models|pipeline\.parts)\..*"),
+    ("py:.*", r"cliptrase_d2\.methods\.whole_image\.HeadAttention"),
     ("py:.*", r".*\._\w+"),
     # Classes of the fallback, which stand for Detectron2's.
     ("py:.*", r"cliptrase_d2\.d2\.fallback\..*"),

@@ -117,7 +117,8 @@ def emoji_config(dataset: str, folder: Path, *options: str) -> CfgNode:
     """Return the configuration of the emoji scenes for two of them, without methods."""
     changes = ["TEST.METHODS", "()", "TEST.EXPECTED_RESULTS", "[]", "DATASETS.TEST", f"('{dataset}',)"]
     windows = ["TEST.WINDOW", "64", "TEST.STRIDE", "32", "OUTPUT_DIR", str(folder / "output")]
-    return load_config("emoji_scenes", [*changes, *windows, *BACKBONE, *options])
+    device = ("MODEL.DEVICE", "cpu")  # Detectron2 has a GPU by default
+    return load_config("emoji_scenes", [*changes, *windows, *BACKBONE, *device, *options])
 
 
 def predict(model: Any, cfg: CfgNode) -> list[Tensor]:

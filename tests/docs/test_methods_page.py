@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 from cliptrase_d2.methods import METHOD_CLASSES
 from cliptrase_d2.methods.published import BENCHMARKS, read_measured_methods, read_published_methods
 from tests.docs.pages import ROOT, read_table
 
+BASELINES = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
@@ -40,3 +44,13 @@ def test_every_method_is_described() -> None:
     for name in read_published_methods():
         kind = METHOD_CLASSES[name]
         assert f".. autoclass:: {kind.__module__}.{kind.__qualname__}\n" in PAGE
+
+
+def test_the_exceptions_of_options_are_complete() -> None:
+    exceptions = [
+        set(re.findall(r"`(\w+)`", part)) for part in re.findall(r"all but\s((?:`\w+`(?:, | and )?\s?)+)", BASELINES)
+    ]
+    kinds = {name: kind for name, kind in METHOD_CLASSES.items() if kind.__module__.startswith("cliptrase_d2.")}
+    without_residual = {name for name, kind in kinds.items() if "residual" not in inspect.signature(kind).parameters}
+    without_class_token = {name for name, kind in kinds.items() if not kind.has_class_token}
+    assert exceptions == [without_residual, without_class_token]

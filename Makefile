@@ -56,7 +56,7 @@ results: $(READY) ## run the evaluations of RESULTS.md and write it
 	$(RUN) tools/make_results_table.py
 
 picture: $(READY) ## draw the pictures of the README and the guides
-	$(RUN) tools/make_picture.py --output docs/pictures/emoji_scene.jpg
+	$(RUN) tools/make_picture.py --output docs/pictures/emoji_scene.jpg -- INPUT.MIN_SIZE_TEST 224
 	$(RUN) docs/make_pictures.py
 
 clean: ## remove .venv and all caches; keep the results in output/

@@ -17,20 +17,25 @@ from cliptrase_d2.segmenter.explanation import explain
 from cliptrase_d2.segmenter.segmenter import Segmenter
 from cliptrase_d2.visualization.explanation import Grouping, draw_clustering, draw_correlation
 from cliptrase_d2.visualization.legend import add_caption
-from cliptrase_d2.visualization.panels import place_side_by_side
-from cliptrase_d2.visualization.picture import draw_evaluation
+from cliptrase_d2.visualization.overlay import labels_at_size
+from cliptrase_d2.visualization.panels import arrange_rows, place_side_by_side
+from cliptrase_d2.visualization.picture import class_colours, draw_evaluation, draw_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = ROOT / "datasets" / "emoji_scenes"
 PICTURES = ROOT / "docs" / "pictures"
+WINDOWS, WHOLE = ROOT / "configs" / "emoji_scenes.yaml", ROOT / "configs" / "emoji_scenes_whole.yaml"
 SCENE, POINT = "seen_033", (133, 100)
 WORDS = ["bee", "blue circle;blue ball", "night sky", "gravel", "grass"]
 GRID, GRID_SIDE = (2, 6), 150
+METHOD_SCENES = ("seen_033", "unseen_combination_012", "held_out_008")  # one of each split
+METHOD_SIDE = 240
+METHODS = {"clip": "plain CLIP", "maskclip": "MaskCLIP", "cliptrase": "CLIPtrase"}
 
 
-def enlarge(side: int) -> np.ndarray:
-    """Return the scene at another size, [H,W,3] uint8 RGB."""
-    scene = Image.fromarray(read_image(SCENES / "images" / f"{SCENE}.webp"))
+def enlarge(side: int, name: str = SCENE) -> np.ndarray:
+    """Return a scene at another size, [H,W,3] uint8 RGB."""
+    scene = Image.fromarray(read_image(SCENES / "images" / f"{name}.webp"))
     return np.array(scene.resize((side, side), Image.Resampling.BICUBIC))
 
 
@@ -46,6 +51,26 @@ def draw_truth_and_prediction(segmenter: Segmenter) -> np.ndarray:
     truth = read_label(SCENES / "annotations" / f"{SCENE}.png")
     result = segmenter(SCENES / "images" / f"{SCENE}.webp", CLASSES)
     return draw_evaluation(result.image, result.label_map, truth, CLASSES, ignore_label=255)
+
+
+def draw_methods() -> np.ndarray:
+    """Draw scenes with their ground truth and the predictions of several methods, as `make eval` computes them."""
+    no_masks = {"MODEL.CLIPTRASE.CLUSTERING": "none"}
+    segmenters = {
+        title: Segmenter.from_config(WINDOWS, {} if name == "cliptrase" else no_masks, method=name)
+        for name, title in METHODS.items()
+    }
+    rows = []
+    for scene in METHOD_SCENES:
+        image, file = enlarge(METHOD_SIDE, scene), SCENES / "images" / f"{scene}.webp"
+        maps = {"ground truth": read_label(SCENES / "annotations" / f"{scene}.png")}
+        maps |= {title: segmenter(file, CLASSES).label_map for title, segmenter in segmenters.items()}
+        maps = {title: labels_at_size(labels, image.shape[:2]) for title, labels in maps.items()}
+        colours = class_colours(CLASSES, np.stack(list(maps.values())))  # all panels of a scene share them
+        panels = {"image": image}
+        panels |= {title: draw_labels(image, labels, CLASSES, colours, legend=False) for title, labels in maps.items()}
+        rows.append([add_caption(panel, caption) for caption, panel in panels.items()])
+    return arrange_rows(rows)
 
 
 def draw_explanations(segmenter: Segmenter) -> dict[str, np.ndarray]:
@@ -72,13 +97,14 @@ def draw_scenes() -> np.ndarray:
 
 def main() -> None:
     """Draw and write all pictures."""
-    segmenter = Segmenter.from_config(ROOT / "configs" / "emoji_scenes.yaml")
+    segmenter = Segmenter.from_config(WINDOWS)
     pictures = {
+        "methods.jpg": draw_methods(),
         "five_classes.jpg": segmenter(enlarge(448), WORDS).overlay(),
         "background.jpg": draw_background(segmenter),
         "truth_and_prediction.jpg": draw_truth_and_prediction(segmenter),
         "emoji_scenes.jpg": draw_scenes(),
-        **draw_explanations(segmenter),
+        **draw_explanations(Segmenter.from_config(WHOLE)),
     }
     for name, picture in pictures.items():
         Image.fromarray(picture).save(PICTURES / name, quality=88)

@@ -47,7 +47,7 @@ RADII = tuple(round(0.1 * tenths, 1) for tenths in range(3, 15))
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="configs/emoji_scenes.yaml", help="model, protocol and data set")
+    parser.add_argument("--config-file", default="configs/emoji_scenes_whole.yaml", help="model, protocol and data set")
     parser.add_argument("--sizes", type=int, nargs="+", default=[80, 112, 160], help="short sides in pixels")
     parser.add_argument("--radii", type=float, nargs="+", default=RADII, help="of DBSCAN that are tried in tuning")
     parser.add_argument("--tuning-scenes", type=int, default=96, help="about this many are drawn")

@@ -61,7 +61,7 @@ TOP_FRACTION = 0.05  # of the patches, for `top_share`
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="configs/emoji_scenes.yaml", help="model, size and data set")
+    parser.add_argument("--config-file", default="configs/emoji_scenes_whole.yaml", help="model, size and data set")
     parser.add_argument("--model", help="another open_clip ViT, with --pretrained")
     parser.add_argument("--pretrained", help="tag or file of its weights")
     parser.add_argument("--images", type=Path, help="folder of images (default: those of DATASETS.TEST)")

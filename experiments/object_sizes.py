@@ -109,7 +109,7 @@ class Result(NamedTuple):
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="configs/emoji_scenes.yaml", help="model, methods and data set")
+    parser.add_argument("--config-file", default="configs/emoji_scenes_whole.yaml", help="model, methods and data set")
     parser.add_argument("--group", default="things", help='group of classes; "" for all (default things)')
     parser.add_argument("--steps", nargs="*", default=["maskclip", "cliptrase"], help="methods of the second table")
     parser.add_argument("--output", type=Path, help="also write the table to this Markdown file")

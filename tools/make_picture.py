@@ -1,9 +1,9 @@
 """Draw the stages of the method on an image: image, correlation of one patch, clusters, segmentation.
 
-    python tools/make_picture.py --output docs/pictures/emoji_scene.jpg
+    python tools/make_picture.py --output docs/pictures/emoji_scene.jpg -- INPUT.MIN_SIZE_TEST 224
 
-draws the README's picture. For a photograph, add --config-file configs/cliptrase/vit_b16_whole.yaml, --image, --classes
-and --point.
+draws the README's picture, in one pass over 224 pixels. For a photograph, add --config-file
+configs/cliptrase/vit_b16_whole.yaml, --image, --classes and --point.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCENE, POINT = "datasets/emoji_scenes/images/seen_010.webp", (60, 60)
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default="configs/emoji_scenes.yaml", help="model and protocol")
+    parser.add_argument("--config-file", default="configs/emoji_scenes_whole.yaml", help="model and protocol")
     parser.add_argument("--image", default=SCENE, help=f"default: {SCENE}")
     parser.add_argument("--classes", nargs="+", default=CLASSES, help="default: those of the emoji scenes")
     parser.add_argument("--point", type=_parse_point, default=POINT, help="X,Y in pixels: selects the patch to explain")

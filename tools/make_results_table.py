@@ -48,7 +48,7 @@ class Table(NamedTuple):
     """
 
     title: str
-    config: str = "configs/emoji_scenes.yaml"
+    config: str = "configs/emoji_scenes_whole.yaml"
     options: tuple[str, ...] = ()
     seed: int = 0
 
@@ -61,8 +61,11 @@ _BASELINES, _SLIDE = "configs/baselines/emoji_scenes.yaml", "configs/baselines/e
 _BEST = ("TEST.METHODS", "['maskclip+clusters', 'own_patch+clusters', 'cliptrase']")
 _MEAN = ("MODEL.CLIPTRASE.CLASSIFICATION", "mean")
 _BEST_RULES = (*_MEAN, *_PAMR, *_BEST)
+_EVAL = "configs/emoji_scenes.yaml"
 TABLES = {
-    "methods": Table("All scenes: methods of `make eval`"),
+    "methods": Table("All scenes: methods of `make eval`, in windows", _EVAL),
+    "seed2_methods": Table("Scenes of seed 2: methods of `make eval`, in windows", _EVAL, seed=2),
+    "whole": Table("All scenes: in one pass"),
     "baselines": Table("All scenes: all methods, with and without clusters", _BASELINES),
     "slide": Table("All scenes: all methods in windows", _SLIDE),
     "seed2": Table("Scenes of seed 2: all methods", _BASELINES, seed=2),

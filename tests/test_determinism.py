@@ -38,7 +38,7 @@ def test_workers_and_batches_change_no_byte_of_the_results(tmp_path: Path, name:
     for number, (workers, batch) in enumerate(WORKERS_AND_BATCHES):
         output = tmp_path / str(number)
         size = ("DATALOADER.NUM_WORKERS", str(workers), "TEST.BATCH_SIZE", str(batch), "OUTPUT_DIR", str(output))
-        cfg = load_config(str(ROOT / "configs" / "emoji_scenes.yaml"), [*BASE, *SETTINGS[name], *size])
+        cfg = load_config(str(ROOT / "configs" / "emoji_scenes_whole.yaml"), [*BASE, *SETTINGS[name], *size])
         if number in (0, len(WORKERS_AND_BATCHES) - 1):  # the last run has a new model
             model = build_segmenter(cfg)
         evaluate_dataset(cfg, model, dataset, log_table=False)

@@ -165,7 +165,7 @@ def test_python_finds_models_and_configurations(built: Path, tmp_path: Path) -> 
         [
             "from cliptrase_d2 import Segmenter",
             "print(Segmenter.from_pretrained('emoji'))",
-            "print(Segmenter.from_config('emoji_scenes'))",
+            "print(Segmenter.from_config('emoji_scenes_whole'))",
         ]
     )
     done = _run(built, ["-c", code], tmp_path)

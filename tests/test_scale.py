@@ -19,7 +19,7 @@ from tests.command_line import run_process
 
 pytestmark = pytest.mark.slow
 needs_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would share the GPUs of this machine")
-COMMAND = (str(forked.ROOT / "train_net.py"), "--eval-only", "--config-file", "configs/emoji_scenes.yaml")
+COMMAND = (str(forked.ROOT / "train_net.py"), "--eval-only", "--config-file", "configs/emoji_scenes_whole.yaml")
 DATASET, COUNT = "emoji_scenes_held_out", 24
 OPTIONS = (
     *("DATASETS.TEST", f"('{DATASET}',)"),

@@ -98,9 +98,9 @@ def test_a_model_and_methods_change_the_common_configuration(monkeypatch: pytest
 def test_expected_results_are_checked_unless_the_command_line_changes_the_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert len(select(monkeypatch, "emoji_scenes")["test"].EXPECTED_RESULTS) == 10
-    assert len(select(monkeypatch, "--config-file", "emoji_scenes")["test"].EXPECTED_RESULTS) == 10
-    for words in (["--method", "gem"], ["--protocol", "slide"], ["--model", "emoji"]):
+    assert len(select(monkeypatch, "emoji_scenes")["test"].EXPECTED_RESULTS) == 12
+    assert len(select(monkeypatch, "--config-file", "emoji_scenes")["test"].EXPECTED_RESULTS) == 12
+    for words in (["--method", "gem"], ["--protocol", "whole"], ["--model", "emoji"]):
         assert select(monkeypatch, "--config-file", "emoji_scenes", *words)["test"].EXPECTED_RESULTS == []
     given = ["--opts", "TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 1.0, 1.0]]"]
     assert len(select(monkeypatch, "emoji_scenes", "--method", "gem", *given)["test"].EXPECTED_RESULTS) == 1

@@ -20,7 +20,7 @@ from tests.cli.commands import fail, run
 from tests.command_line import ROOT
 from tests.pipeline.tiny_segmenter import tiny_options
 
-EMOJI = ROOT / "configs" / "emoji_scenes.yaml"
+EMOJI = ROOT / "configs" / "emoji_scenes_whole.yaml"
 SCENE = ROOT / "datasets" / "emoji_scenes" / "images" / "seen_008.webp"
 
 

@@ -41,7 +41,7 @@ def test_exported_file_labels_patches_without_this_package(tmp_path: Path, capsy
         labels = stored["class_index"][logits[0].argmax(-1)].reshape(14, 14)
 
     opts = ["MODEL.DEVICE", "cpu", "MODEL.CLIPTRASE.CLUSTERING", "none"]  # labels patches one by one, too
-    segmenter = Segmenter.from_config(ROOT / "configs" / "emoji_scenes.yaml", opts)
+    segmenter = Segmenter.from_config(ROOT / "configs" / "emoji_scenes_whole.yaml", opts)
     expected = segmenter(SCENE, CLASSES).label_map[8::16, 8::16]  # near the centre of each patch of 16 pixels
     assert len(np.unique(labels)) == 3
     assert (labels == expected).mean() > 0.95

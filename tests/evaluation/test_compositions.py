@@ -118,7 +118,7 @@ def emoji_config(dataset: str, folder: Path, *options: str) -> CfgNode:
     changes = ["TEST.METHODS", "()", "TEST.EXPECTED_RESULTS", "[]", "DATASETS.TEST", f"('{dataset}',)"]
     windows = ["TEST.WINDOW", "64", "TEST.STRIDE", "32", "OUTPUT_DIR", str(folder / "output")]
     device = ("MODEL.DEVICE", "cpu")  # Detectron2 has a GPU by default
-    return load_config("emoji_scenes", [*changes, *windows, *BACKBONE, *device, *options])
+    return load_config("emoji_scenes_whole", [*changes, *windows, *BACKBONE, *device, *options])
 
 
 def predict(model: Any, cfg: CfgNode) -> list[Tensor]:

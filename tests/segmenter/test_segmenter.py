@@ -87,7 +87,7 @@ def test_from_pretrained_reports_an_unknown_model(name: str, fix: str) -> None:
 def test_from_pretrained_equals_the_configuration_of_the_model() -> None:
     image = ROOT / "datasets" / "emoji_scenes" / "images" / "seen_010.webp"
     one = Segmenter.from_pretrained("emoji", opts=["MODEL.CLIPTRASE.ADAPTIVE_DBSCAN", "False"])
-    two = Segmenter.from_config("emoji_scenes")
+    two = Segmenter.from_config("emoji_scenes_whole")
     words = ["soccer ball", "red book", "water"]
     np.testing.assert_array_equal(one(image, words).label_map, two(image, words).label_map)
 
@@ -194,7 +194,7 @@ def test_invalid_settings_name_their_key(tmp_path: Path, key: str, value: str) -
 
 def test_the_published_protocol_labels_pixels_without_masks() -> None:
     opts = {"MODEL.CLIPTRASE.CLUSTERING": "none", "TEST.WINDOW": 64, "TEST.STRIDE": 32}
-    segmenter = Segmenter.from_config("emoji_scenes", opts, device="cpu", method="sclip", protocol="published")
+    segmenter = Segmenter.from_config("emoji_scenes_whole", opts, device="cpu", method="sclip", protocol="published")
     assert repr(segmenter) == "Segmenter(CLIPtrase, published at 112 pixels, cpu)"
     single, both = segmenter(PIXELS, CLASSES), segmenter.batch([PIXELS, PIXELS[:40]], CLASSES)
     assert (single.label_map.shape, single.masks.shape) == ((50, 70), (0, 50, 70))

@@ -10,10 +10,10 @@ A method may have further parts, METHOD[+MASKS][+RULE][+REFINEMENT][@PROTOCOL]; 
 `cliptrase methods sclip+sam` describes such a composition or says why it is impossible.
 
 A data set is a file in YAML, or the name of a benchmark that `cliptrase doctor` lists. Without --config-file, images
-are evaluated whole with the settings of cliptrase/vit_b16_whole; emoji_scenes alone has a configuration of its own, with
-windows.
---config-file takes a file, or the name of a configuration of this package. Its expected results (TEST.EXPECTED_RESULTS)
-are checked unless --model, --pretrained, --method or --protocol changes it. train_net.py --eval-only is the same code.
+are evaluated whole with the settings of cliptrase/vit_b16_whole; emoji_scenes alone has a configuration of its own, in
+windows. --config-file takes a file, or the name of a configuration of this package. Its expected results
+(TEST.EXPECTED_RESULTS) are checked unless --model, --pretrained, --method or --protocol changes it. train_net.py
+--eval-only is the same code.
 """
 
 from __future__ import annotations

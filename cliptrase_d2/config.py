@@ -37,7 +37,7 @@ _SETTINGS = {
     "INPUT": "max_pixels bands stretch",
     "TEST": "window stride protocol on_error",
     "TEST.PUBLISHED": "logit_scale prob_thd area_thd average resize_twice pad_to min_max pamr_steps pamr_dilations "
-    "experts region_vote",
+    "experts region_vote sam_refinement",
 }
 # Keys of arguments, for errors of functions that know no configuration.
 ARGUMENT_KEYS = {name: f"{section}.{name.upper()}" for section, names in _SETTINGS.items() for name in names.split()}
@@ -214,7 +214,7 @@ def _add_masks(cfg: CfgNode) -> None:
     # Its weights: "pretrained" for those of the tag; a file (.safetensors or a state dict); "" for random ones.
     masks.BACKBONE_WEIGHTS = "pretrained"
     # "sam", "sam_automatic": a SAM or SAM 2 on the Hugging Face hub, or a folder with such a model. The method
-    # "trident" reads it too, and needs a SAM.
+    # "trident" and TEST.PUBLISHED.SAM_REFINEMENT read it too, and need a SAM.
     masks.SAM = "facebook/sam-vit-base"
     # "sam": prompt for a cluster: "points", its most typical patches, or "box", around its pixels.
     masks.SAM_PROMPT = "points"
@@ -383,3 +383,8 @@ def _add_published_protocol(cfg: CfgNode) -> None:
     # Needs MODEL.CLIPTRASE.CLUSTERING "dbscan" or "hdbscan", also for masks that are not clusters. The masks are made
     # from the photograph at its original size.
     published.REGION_VOTE = False
+    # After the vote, let the decoder of MODEL.MASKS.SAM, a SAM, redraw the labels (Trident: 0.05 to 0.25). Every
+    # connected region of a class of at least 900 pixels is a prompt, and the mask of SAM replaces it. Pixels whose best
+    # class has a probability below this are in no region. 0 to 1; 0 for no refinement. The photograph at its original
+    # size is encoded once. Memory holds 4·C·H·W bytes of probabilities.
+    published.SAM_REFINEMENT = 0.0

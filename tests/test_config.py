@@ -29,6 +29,7 @@ from tests.clip.tiny import register_tiny, tiny_clip
 from tests.drawn_scenes import CLASSES, write_scenes
 from tests.pipeline.tiny_segmenter import tiny_config, tiny_segmenter
 from tests.san import test_config as test_config_san
+from tests.vision_models.tiny_models import save_sam
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SLIDE = ("TEST.PROTOCOL", "slide")
@@ -112,6 +113,7 @@ BY_NAME = {
     "TEST.METHODS",
     "TEST.SKIP_IMPOSSIBLE",
     "TEST.PUBLISHED.EXPERTS",
+    "TEST.PUBLISHED.SAM_REFINEMENT",
     "MODEL.CLIP.NAME",
     "MODEL.CLIP.PRETRAINED",
     "MODEL.CLIP.SEED",
@@ -162,6 +164,13 @@ def test_experts_reach_the_model(tmp_path: Path) -> None:
         build_segmenter(tiny_config(tmp_path, *PUBLISHED, "TEST.PUBLISHED.EXPERTS", str(tmp_path / "missing.yaml")))
 
 
+def test_the_refinement_by_sam_reaches_the_model(tmp_path: Path) -> None:
+    options = (*PUBLISHED, "MODEL.MASKS.SAM", save_sam(tmp_path), "TEST.PUBLISHED.SAM_REFINEMENT", "0.2")
+    model = build_model(tiny_config(tmp_path, *options))
+    assert model.protocol.sam_refinement == 0.2
+    assert model.sam is not None
+
+
 def test_the_published_protocol_and_the_configuration_have_the_same_defaults() -> None:
     assert PublishedProtocol() == PublishedProtocol.from_config(load_config())
 
@@ -179,6 +188,7 @@ def test_the_published_protocol_and_the_configuration_have_the_same_defaults() -
         (("TEST.PUBLISHED.AVERAGE", "labels"), "TEST.PUBLISHED.AVERAGE"),
         (("TEST.PUBLISHED.PAD_TO", "-1"), "TEST.PUBLISHED.PAD_TO"),
         (("TEST.PUBLISHED.REGION_VOTE", "True"), "TEST.PUBLISHED.REGION_VOTE"),
+        (("TEST.PUBLISHED.SAM_REFINEMENT", "2.0"), "TEST.PUBLISHED.SAM_REFINEMENT"),
         (("TEST.PUBLISHED.PAMR_STEPS", "-1"), "TEST.PUBLISHED.PAMR_STEPS"),
         (("TEST.PUBLISHED.PAMR_DILATIONS", "(0,)"), "TEST.PUBLISHED.PAMR_DILATIONS"),
         (("TEST.UNSUPERVISED_GROUPS", "2"), "TEST.UNSUPERVISED_GROUPS"),

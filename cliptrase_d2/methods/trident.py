@@ -37,7 +37,8 @@ class Trident(ImageMethod):
        sum.
     4. The map is resized to SAM's grid and multiplied by R. CLIP's last norm and projection follow.
 
-    The refinement of the result by SAM's decoder, which the published numbers include, is not part of this method.
+    The published numbers include a refinement of the labels by SAM's decoder: TEST.PUBLISHED.SAM_REFINEMENT, a step
+    that works with every method.
 
     Cost: one pass of SAM for every photograph. Memory holds the attention of one head in the last block, 4·M·N bytes
     with N = 4096 patches of SAM's square, and of all heads in three earlier blocks, 0.8 GB with ViT-B.

@@ -46,7 +46,7 @@ class Decision:
         labels: [H,W] int64, 0 to C-1. The smallest index of equal ones wins.
         kept: [C] bool, the classes that `area_thd` did not remove.
         is_set: [H,W] bool, the pixels whose label is not their most probable class: those whose probability is below
-            `prob_thd`, and those that a vote has changed.
+            `prob_thd`, and those that a vote or a refinement has changed.
     """
 
     labels: Tensor

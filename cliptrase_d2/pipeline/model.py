@@ -18,7 +18,7 @@ from cliptrase_d2.clip.tokens import QKV, DenseFeatures, ImageTokens, Needs, Pat
 from cliptrase_d2.clip.visual import VisualTower, build_tower
 from cliptrase_d2.d2 import META_ARCH_REGISTRY, CfgNode, configurable
 from cliptrase_d2.mask_sources import MASK_SOURCES, CorrelationClusters, MaskInputs, MaskSource
-from cliptrase_d2.methods import DenseMethod
+from cliptrase_d2.methods import DenseMethod, Method
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.classify import RULES, Classification, class_probabilities, class_scores
 from cliptrase_d2.pipeline.expert_templates import read_expert_templates
@@ -95,7 +95,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         mask_source: proposes masks; None for clusters of CLIP's own correlation.
         vision_model: a second vision model, for methods that need one; None to load the one of `vision_source`.
         vision_source: where the second vision model comes from, for the methods that need one; None for nowhere.
-        sam: for methods that read SAM's attention; None to load that of `vision_source`.
+        sam: for methods that read SAM's attention, and the published refinement; None to load that of `vision_source`.
         part_models: the mask sources and second vision models that were built; None for none.
         window, stride: side and step of windows in pixels, multiples of the patch size; None for whole images.
         in_tiles: whether windows are images of their own instead of parts of one correlation.
@@ -184,7 +184,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         """Name, number of parameters and weights, if random, of every model beside CLIP that is used, by its role."""
         is_used = {
             "vision_model": bool(self.method.needs.vision_features),
-            "sam": self.method.needs.sam,
+            "sam": self.protocol is not None and self.protocol.reads_sam(self.method),
             "mask_source": self.settings.clustering != "none",
         }
         return {
@@ -223,8 +223,9 @@ class CLIPtrase(OpenVocabularySegmenter):
 
     @property
     def needs_photograph(self) -> bool:
-        """As in `OpenVocabularySegmenter`, for the current method and the published vote of regions."""
-        return self.method.needs.photograph or (self.protocol is not None and self.protocol.region_vote)
+        """As in `OpenVocabularySegmenter`, for the current method, and the end of the published protocol."""
+        protocol = self.protocol
+        return self.method.needs.photograph if protocol is None else protocol.needs_photograph(self.method)
 
     @classmethod
     def get_needs_photograph(cls, cfg: CfgNode) -> bool:
@@ -247,13 +248,13 @@ class CLIPtrase(OpenVocabularySegmenter):
     ) -> None:
         """Change the method and its settings. CLIP's weights and encoded vocabularies stay.
 
-        A second vision model and SAM are loaded if the method needs others than the model has had.
+        A second vision model and SAM are loaded if the settings need others than the model has had.
 
         Args:
             settings: of the method.
             mask_source, windows: new ones; None to keep those of the model.
         Raises:
-            InputError: an unknown method, parts that cannot be combined, or a second vision model that cannot be
+            InputError: an unknown method, parts that cannot be combined, or a second vision model or SAM that cannot be
                 loaded. The model does not change.
         """
         source, depth = self.vision_source, self.tower.depth
@@ -267,22 +268,34 @@ class CLIPtrase(OpenVocabularySegmenter):
                 f"{-depth} to {depth - 1}",
             )
             raise InputError("correlation_layer", got, "-1 is the last block, -2 the last but one.", allowed=allowed)
-        if method.needs.sam and source is None and self.sam is None:
-            raise InputError("method", f"{settings.method!r} needs SAM", "Build the model with a sam.")
+        sam = self.sam
+        if windows.published is not None and windows.published.reads_sam(method):
+            sam = self._get_sam(windows.published, method, settings)
         if self.tower.kind == "siglip2":
             check_siglip_masks(self.mask_source if mask_source is None else mask_source, settings)
         if method.needs.vision_features and source is not None:
             name = source.name or method.vision_model
             if getattr(self.vision_model, "name", "") != name:
                 self.vision_model = self.part_models.get((source, name), partial(source.load, name)).to(self.device)
-        if method.needs.sam and source is not None:
-            self.sam = self.part_models.get(("sam", source.sam), partial(load_sam, source.sam)).to(self.device)
         self.experts = self._get_experts(windows.published)
-        self.method, self.settings = method, settings
+        self.method, self.settings, self.sam = method, settings, sam
         self.window, self.stride, self.in_tiles = windows.window, windows.stride, windows.in_tiles
         self.protocol = windows.published
         if mask_source is not None:
             self.mask_source = mask_source.to(self.device)
+
+    def _get_sam(self, protocol: PublishedProtocol, method: Method, settings: CLIPtraseSettings) -> PromptedSam:
+        source, sam = self.vision_source, self.sam
+        if source is not None:
+            sam = self.part_models.get(("sam", source.sam), partial(load_sam, source.sam)).to(self.device)
+        if sam is None:
+            where = "method" if method.needs.sam else "sam_refinement"
+            got = f"{settings.method!r} needs SAM" if method.needs.sam else f"{protocol.sam_refinement} without SAM"
+            raise InputError(where, got, "Build the model with a sam.")
+        if protocol.sam_refinement and not sam.keeps_aspect:
+            got = f"{sam.name!r}, a SAM 2, but the refinement reads a SAM"
+            raise InputError("sam", got, "Choose a SAM such as facebook/sam-vit-base.")
+        return sam
 
     def _get_experts(self, protocol: PublishedProtocol | None) -> ExpertEncoder | None:
         path = "" if protocol is None else protocol.experts

@@ -156,14 +156,15 @@ def read_tower_kind(cfg: CfgNode) -> str:
 
 
 def read_needs_photograph(cfg: CfgNode) -> bool:
-    """Return whether the configured method, or the masks of its regions' vote, are from photographs at full size.
+    """Return whether the configured method, the vote of regions or SAM's refinement reads photographs at full size.
 
     Raises:
         InputError: the method or an option is unknown.
     """
     method = get_method(cfg.MODEL.CLIPTRASE.METHOD, dict(cfg.MODEL.CLIPTRASE.METHOD_OPTIONS))
-    votes = cfg.TEST.PROTOCOL == "published" and cfg.TEST.PUBLISHED.REGION_VOTE
-    return method.needs.photograph or votes
+    published = cfg.TEST.PUBLISHED
+    is_read = cfg.TEST.PROTOCOL == "published" and (published.REGION_VOTE or published.SAM_REFINEMENT > 0)
+    return method.needs.photograph or is_read
 
 
 def build_text_encoder(cfg: CfgNode, model: nn.Module) -> TextEncoder:

@@ -63,6 +63,7 @@ class PublishedProtocol:
     area_thd: float = 0.0
     experts: str = ""
     region_vote: bool = False
+    sam_refinement: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("average", self.average, AVERAGES)
@@ -74,8 +75,8 @@ class PublishedProtocol:
         is_valid = is_list and all(isinstance(one, int) and one > 0 for one in self.pamr_dilations)
         check_range("pamr_dilations", self.pamr_dilations, is_valid, "whole numbers above 0, at least one")
         check_range("logit_scale", self.logit_scale, self.logit_scale > 0, "a number above 0")
-        for name in ("prob_thd", "area_thd"):
-            check_range(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1; 0 for no threshold")
+        for name, off in {"prob_thd": "threshold", "area_thd": "threshold", "sam_refinement": "refinement"}.items():
+            check_range(name, getattr(self, name), 0 <= getattr(self, name) <= 1, f"0 to 1; 0 for no {off}")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> PublishedProtocol:
@@ -100,6 +101,14 @@ class PublishedProtocol:
     def reads_masks(self, method: Method) -> bool:
         """Return whether a method or the vote of regions reads masks."""
         return self.region_vote or method.needs.regions
+
+    def reads_sam(self, method: Method) -> bool:
+        """Return whether a method or the refinement reads SAM."""
+        return self.sam_refinement > 0 or method.needs.sam
+
+    def needs_photograph(self, method: Method) -> bool:
+        """Return whether a method, the vote of regions or the refinement reads the photograph at its full size."""
+        return method.needs.photograph or self.region_vote or self.sam_refinement > 0
 
     def check_combination(self, method: DenseMethod | ImageMethod, settings: CLIPtraseSettings) -> None:
         """Refuse settings that pixel logits, or the method's own way to them, cannot be combined with.
@@ -194,11 +203,23 @@ class PublishedLabels:
         """Return the result after the vote of regions, [H,W] int64, see `vote_in_regions`."""
         return replace(self, decision=vote_in_regions(self.decision, regions, self.classes))
 
+    def redraw(self, refine: Callable[[Tensor, Tensor], Tensor]) -> PublishedLabels:
+        """Return the result after a refinement of its labels.
+
+        Args:
+            refine: labels [H,W] int64 and probabilities of the classes [C,H,W], both in the published order, to labels.
+        """
+        decision = self.decision
+        height, width = decision.labels.shape
+        labels = refine(decision.labels, class_probabilities(self.read, (height, width), self.rule, decision))
+        is_set = decision.is_set | (labels != decision.labels)
+        return replace(self, decision=Decision(labels, decision.kept, is_set))
+
     def probabilities(self) -> Tensor:
         """Return probabilities whose argmax is the label, [C,H,W] float32, in the order of the vocabulary.
 
         A removed class has 0, and so has every class but the label at a pixel below the threshold, or one whose label
-        a vote has changed.
+        a vote or a refinement has changed.
         """
         decision = self.decision
         height, width = decision.labels.shape

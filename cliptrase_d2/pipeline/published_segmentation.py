@@ -11,6 +11,7 @@ from torch import Tensor
 from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, Needs, TextFeatures
 from cliptrase_d2.methods import ImageMethod, WholeImage
 from cliptrase_d2.methods.region_maps import resize_regions
+from cliptrase_d2.methods.trident import fit_photograph
 from cliptrase_d2.methods.word_maps import WindowAxis, cut_windows
 from cliptrase_d2.pipeline import stages
 from cliptrase_d2.pipeline.experts import ExpertText, fuse
@@ -29,10 +30,11 @@ from cliptrase_d2.pipeline.published import (
     place_windows,
     put_background_first,
 )
+from cliptrase_d2.pipeline.sam_refinement import refine_labels
 from cliptrase_d2.pipeline.tiles import get_output_size
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.tensors import check_finite, stack_to_device
-from cliptrase_d2.vision_models.sam_attention import SamAttention, read_last_attention
+from cliptrase_d2.vision_models.sam_attention import SamReader
 
 if TYPE_CHECKING:
     from cliptrase_d2.pipeline.model import CLIPtrase
@@ -57,18 +59,22 @@ def segment_published(
     text = model.text_features(inputs[0]["vocabulary"])
     images = model.tower.normalise(stack_to_device([one["image"] for one in inputs], model.device))
     is_whole = isinstance(model.method, ImageMethod)  # such methods read the masks' logits
+    reader = SamReader(model.sam) if model.sam is not None and protocol.reads_sam(model.method) else None
     regions = None
     if protocol.region_vote or (model.method.needs.regions and not is_whole):
         regions = [predict_masks(model, one).regions() for one in inputs]
     if model.experts is not None:
         results = _label_by_experts(model, inputs, images, text, protocol)
     elif is_whole:
-        results = _label_whole_images(model, inputs, images, text, protocol)
+        results = _label_whole_images(model, inputs, images, text, protocol, reader)
     else:
         results = _label_windows(model, inputs, images, regions, text, protocol)
     for index, (one, result) in enumerate(zip(inputs, results, strict=True)):
         if protocol.region_vote and regions is not None:
             result = result.vote(regions[index])
+        if protocol.sam_refinement:
+            assert reader is not None, "configure loads SAM"
+            result = _refine_by_sam(model, one, result, protocol, reader)
         yield _make_output(model, one, result)
 
 
@@ -170,19 +176,29 @@ def cut_regions(regions: Tensor, size: tuple[int, int], windows: tuple[WindowAxi
 
 
 def _label_whole_images(
-    model: CLIPtrase, inputs: Sequence[dict[str, Any]], images: Tensor, text: TextFeatures, protocol: PublishedProtocol
+    model: CLIPtrase,
+    inputs: Sequence[dict[str, Any]],
+    images: Tensor,
+    text: TextFeatures,
+    protocol: PublishedProtocol,
+    reader: SamReader | None,
 ) -> Iterator[PublishedLabels]:
     method, side, ordered = model.method, model.tower.patch_size, put_background_first(text)
     assert isinstance(method, ImageMethod)
     for one, image in zip(inputs, images, strict=True):
-        whole = make_whole_image(model, one, image, ordered, protocol)
+        whole = make_whole_image(model, one, image, ordered, protocol, reader)
         result = label_pixels(method(whole), protocol.logit_scale, image, ordered, (side, side), whole.size, protocol)
         check_finite(result.coarse_scores()[None], [one])
         yield result
 
 
 def make_whole_image(
-    model: CLIPtrase, inputs: dict[str, Any], image: Tensor, text: PublishedText, protocol: PublishedProtocol
+    model: CLIPtrase,
+    inputs: dict[str, Any],
+    image: Tensor,
+    text: PublishedText,
+    protocol: PublishedProtocol,
+    reader: SamReader | None = None,
 ) -> WholeImage:
     """Return the input of a method of whole images.
 
@@ -192,6 +208,7 @@ def make_whole_image(
         image: [3,H,W] normalised.
         text: of the words.
         protocol: of the evaluation.
+        reader: of SAM; None for a method that does not need it.
     Raises:
         InputError: a window is smaller than a patch, or the photograph is missing or of another size.
     """
@@ -212,10 +229,6 @@ def make_whole_image(
         bias = getattr(model.clip, "logit_bias", None)  # SigLIP's loss has no softmax, so its logits have a scale
         return cosines if bias is None else cosines * model.clip.logit_scale.exp() + bias
 
-    def read_sam(rgb: Tensor) -> SamAttention:
-        assert model.sam is not None, "configure loads it"
-        return read_last_attention(model.sam, rgb)
-
     photograph = _get_photograph(model, inputs, size) if method.needs.photograph else None
     return WholeImage(
         pixels=image,
@@ -231,7 +244,7 @@ def make_whole_image(
         masks=_predict_mask_logits(model, inputs, photograph) if method.needs.regions else None,
         vision_model=model.vision_model,
         rgb=inputs["image"].to(model.device),
-        read_sam=read_sam if method.needs.sam else None,
+        read_sam=reader.read_last_attention if reader is not None and method.needs.sam else None,
     )
 
 
@@ -269,6 +282,18 @@ def predict_masks(model: CLIPtrase, inputs: dict[str, Any]) -> MaskProposals:
     pixels = _get_photograph(model, inputs, size) if model.needs_photograph else inputs["image"].to(model.device)
     correlation = model.encode_image(image, want_features=False).correlation
     return model.predict_masks(image, correlation, [size], pixels[None])[0]
+
+
+def _refine_by_sam(
+    model: CLIPtrase, inputs: Mapping[str, Any], result: PublishedLabels, protocol: PublishedProtocol, reader: SamReader
+) -> PublishedLabels:
+    photograph = fit_photograph(_get_photograph(model, inputs, get_output_size(inputs)), model.tower.patch_size)
+    embedding, seen = reader.embed(photograph), (photograph.shape[1], photograph.shape[2])
+    return result.redraw(
+        lambda labels, probabilities: refine_labels(
+            reader.sam, embedding, seen, labels, probabilities, protocol.sam_refinement
+        )
+    )
 
 
 def _make_output(model: CLIPtrase, inputs: dict[str, Any], result: PublishedLabels) -> dict[str, Tensor]:

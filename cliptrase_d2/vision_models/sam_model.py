@@ -30,9 +30,9 @@ class Prompts:
     """A batch of n prompts. Positions are (x, y) in [0,1].
 
     Attributes:
-        points: [n,P,2] of every object; None for boxes.
+        points: [n,P,2] of every object; None for boxes alone.
         is_point: [n,P] bool, True for points, False for padding.
-        boxes: [n,4], left, top, right, bottom; None for points.
+        boxes: [n,4], left, top, right, bottom; None for points alone.
     """
 
     points: Tensor | None = None
@@ -62,12 +62,23 @@ class PromptedSam(nn.Module):
         for name, values in (("mean", _MEAN), ("std", _STD)):  # in 0 to 255, the range of the images
             self.register_buffer(f"pixel_{name}", 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
-    def frame(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the part (H', W') of the model's square that an image of (H, W) fills, from its top left corner."""
+    @property
+    def mask_side(self) -> int:
+        """Side m of the square of a mask prompt."""
+        return 4 * int(self.model.prompt_encoder.image_embedding_size[0])
+
+    def frame(self, size: tuple[int, int], side: int | None = None) -> tuple[int, int]:
+        """Return the part (H', W') of a square that an image of (H, W) fills, from its top left corner.
+
+        Args:
+            size: of the image.
+            side: of the square; None for the model's.
+        """
+        side = side or self.side
         if not self.keeps_aspect:
-            return self.side, self.side
-        scale = self.side / max(size)
-        height, width = (int(length * scale + 0.5) for length in size)
+            return side, side
+        scale = side / max(size)
+        height, width = (max(1, int(length * scale + 0.5)) for length in size)
         return height, width
 
     def prepare(self, image: Tensor) -> Tensor:
@@ -80,6 +91,26 @@ class PromptedSam(nn.Module):
     def embed(self, image: Tensor) -> Any:
         """Encode an image [3,H,W], RGB in 0 to 255. This is the costly part; all prompts share it."""
         return self.model.get_image_embeddings(self.prepare(image))
+
+    def add_mask_prompt(self, embedding: Tensor, mask: Tensor) -> Tensor:
+        """Add a mask to an embedding, as a prompt that all other prompts of `predict` share. SAM 2 is not supported.
+
+        As in the published code of Trident, which passes a mask without a batch, the prompt encoder normalises the
+        columns of each channel, and not the channels of each pixel.
+
+        Args:
+            embedding: [1,D,h,w] of the image.
+            mask: [m,m] logits on the square of `mask_side`.
+        """
+        encoder = self.model.prompt_encoder
+        layers = encoder.mask_embed
+        x = mask[None]  # [1,m,m]
+        for convolution, norm in ((layers.conv1, layers.layer_norm1), (layers.conv2, layers.layer_norm2)):
+            x = convolution(x)
+            x = F.layer_norm(x.mT, x.shape[1:2], eps=norm.eps).mT
+            x = layers.activation(norm.weight[:, None, None] * x + norm.bias[:, None, None])
+        # The model adds the embedding of an absent mask to that of the image.
+        return embedding + layers.conv3(x) - encoder.no_mask_embed.weight[..., None, None]
 
     def predict(
         self, embedding: Any, prompts: Prompts, size: tuple[int, int], *, multimask: bool = True

@@ -36,7 +36,6 @@ OWNERS = {
     | dict.fromkeys(("coco_stuff171", "ade150", "cityscapes19"), ""),
 }
 WITHOUT_THRESHOLD = ("lposs",)  # its values have no common scale
-WITHOUT_EXPECTED_RESULTS = ("trident",)  # its numbers include a refinement by SAM's decoder
 OF_GEM = sorted(FOLDER.glob("gem/*.yaml"))  # the settings of its published numbers are not public
 CONFIGS = sorted({*FOLDER.glob("*/*.yaml")} - {*OF_GEM})
 
@@ -61,8 +60,15 @@ def test_a_configuration_is_that_of_the_published_number(path: Path) -> None:
     assert (row.name,) == cfg.DATASETS.TEST
     assert (protocol.prob_thd > 0) == (bool(row.background) and settings.method not in WITHOUT_THRESHOLD)
     published = read_published_methods()[settings.method].mean_iou.get(path.stem)
-    expected = [("mIoU", published)] if published and settings.method not in WITHOUT_EXPECTED_RESULTS else []
+    expected = [("mIoU", published)] if published else []
     assert [(metric, number) for _, metric, number, _ in cfg.TEST.EXPECTED_RESULTS] == expected
+
+
+def test_the_refinement_of_trident_has_the_published_thresholds() -> None:
+    expected = {"voc20": 0.2, "voc21": 0.2, "pc59": 0.15, "pc60": 0.15, "coco_object": 0.25}
+    expected |= {"coco_stuff171": 0.05, "ade150": 0.05, "cityscapes19": 0.1}
+    paths = FOLDER.glob("trident/*.yaml")
+    assert {path.stem: load_config(path).TEST.PUBLISHED.SAM_REFINEMENT for path in paths} == expected
 
 
 @pytest.mark.parametrize("path", OF_GEM, ids=lambda path: path.stem)

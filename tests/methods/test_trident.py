@@ -26,7 +26,7 @@ from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.published import PublishedProtocol, put_background_first
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.vision_models.sam_attention import read_last_attention
+from cliptrase_d2.vision_models.sam_attention import SamReader
 from cliptrase_d2.vision_models.sam_model import PromptedSam, load_sam
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.methods.example_methods import Pixels
@@ -160,7 +160,7 @@ def test_whole_images(sam: PromptedSam, factor: int, halves: bool) -> None:
         parts = [(photograph[..., :56], whole[..., :middle]), (photograph[..., 56:], whole[..., middle:])]
     averaged = []
     for rgb, part in parts:
-        own = read_last_attention(sam, rgb)
+        own = SamReader(sam).read_last_attention(rgb)
         resized = F.interpolate(part[None], own.grid, mode="bilinear")[0]
         averaged.append((correlate(own, 1.2, True) @ resized.flatten(1).T).T.view_as(resized))
     joined = torch.cat(averaged, dim=2)

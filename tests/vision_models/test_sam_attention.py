@@ -1,4 +1,4 @@
-"""The last attention of SAM, against that of transformers."""
+"""The last attention and the embedding of SAM, against those of transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cliptrase_d2.utils.errors import InputError
-from cliptrase_d2.vision_models.sam_attention import prepare, read_last_attention
+from cliptrase_d2.vision_models.sam_attention import SamReader, prepare
 from cliptrase_d2.vision_models.sam_model import PromptedSam, load_sam
 from tests.pipeline.tiny_segmenter import scene
 from tests.vision_models.tiny_models import save_sam, save_sam2
@@ -28,13 +28,13 @@ def sam(tmp_path_factory: pytest.TempPathFactory) -> PromptedSam:
 
 @torch.inference_mode()
 def test_the_attention_is_that_of_transformers_without_the_padding(sam: PromptedSam) -> None:
-    attention, side = read_last_attention(sam, scene(0, 48, 96)), 4
+    attention, side = SamReader(sam).read_last_attention(scene(0, 48, 96)), 4
     assert attention.grid == (2, 4)  # 64x64 pixels in patches of 16, the lower half of which is padding
     encoder, seen = sam.model.vision_encoder, []
     handle = encoder.layers[-1].attn.register_forward_pre_hook(
         lambda module, arguments, keywords: seen.append(keywords["hidden_states"]), with_kwargs=True
     )
-    encoder(prepare(sam, scene(0, 48, 96))[0])
+    encoder(prepare(sam, scene(0, 48, 96)))
     handle.remove()
     module, tokens = encoder.layers[-1].attn, seen[0]
     heads = module.num_attention_heads
@@ -49,8 +49,7 @@ def test_the_attention_is_that_of_transformers_without_the_padding(sam: Prompted
 
 def test_an_image_is_resized_by_pillow_and_padded_after_its_normalisation(sam: PromptedSam) -> None:
     image = scene(1, 50, 30)
-    pixels, size = prepare(sam, image)
-    assert size == (64, 38)  # 30·64/50 = 38.4
+    pixels = prepare(sam, image)  # 64x38, since 30·64/50 = 38.4
     resized = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((38, 64), Image.Resampling.BILINEAR)
     expected: Tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -58,6 +57,21 @@ def test_an_image_is_resized_by_pillow_and_padded_after_its_normalisation(sam: P
     assert pixels[0, :, :, 38:].abs().max() == 0
 
 
+@torch.inference_mode()
+def test_attention_and_embedding_share_a_pass(sam: PromptedSam) -> None:
+    reader, runs = SamReader(sam), []
+    handle = sam.model.vision_encoder.patch_embed.register_forward_hook(lambda *_: runs.append(1))
+    for index, passes in ((0, 1), (1, 2), (0, 3)):
+        image = scene(index, 50, 30)
+        values = reader.read_last_attention(image).values
+        embedding = reader.embed(image.clone())
+        assert len(runs) == passes
+        torch.testing.assert_close(values, SamReader(sam).read_last_attention(image).values)
+        torch.testing.assert_close(embedding, sam.model.get_image_embeddings(prepare(sam, image)))
+        del runs[passes:]
+    handle.remove()
+
+
 def test_sam_2_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sam: .*whose encoder"):
-        read_last_attention(load_sam(save_sam2(tmp_path)), scene())
+        SamReader(load_sam(save_sam2(tmp_path))).read_last_attention(scene())

@@ -91,6 +91,37 @@ def test_boxes_are_scaled_to_the_models_frame(sam: PromptedSam) -> None:
 
 
 @torch.inference_mode()
+def test_a_mask_prompt_is_normalised_along_columns(tmp_path: Path) -> None:
+    """The decoder reads the sum of an embedding and a mask's embedding, here by a slow loop."""
+    sam = load_sam(save_sam(tmp_path))
+    layers, mask = sam.model.prompt_encoder.mask_embed, torch.randn(16, 16)
+    embedding = sam.embed(scene(0, 48, 64).float())
+    x = mask[None]
+    for convolution, norm in ((layers.conv1, layers.layer_norm1), (layers.conv2, layers.layer_norm2)):
+        norm.weight.normal_()
+        norm.bias.normal_()
+        x = convolution(x[None])[0].clone()
+        for channel in range(x.shape[0]):
+            for column in range(x.shape[2]):
+                own = x[channel, :, column]
+                unit = (own - own.mean()) / (own.var(correction=0) + norm.eps).sqrt()
+                x[channel, :, column] = norm.weight[channel] * unit + norm.bias[channel]
+        x = layers.activation(x)
+    dense = layers.conv3(x[None])
+    box, size = torch.tensor([[0.25, 0.5, 0.75, 1.0]]), (48, 64)
+    point, is_point = torch.tensor([[[0.5, 0.6]]]), torch.ones(1, 1, dtype=torch.bool)
+    prompted = sam.add_mask_prompt(embedding, mask)
+    ((logits, scores),) = sam.predict(prompted, Prompts(point, is_point, box), size, multimask=False)
+    tokens, _ = sam.model.prompt_encoder(
+        torch.tensor([[[[32.0, 28.8]]]]), torch.ones(1, 1, 1), torch.tensor([[[16.0, 24.0, 48.0, 48.0]]]), None
+    )
+    positions = sam.model.get_image_wide_positional_embeddings()
+    masks, iou = sam.model.mask_decoder(embedding, positions, tokens, dense, False)[:2]
+    torch.testing.assert_close(logits, masks[0], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(scores, iou[0], atol=1e-4, rtol=1e-3)
+
+
+@torch.inference_mode()
 def test_prompts_are_independent_of_each_other_and_of_padding_points(sam: PromptedSam) -> None:
     embedding = sam.embed(scene(0, 48, 64).float())
     points, is_point = torch.rand(70, 2, 2), torch.ones(70, 2, dtype=torch.bool)  # more than one batch of prompts

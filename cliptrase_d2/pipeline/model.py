@@ -268,11 +268,11 @@ class CLIPtrase(OpenVocabularySegmenter):
                 f"{-depth} to {depth - 1}",
             )
             raise InputError("correlation_layer", got, "-1 is the last block, -2 the last but one.", allowed=allowed)
+        if self.tower.kind == "siglip2":
+            check_siglip_masks(self.mask_source if mask_source is None else mask_source, settings)
         sam = self.sam
         if windows.published is not None and windows.published.reads_sam(method):
             sam = self._get_sam(windows.published, method, settings)
-        if self.tower.kind == "siglip2":
-            check_siglip_masks(self.mask_source if mask_source is None else mask_source, settings)
         if method.needs.vision_features and source is not None:
             name = source.name or method.vision_model
             if getattr(self.vision_model, "name", "") != name:

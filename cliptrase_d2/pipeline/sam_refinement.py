@@ -79,15 +79,9 @@ def find_prompts(labels: Tensor, probabilities: Tensor, threshold: float) -> Ite
         inside = ((labels == label) & is_certain).byte().cpu().numpy()
         corners = _find_regions(inside, probabilities[label].cpu().numpy())
         if len(corners):
-            left_top_right_bottom, point = (torch.from_numpy(part).to(scale) for part in np.split(corners, [4], axis=1))
-            yield (
-                label,
-                Prompts(
-                    points=(point / scale)[:, None],
-                    is_point=torch.ones_like(point[:, :1], dtype=torch.bool),
-                    boxes=left_top_right_bottom / scale.repeat(2),
-                ),
-            )
+            positions = torch.from_numpy(corners).to(scale) / scale.repeat(3)
+            points, boxes = positions[:, None, 4:], positions[:, :4]
+            yield label, Prompts(points, torch.ones_like(points[..., 0], dtype=torch.bool), boxes)
 
 
 def _find_regions(inside: np.ndarray, probability: np.ndarray) -> np.ndarray:

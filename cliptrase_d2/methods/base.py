@@ -131,9 +131,11 @@ class ImageMethod(Method):
 
     Attributes:
         reads_windows: whether it reads the windows of the protocol. TEST.WINDOW has no meaning for the others.
+        pads_windows: whether it pads windows to whole patches itself, so that they may be smaller than a patch.
     """
 
     reads_windows: ClassVar[bool] = False
+    pads_windows: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, x: WholeImage) -> WordValues:

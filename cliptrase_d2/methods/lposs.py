@@ -41,6 +41,10 @@ class LPOSS(ImageMethod):
     value of each pixel before the map is resized to the photograph. The values have no common scale, so the published
     settings have no threshold.
 
+    A window whose sides are no multiples of the patch size is padded with black pixels on the right and below. This
+    happens in images that are smaller than a window. As in the published code, the values of all its patches are
+    resized to the window without its padding.
+
     Cost: memory of 16·N² bytes for N patches of all windows, 138 MB for the published windows of a photograph. With
     ``plus`` about 0.7 kB a pixel for the weights.
 
@@ -59,6 +63,7 @@ class LPOSS(ImageMethod):
     source: ClassVar[str] = "https://arxiv.org/abs/2503.19777"
     needs = Needs(vision_features="values", position_resize="output_size")
     reads_windows: ClassVar[bool] = True
+    pads_windows: ClassVar[bool] = True
     vision_model: ClassVar[str] = "vit_base_patch16_224.dino"
 
     plus: bool = False
@@ -89,7 +94,7 @@ class LPOSS(ImageMethod):
             patches = resize_features(_MASK_CLIP(tokens), tokens.vision_features.grid)
             return (patches @ x.text.features.T).unflatten(1, tokens.vision_features.grid), unit_features(tokens)
 
-        words, features = x.encode(x.cut_windows(), read)  # [K,h,w,R], [K,N,F]
+        words, features = x.encode(pad_to_patches(x.cut_windows(), x.patch_size, x.black), read)  # [K,h,w,R], [K,N,F]
         values = self.propagate_patches(words, features, x.windows, x.patch_size)
         maps, size = WordMaps.of_windows(values.movedim(3, 1), *x.windows), (x.pixels.shape[1], x.pixels.shape[2])
         if self.plus:
@@ -118,6 +123,17 @@ class LPOSS(ImageMethod):
         return solved.float().view_as(words)
 
 
+def pad_to_patches(views: Tensor, patch_size: int, black: Tensor) -> Tensor:
+    """Pad views [K,3,H,W] on the right and below to whole patches, with pixels of the value [3,1,1]."""
+    height, width = views.shape[2:]
+    rows, columns = (-length % patch_size for length in (height, width))
+    if not (rows or columns):
+        return views
+    padded = black.repeat(len(views), 1, height + rows, width + columns)
+    padded[..., :height, :width] = views
+    return padded
+
+
 def unit_features(tokens: ImageTokens) -> Tensor:
     """Return the L2-normalised features of the second vision model, [n,N,F] float32."""
     assert tokens.vision_features is not None
@@ -137,12 +153,12 @@ def locate_patches(windows: tuple[WindowAxis, WindowAxis], patch_size: int, grid
 
     Args:
         windows: rows and columns.
-        patch_size: of CLIP. The grid covers whole patches of it.
+        patch_size: of CLIP. The grid covers a window and its padding to whole patches.
         grid: (h, w) of a window, of CLIP or of another model.
     """
     axes = []
     for axis, points in zip(windows, grid, strict=True):
-        covered = axis.padded // patch_size * patch_size
+        covered = -(-axis.padded // patch_size) * patch_size
         centres = (torch.arange(points) + 0.5) * covered / points - axis.before
         axes.append(torch.tensor(axis.starts)[:, None] + centres)  # [I,h]
     rows, columns = axes

@@ -58,6 +58,7 @@ class WholeImage:
         encode: runs the image tower on views, which the method cuts out of `pixels` and may resize.
         tower: the operations of the image tower, without tokens, to finish values that `encode` returned.
         fixed_side: side of the only square that the tower reads, in pixels; None if it reads any size.
+        black: [3,1,1], the normalised value of a black pixel.
         score: features […,D], L2-normalised, to the values of all words, […,R]: cosines, or the logits of SigLIP 2.
         windows: rows and columns of the protocol's windows; None from a method without `reads_windows`.
         photograph: [3,H',W'] uint8 RGB; None from a method whose needs do not name it.
@@ -75,6 +76,7 @@ class WholeImage:
     encode: EncodeViews
     tower: ImageTokens
     fixed_side: int | None
+    black: Tensor
     score: Callable[[Tensor], Tensor]
     windows: tuple[WindowAxis, WindowAxis] | None = None
     photograph: Tensor | None = None

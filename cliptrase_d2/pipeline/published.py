@@ -334,7 +334,7 @@ def place_axis(length: int, patch: int, protocol: PublishedProtocol) -> WindowAx
 
 
 def place_windows(
-    size: Size, patch: int, protocol: PublishedProtocol, name: str = "image"
+    size: Size, patch: int, protocol: PublishedProtocol, name: str = "image", *, may_be_small: bool = False
 ) -> tuple[WindowAxis, WindowAxis]:
     """Return the axes of the windows of an image, rows and columns.
 
@@ -343,11 +343,12 @@ def place_windows(
         patch: pixels.
         protocol: of the evaluation.
         name: of the image, for error messages.
+        may_be_small: whether windows may be smaller than a patch, for methods that pad them.
     Raises:
         InputError: the image is smaller than a patch.
     """
     rows, columns = (place_axis(length, patch, protocol) for length in size)
-    if not (rows.points and columns.points):
+    if not may_be_small and not (rows.points and columns.points):
         got = f"windows of {columns.side}x{rows.side} pixels, less than one patch of {patch}"
         raise InputError(name, got, "Use the protocol whole, or raise TEST.WINDOW or INPUT.MAX_SIZE_TEST.")
     return rows, columns

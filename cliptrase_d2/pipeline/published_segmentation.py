@@ -216,7 +216,8 @@ def make_whole_image(
     assert isinstance(method, ImageMethod)
     windows = None
     if method.reads_windows:
-        windows = place_windows((image.shape[1], image.shape[2]), side, protocol, _name(inputs))
+        size_seen = (image.shape[1], image.shape[2])
+        windows = place_windows(size_seen, side, protocol, _name(inputs), may_be_small=method.pads_windows)
 
     def encode(
         views: Tensor, read: Callable[[ImageTokens], tuple[Tensor, ...]], needs: Needs | None = None
@@ -238,6 +239,7 @@ def make_whole_image(
         encode=encode,
         tower=model.tower.without_tokens(),
         fixed_side=model.tower.fixed_side,
+        black=model.tower.normalise(torch.zeros(3, 1, 1, device=model.device)),
         score=score,
         windows=windows,
         photograph=photograph,

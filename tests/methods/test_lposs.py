@@ -170,11 +170,12 @@ def test_lab_of_known_colours() -> None:
 
 def test_places_of_patches() -> None:
     rows = WindowAxis(48, (0, 16), 32, 32, 16, False)
-    columns = WindowAxis(21, (0,), 21, 21, 16, False)  # one patch of 16 pixels and a remainder
-    places = locate_patches((rows, columns), 16, (2, 1))
-    assert places.tolist() == [[8, 8], [24, 8], [24, 8], [40, 8]]
-    finer = locate_patches((rows, columns), 16, (4, 2))
-    assert finer[:4].tolist() == [[4, 4], [4, 12], [12, 4], [12, 12]]
+    columns = WindowAxis(21, (0,), 21, 21, 16, False)  # two patches with the padding
+    places = locate_patches((rows, columns), 16, (2, 2))
+    assert places[::2].tolist() == [[8, 8], [24, 8], [24, 8], [40, 8]]
+    assert places[1::2, 1].tolist() == [24] * 4
+    finer = locate_patches((rows, columns), 16, (4, 4))
+    assert finer[:6].tolist() == [[4, 4], [4, 12], [4, 20], [4, 28], [12, 4], [12, 12]]
 
 
 def test_words_are_joined_before_the_result_is_resized() -> None:
@@ -199,21 +200,26 @@ def slow_lposs(model: CLIPtrase, inputs: dict[str, Any], side: int = 0) -> Tenso
     image, method = model.tower.normalise(inputs["image"]), MaskCLIP()
     size, windows = (
         (image.shape[1], image.shape[2]),
-        place_windows((image.shape[1], image.shape[2]), 16, model.protocol),
+        place_windows((image.shape[1], image.shape[2]), 16, model.protocol, may_be_small=True),
     )
     corners = [(top, left) for top in windows[0].starts for left in windows[1].starts]
     places, values, features = [], [], []
     for top, left in corners:
-        part = image[None, :, top : top + windows[0].side, left : left + windows[1].side]
+        pixels = inputs["image"][None, :, top : top + windows[0].side, left : left + windows[1].side]
+        # Black pixels on the right and below.
+        part = model.tower.normalise(F.pad(pixels, (0, -windows[1].side % 16, 0, -windows[0].side % 16)))
 
         def read(tokens: ImageTokens) -> ImageTokens:
             return tokens
 
         tokens = model.read_tokens(part, model.method.needs, read)
-        values.append((method(tokens).patches @ text.features.T)[0])
+        patches = resize_features(method(tokens), tokens.vision_features.grid)
+        values.append((patches @ text.features.T)[0])
         features.append(F.normalize(tokens.vision_features.features[0], dim=1))
-        rows, columns = tokens.grid
-        places += [(top + 8 + 16 * row, left + 8 + 16 * column) for row in range(rows) for column in range(columns)]
+        rows, columns = tokens.vision_features.grid
+        side_of_patch = 16 * tokens.grid[0] / rows
+        offsets = [side_of_patch * (index + 0.5) for index in range(max(rows, columns))]
+        places += [(top + offsets[row], left + offsets[column]) for row in range(rows) for column in range(columns)]
     graph = slow_patch_graph(torch.cat(features).numpy(), np.array(places, float), 400, 3.0, 0.01)
     solved = [slow_solve(graph, column, 0.95, 10) for column in torch.cat(values).double().numpy().T]
     total, count = torch.zeros(len(text.features), *size), torch.zeros(size)
@@ -253,11 +259,25 @@ def test_one_window_of_one_patch_has_no_neighbour() -> None:
     assert torch.equal(output["label_map"], expected["label_map"])
 
 
-def test_an_image_smaller_than_a_window() -> None:
-    model, inputs = build(), make_input(height=40, width=52)
-    expected = slow_lposs(model, inputs).argmax(0)
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(40, 52), (40, 115), (84, 33), (1, 100), (90, 1), (1, 1)],
+    ids=["small", "low", "narrow", "a row", "a column", "a pixel"],
+)
+def test_images_smaller_than_a_window_are_padded(height: int, width: int, factor: int) -> None:
+    model, inputs = build(factor), make_input(height=height, width=width)
+    expected = slow_lposs(model, inputs)
     (output,) = model([inputs])
-    assert ((output["label_map"] + 1) % 4 == expected).float().mean() > 0.99
+    torch.testing.assert_close(output["sem_seg"].roll(1, 0), expected.softmax(0), atol=1e-4, rtol=0)
+
+
+def test_windows_that_are_no_whole_patches_are_padded() -> None:
+    model, inputs = build(), make_input()
+    model.protocol = PublishedProtocol(**SMALL | {"window": 60})
+    expected = slow_lposs(model, inputs)
+    (output,) = model([inputs])
+    torch.testing.assert_close(output["sem_seg"].roll(1, 0), expected.softmax(0), atol=1e-4, rtol=0)
 
 
 def test_two_images_of_a_batch_equal_each_alone() -> None:

@@ -80,7 +80,8 @@ class Trident(ImageMethod):
         assert x.read_sam is not None
         tokens = self.join_windows(x)
         photograph = fit_photograph(x.photograph, x.patch_size)
-        parts = zip(*(split(maps) if self.halves else [maps] for maps in (photograph, tokens)), strict=True)
+        halves = self.halves and tokens.shape[2] > 1
+        parts = zip(*(split(maps) if halves else [maps] for maps in (photograph, tokens)), strict=True)
         averaged = torch.cat([self.average(x.read_sam(image), part) for image, part in parts], 2)
         grid = (averaged.shape[1], averaged.shape[2])
         features = x.tower.to_features(averaged.flatten(1).T[None], has_class_token=False, grid=grid)

@@ -46,6 +46,7 @@ from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.profiling import stage
 from cliptrase_d2.utils.tensors import autocast, check_finite, get_dtype, stack_to_device
 from cliptrase_d2.vision_models import VisionModel, VisionSource
+from cliptrase_d2.vision_models.sam_attention import check_last_attention
 from cliptrase_d2.vision_models.sam_model import PromptedSam, load_sam
 
 Size = tuple[int, int]
@@ -274,6 +275,7 @@ class CLIPtrase(OpenVocabularySegmenter):
         if windows.published is not None and windows.published.reads_sam(method):
             sam = self._get_sam(windows.published, method, settings)
         if method.needs.vision_features and source is not None:
+            source.check(method.vision_model, method.needs.vision_features)
             name = source.name or method.vision_model
             if getattr(self.vision_model, "name", "") != name:
                 self.vision_model = self.part_models.get((source, name), partial(source.load, name)).to(self.device)
@@ -295,6 +297,8 @@ class CLIPtrase(OpenVocabularySegmenter):
         if protocol.sam_refinement and not sam.keeps_aspect:
             got = f"{sam.name!r}, a SAM 2, but the refinement reads a SAM"
             raise InputError("sam", got, "Choose a SAM such as facebook/sam-vit-base.")
+        if method.needs.sam:
+            check_last_attention(sam)
         return sam
 
     def _get_experts(self, protocol: PublishedProtocol | None) -> ExpertEncoder | None:

@@ -49,6 +49,18 @@ class SamAttention:
         return attention[..., :height, :width].flatten(2).flatten(0, 1)
 
 
+def check_last_attention(sam: PromptedSam) -> None:
+    """Check that the last block of SAM's image encoder attends to the whole image.
+
+    Raises:
+        InputError: the model is a SAM 2, or its last block attends in windows.
+    """
+    encoder: Any = getattr(sam.model, "vision_encoder", None)
+    if not hasattr(encoder, "layers") or encoder.layers[-1].window_size:
+        fix = "Choose a SAM such as facebook/sam-vit-base."
+        raise InputError("sam", f"{sam.name!r}, whose encoder does not end with an attention over the image", fix)
+
+
 class SamReader:
     """SAM's image encoder. The last attention and the embedding of one image share a pass.
 
@@ -73,17 +85,14 @@ class SamReader:
         Raises:
             InputError: the model is a SAM 2, or its last block attends in windows.
         """
-        encoder: Any = getattr(self.sam.model, "vision_encoder", None)
-        if not hasattr(encoder, "layers") or encoder.layers[-1].window_size:
-            fix = "Choose a SAM such as facebook/sam-vit-base."
-            got = f"{self.sam.name!r}, whose encoder does not end with an attention over the image"
-            raise InputError("sam", got, fix)
+        check_last_attention(self.sam)
+        encoder: Any = self.sam.model.vision_encoder
         x, last = self._encode(image), encoder.layers[-1]
         attention, side = last.attn, x.shape[1]
         projected = attention.qkv(last.layer_norm1(x))[0]  # [S,S,3·A·d]
         query, key, value = projected.view(side, side, 3, attention.num_attention_heads, -1).permute(2, 3, 0, 1, 4)
         size = self.sam.frame((image.shape[1], image.shape[2]))
-        height, width = (length * side // self.sam.side for length in size)
+        height, width = (max(1, length * side // self.sam.side) for length in size)  # thin images do not fill a patch
         rows, columns = (
             attention.get_rel_pos(side, side, table)[:points]
             for table, points in ((attention.rel_pos_h, height), (attention.rel_pos_w, width))

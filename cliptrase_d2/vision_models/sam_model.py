@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,16 @@ from cliptrase_d2.utils.errors import InputError, first_line
 
 # The model type in config.json, and its class. SAM 2's checkpoints also hold its video part.
 _CLASSES = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+# Weights of the models on the hub. SAM 2.1 has the sizes of SAM 2.
+_MEGABYTES = {
+    "sam-vit-base": 375,
+    "sam-vit-large": 1249,
+    "sam-vit-huge": 2564,
+    "sam2-hiera-tiny": 156,
+    "sam2-hiera-small": 184,
+    "sam2-hiera-base-plus": 323,
+    "sam2-hiera-large": 898,
+}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PROMPTS_AT_ONCE = 64
 _IGNORED = -10  # label of a padding point
@@ -217,8 +228,7 @@ def load_sam(name: str, where: str = "sam") -> PromptedSam:
             # transformers would read a pickle (pytorch_model.bin) as data only, but safetensors suffice.
             model, loading = model_class.from_pretrained(name, output_loading_info=True, use_safetensors=True)
     except Exception as error:  # transformers, huggingface_hub and safetensors raise errors of their own kinds
-        fix = "Check the name. Without network, download the model elsewhere and name its folder."
-        raise InputError(where, f"{name!r} cannot be loaded ({first_line(error)})", fix) from error
+        raise _explain_failure(name, where, first_line(error)) from error
     if model_class is None:
         fix = "Choose a model such as facebook/sam-vit-base or facebook/sam2.1-hiera-small."
         if kind in _CLASSES:
@@ -230,6 +240,18 @@ def load_sam(name: str, where: str = "sam") -> PromptedSam:
         names = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
         raise InputError(where, f"{name!r} lacks {len(names)} weights, among them {names[0]}", "Download it again.")
     return PromptedSam(model.eval().requires_grad_(False))
+
+
+def _explain_failure(name: str, where: str, reason: str) -> InputError:
+    if Path(name).expanduser().is_dir():
+        return InputError(where, f"{name!r} cannot be loaded ({reason})", "Name the folder of a SAM or SAM 2.")
+    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
+        fix = "Name an existing folder, or a model on the hub such as facebook/sam-vit-base."
+        return InputError(where, f"{name!r}, no such folder", fix)
+    megabytes = _MEGABYTES.get(name.partition("/")[2].replace("sam2.1", "sam2"))
+    size = f", {megabytes} MB," if megabytes else ""
+    fix = f"Check the name, or download https://huggingface.co/{name} elsewhere and name its folder."
+    return InputError(where, f"the weights of {name!r}{size} cannot be downloaded ({reason})", fix)
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -32,6 +32,17 @@ class VisionSource:
     weights: str = "pretrained"
     sam: str = ""
 
+    def check(self, default: str, features: str) -> None:
+        """Check that the model can have the features that a method reads.
+
+        Raises:
+            InputError: it is a SAM, and the features are projections.
+        """
+        name = self.name or default
+        if _is_sam(name) and features != "tokens":
+            got = f"{name!r}, a SAM, for a method that reads the {features} of the last block"
+            raise InputError("vision_model", got, "Choose a ViT such as vit_base_patch16_224.dino.")
+
     def load(self, default: str) -> nn.Module:
         """Load the model, on the CPU, in evaluation mode.
 
@@ -41,11 +52,14 @@ class VisionSource:
             InputError: the model or its weights cannot be used.
         """
         name = self.name or default
-        is_sam = "/" in name and not name.startswith("hf-hub:")  # no name of timm has one
-        if not is_sam:
+        if not _is_sam(name):
             vit = load_vit(name, self.weights, where="vision_model")
             return VitBackbone(vit, name, is_random=not self.weights).eval()
         if self.weights != "pretrained":
             got = f"{self.weights!r} for {name!r}, a model of transformers that brings its own weights"
             raise InputError("vision_model_weights", got, "Set it to 'pretrained', and name a folder as the model.")
         return SamEncoder(load_sam(name, where="vision_model")).eval()
+
+
+def _is_sam(name: str) -> bool:
+    return "/" in name and not name.startswith("hf-hub:")  # no name of timm has a slash

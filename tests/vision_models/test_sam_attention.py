@@ -72,6 +72,12 @@ def test_attention_and_embedding_share_a_pass(sam: PromptedSam) -> None:
     handle.remove()
 
 
+def test_an_image_thinner_than_a_patch_has_one_row_of_patches(sam: PromptedSam) -> None:
+    attention = SamReader(sam).read_last_attention(scene(0, 2, 96))
+    assert attention.grid == (1, 4)
+    assert attention.attend(0).isfinite().all()
+
+
 def test_sam_2_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sam: .*whose encoder"):
         SamReader(load_sam(save_sam2(tmp_path))).read_last_attention(scene())

@@ -50,6 +50,15 @@ def test_proxyclip_reads_sam_in_windows(folder: str, tmp_path: Path) -> None:
     assert output["label_map"].shape == (96, 128)
 
 
+@pytest.mark.parametrize(("method", "features"), [("lposs", "values"), ("corrclip", "queries\\+keys")])
+def test_methods_that_read_projections_refuse_sam(method: str, features: str, folder: str, tmp_path: Path) -> None:
+    options = ["MODEL.CLIPTRASE.METHOD", method, "TEST.PROTOCOL", "published"]
+    options += ["MODEL.CLIPTRASE.CLUSTERING", "none" if method == "lposs" else "dbscan"]
+    options += ["MODEL.VISION.NAME", folder, "MODEL.VISION.WEIGHTS", "pretrained"]
+    with pytest.raises(InputError, match=rf"MODEL.VISION.NAME: .*a SAM.*{features}"):
+        build_segmenter(tiny_config(tmp_path, *options))
+
+
 def test_sam_2_and_other_weights_are_refused(folder: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"vision_model: .*SAM 2"):
         VisionSource(save_sam2(tmp_path)).load("")

@@ -143,6 +143,7 @@ def test_images_are_padded_to_a_square(tmp_path: Path) -> None:
     sam = load_sam(save_sam(tmp_path))
     assert sam.frame((48, 64)) == (48, 64)
     assert sam.frame((100, 30)) == (64, 19)  # 19.2
+    assert sam.frame((1, 1000)) == (1, 64)  # 0.064, which would be no row
     prepared = sam.prepare(torch.full((3, 100, 30), 255.0))
     assert prepared[..., :19].min() > 2
     assert not prepared[..., 19:].any()
@@ -163,9 +164,11 @@ def test_a_missing_model_or_network_is_reported_in_one_line(tmp_path: Path, monk
         raise OSError("We couldn't connect to 'https://huggingface.co'\nand more")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", fail)
-    with pytest.raises(InputError, match=r"sam: .*couldn't connect") as caught:
-        load_sam("facebook/sam-vit-base")
-    assert "\n" not in str(caught.value)
+    for name, size in (("sam-vit-base", ", 375 MB,"), ("sam2.1-hiera-small", ", 184 MB,"), ("sam-mine", "")):
+        match = rf"sam: .*'facebook/{name}'{size} .*couldn't connect.*https://huggingface.co/facebook/{name} "
+        with pytest.raises(InputError, match=match) as caught:
+            load_sam(f"facebook/{name}")
+        assert "\n" not in str(caught.value)
 
 
 def test_pickles_and_code_beside_the_weights_are_not_loaded(tmp_path: Path) -> None:

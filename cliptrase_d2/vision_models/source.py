@@ -40,8 +40,9 @@ class VisionSource:
         """
         name = self.name or default
         if _is_sam(name) and features != "tokens":
-            got = f"{name!r}, a SAM, for a method that reads the {features} of the last block"
-            raise InputError("vision_model", got, "Choose a ViT such as vit_base_patch16_224.dino.")
+            got = f"{name!r}, a SAM by its slash, for a method that reads the {features} of the last block"
+            fix = "Choose a ViT such as vit_base_patch16_224.dino, and give a file as its weights."
+            raise InputError("vision_model", got, fix)
 
     def load(self, default: str) -> nn.Module:
         """Load the model, on the CPU, in evaluation mode.

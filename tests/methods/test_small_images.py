@@ -19,9 +19,9 @@ from tests.methods.example_methods import Pixels
 from tests.pipeline.tiny_segmenter import scene, tiny_segmenter
 
 pytest.importorskip("transformers")
-from cliptrase_d2.mask_sources.sam import SamAutomaticSource  # noqa: E402
-from cliptrase_d2.vision_models.sam_model import PromptedSam, load_sam  # noqa: E402
-from tests.vision_models.tiny_models import save_sam  # noqa: E402  imports transformers
+from cliptrase_d2.mask_sources.sam import SamAutomaticSource
+from cliptrase_d2.vision_models.sam_model import PromptedSam, load_sam
+from tests.vision_models.tiny_models import save_sam
 
 WORDS = Vocabulary.parse(["sky", "grass", "star"], ["wall", "floor"])
 THIN = [(1, 100), (90, 1), (1, 1), (1, 700), (3, 20)]

@@ -14,6 +14,7 @@ import yaml
 
 from cliptrase_d2.config import add_cliptrase_config, add_keys, load_config
 from cliptrase_d2.d2 import CfgNode, build_model, get_cfg
+from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.register import get_dataset_labels, register_dataset
 from cliptrase_d2.evaluation import evaluate as evaluation
@@ -355,6 +356,7 @@ PUBLISHED_CONFIGS = sorted((CONFIGS / "methods").glob("*/*.yaml"))
 
 @pytest.mark.parametrize("path", PUBLISHED_CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_configuration_of_a_published_number(path: Path) -> None:
+    register_builtin()
     cfg = load_config(path)
     PublishedProtocol.from_config(cfg)
     assert cfg.TEST.PROTOCOL == "published"

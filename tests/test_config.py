@@ -14,8 +14,8 @@ import yaml
 
 from cliptrase_d2.config import add_cliptrase_config, add_keys, load_config
 from cliptrase_d2.d2 import CfgNode, build_model, get_cfg
-from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.benchmarks import BENCHMARKS
+from cliptrase_d2.data.builtin import register_builtin
 from cliptrase_d2.data.register import get_dataset_labels, register_dataset
 from cliptrase_d2.evaluation import evaluate as evaluation
 from cliptrase_d2.evaluation.published import published_numbers

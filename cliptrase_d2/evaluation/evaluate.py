@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +50,8 @@ from cliptrase_d2.utils.oom_retry import OOMRetry
 from cliptrase_d2.utils.workers import explain_worker_deaths
 
 logger = logging.getLogger(__name__)
+# An evaluation that pauses after every batch and returns its results.
+Steps = Generator[None, None, dict[str, dict[str, float]]]
 
 
 class SegmentationModel(Protocol):
@@ -92,6 +94,24 @@ def evaluate_dataset(
         resume: continue an earlier run that was stopped; otherwise start anew.
         log_table: log all means and a row per class, not only one line.
     Returns:
+        As `evaluate_in_steps`.
+    Raises:
+        InputError, Interrupted: as `evaluate_in_steps`.
+    """
+    return _run_to_end(evaluate_in_steps(cfg, model, name, resume=resume, log_table=log_table))
+
+
+def evaluate_in_steps(
+    cfg: CfgNode, model: SegmentationModel, name: str, *, resume: bool, log_table: bool, turns: int = 1
+) -> Steps:
+    """Evaluate as `evaluate_dataset`, with a pause after every batch, in which the model may be used for others.
+
+    Before each step, the model must have the settings of the configuration again, and be in evaluation mode.
+
+    Args:
+        cfg, model, name, resume, log_table: of `evaluate_dataset`.
+        turns: number of evaluations that take turns. They divide the reading processes.
+    Returns:
         Detectron2's form, ``{"sem_seg": {metric: percent}}``; empty in every process but the main one.
     Raises:
         InputError: an image or label cannot be used and TEST.ON_ERROR is "stop", the output folder cannot be written,
@@ -116,7 +136,7 @@ def evaluate_dataset(
         # Unsupervised, the prediction of an image is not known before all others.
         mapper if cfg.TEST.UNSUPERVISED_GROUPS else ObjectMapper(mapper, mapper.label_rule.ignore_label),
         batch_size=cfg.TEST.BATCH_SIZE,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        num_workers=-(-cfg.DATALOADER.NUM_WORKERS // turns),
         on_error=cfg.TEST.ON_ERROR,
         done=done,
     )
@@ -124,7 +144,7 @@ def evaluate_dataset(
     if cfg.TEST.AUG.ENABLED:
         model = AugmentedModel(model, flip=cfg.TEST.AUG.FLIP)
     with _report_finished_images(progress, evaluator.folder):
-        results = evaluate(model, loader, evaluator, done=done, writer=writer, earlier=earlier)
+        results = yield from _evaluate(model, loader, evaluator, done=done, writer=writer, earlier=earlier)
     if comm.is_main_process():
         readable = [record for record in records if not isinstance(record, BadRecord)]
         labels = [record["sem_seg_file_name"] for record in readable if "sem_seg_file_name" in record]
@@ -188,6 +208,27 @@ def evaluate(
         writer: of this process's progress; None to write none.
         earlier: counts of the records in ``done``.
     """
+    return _run_to_end(_evaluate(model, loader, evaluator, done=done, writer=writer, earlier=earlier))
+
+
+def _run_to_end(steps: Steps) -> dict[str, dict[str, float]]:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            results: dict[str, dict[str, float]] = end.value
+            return results
+
+
+def _evaluate(
+    model: SegmentationModel,
+    loader: EvaluationLoader,
+    evaluator: SegmentationEvaluator,
+    *,
+    done: np.ndarray | None,
+    writer: ProgressWriter | None,
+    earlier: Counts | None,
+) -> Steps:
     evaluator.reset()
     was_training = model.training
     model.eval()
@@ -200,7 +241,7 @@ def evaluate(
         mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines
         disable=not comm.is_main_process() or bool(os.environ.get("TQDM_DISABLE")),
     )
-    position, start = 0, time.monotonic()
+    position, seconds, start = 0, 0.0, time.monotonic()
     with explain_worker_deaths(f"the data set {evaluator.dataset_name}"), bar:
         try:
             for size in _process_batches(model, loader, evaluator):
@@ -209,6 +250,9 @@ def evaluate(
                 position += size
                 # Other processes are assumed to be as fast as this one.
                 bar.update(min(size * comm.get_world_size(), total - bar.n))
+                seconds += time.monotonic() - start  # without the pause
+                yield
+                start = time.monotonic()
         finally:  # an error or Ctrl-C must not lose finished images
             if writer:
                 writer.flush()
@@ -218,7 +262,7 @@ def evaluate(
         raise RuntimeError(f"{num_seen} of {len(loader.indices)} records were evaluated")
     comm.synchronize()  # the time of the slowest process counts
     if comm.is_main_process():
-        write_timing(evaluator.folder, time.monotonic() - start, total - num_done)
+        write_timing(evaluator.folder, seconds + time.monotonic() - start, total - num_done)
     return evaluator.evaluate(earlier)
 
 

@@ -1,9 +1,11 @@
-"""Evaluate several methods on several data sets, one after the other, with one model."""
+"""Evaluate several methods on several data sets with one model, one after the other or batch by batch in turn."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 
 from cliptrase_d2.d2 import CfgNode
 from cliptrase_d2.evaluation.augmentation import check_augmentation
@@ -15,9 +17,17 @@ from cliptrase_d2.evaluation.compositions import (
     read_compositions,
     require_possible,
 )
-from cliptrase_d2.evaluation.evaluate import SegmentationModel, evaluate_dataset, find_results, require_datasets
+from cliptrase_d2.evaluation.evaluate import (
+    SegmentationModel,
+    evaluate_dataset,
+    evaluate_in_steps,
+    find_results,
+    require_datasets,
+)
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.shared_results import share_results
+from cliptrase_d2.utils.workers import explain_worker_deaths
 
 logger = logging.getLogger(__name__)
 Prepare = Callable[[CfgNode, SegmentationModel | None], SegmentationModel]
@@ -57,6 +67,9 @@ def evaluate_runs(
 ) -> dict[Run, dict[str, float]]:
     """Evaluate the runs with one model. Weights and text features are shared by all of them.
 
+    Runs that read the same second model on the same data set take turns, batch by batch, so that the model computes
+    features or masks of an image once (`share_results`). All others run one after the other.
+
     Args:
         runs: as `plan_runs` returns them.
         prepare: builds the model of a configuration, or changes the settings of an existing one.
@@ -68,20 +81,75 @@ def evaluate_runs(
         InputError: a model, image or label cannot be used.
     """
     kept = {run: find_results(cfg, run.dataset) for run, cfg in runs.items()} if resume else {}
+    extra_models: dict[Run, set[tuple[str, str]]] = {}
     for run, cfg in runs.items():
         if not kept.get(run):
             model = prepare(cfg, model)  # a part that cannot be built ends the evaluation before its first image
+            extra_models[run] = {(role, facts["name"]) for role, facts in getattr(model, "extra_models", {}).items()}
     results: dict[Run, dict[str, float]] = {}
     for run, cfg in runs.items():
         metrics = kept.get(run)
+        if run in results:
+            continue
         if metrics:
             logger.info("%s: results of an earlier run with this configuration were kept", run)
-        else:
-            if run.method:
-                composition = read_composition(run.method)
-                logger.info("%s: %s (%s)", run, composition.title, composition.method.source)
-            model = prepare(cfg, model)
-            # A comparison is read in its one table, which the tables of every method would hide.
-            metrics = evaluate_dataset(cfg, model, run.dataset, resume=resume, log_table=not run.method)
+            results[run] = metrics.get("sem_seg", {})
+            continue
+        group = {other: runs[other] for other in _find_group(run, extra_models)}
+        for other in group:
+            _log_start(other)
+        if len(group) > 1:
+            assert model is not None, "it was prepared above"
+            results |= _take_turns(group, prepare, model, resume=resume)
+            continue
+        model = prepare(cfg, model)
+        # A comparison is read in its one table, which the tables of every method would hide.
+        metrics = evaluate_dataset(cfg, model, run.dataset, resume=resume, log_table=not run.method)
         results[run] = metrics.get("sem_seg", {})
+    return {run: results[run] for run in runs}
+
+
+def _log_start(run: Run) -> None:
+    if run.method:
+        composition = read_composition(run.method)
+        logger.info("%s: %s (%s)", run, composition.title, composition.method.source)
+
+
+def _find_group(run: Run, extra_models: Mapping[Run, set[tuple[str, str]]]) -> list[Run]:
+    """Return the runs of a data set that read a model that another of them reads, or the run alone.
+
+    Args:
+        run: one of them.
+        extra_models: role and name of the models beside CLIP, of every run that is not finished.
+    """
+    models = {other: names for other, names in extra_models.items() if other.dataset == run.dataset}
+    count = Counter(name for names in models.values() for name in names)
+    group = [other for other, names in models.items() if any(count[name] > 1 for name in names)]
+    return group if run in group else [run]
+
+
+def _take_turns(
+    runs: Mapping[Run, CfgNode], prepare: Prepare, model: SegmentationModel, *, resume: bool
+) -> dict[Run, dict[str, float]]:
+    """Evaluate runs on one data set, batch by batch in turn."""
+    logger.info("%d methods read the same second model and take turns, batch by batch", len(runs))
+    results: dict[Run, dict[str, float]] = {}
+    was_training = model.training
+    model.eval()
+    with share_results(), explain_worker_deaths("the data set"), ExitStack() as stack:
+        turns = {
+            run: stack.enter_context(
+                closing(evaluate_in_steps(cfg, model, run.dataset, resume=resume, log_table=False, turns=len(runs)))
+            )
+            for run, cfg in runs.items()
+        }
+        while turns:
+            for run, steps in list(turns.items()):
+                prepare(runs[run], model)
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    results[run] = end.value.get("sem_seg", {})
+                    del turns[run]
+    model.train(was_training)
     return results

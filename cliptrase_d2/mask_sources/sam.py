@@ -31,6 +31,7 @@ from cliptrase_d2.mask_sources.hard_masks import (
 )
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.utils.errors import check_choice, check_range
+from cliptrase_d2.utils.shared_results import compute_once
 from cliptrase_d2.vision_models.sam_model import PromptedSam, Prompts, load_sam
 
 PROMPTS = ("points", "box")
@@ -205,6 +206,9 @@ class SamAutomaticSource(MaskSource):
 
         They are selected at SAM's own resolution, so the cost does not grow with the image.
         """
+        return compute_once(self, "masks", image, lambda: self._select_masks(image))
+
+    def _select_masks(self, image: Tensor) -> tuple[Tensor, Tensor]:
         size = _get_size(image)
         is_point = torch.ones_like(self.points[..., 0], dtype=torch.bool)
         parts = []

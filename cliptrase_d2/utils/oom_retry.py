@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.shared_results import forget_results
 
 logger = logging.getLogger(__name__)
 # Main memory, Apple's GPUs and CUDA's libraries have no error class of their own for it.
@@ -68,6 +69,7 @@ class OOMRetry:
         except RuntimeError as error:
             if not (isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error))):
                 raise
+        forget_results()
         torch.cuda.empty_cache()  # outside `except`, whose traceback keeps tensors alive
         return None
 

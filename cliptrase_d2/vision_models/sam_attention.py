@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.shared_results import compute_once
 from cliptrase_d2.vision_models.sam_model import PromptedSam
 
 
@@ -109,14 +110,18 @@ class SamReader:
     def _encode(self, image: Tensor) -> Tensor:
         """Return the input of the last block, [1,S,S,E]."""
         if self._state is None or self._image is None or not torch.equal(self._image, image):
-            encoder = self.sam.model.vision_encoder
-            x = encoder.patch_embed(prepare(self.sam, image))
-            if encoder.pos_embed is not None:
-                x = x + encoder.pos_embed
-            for layer in encoder.layers[:-1]:
-                x = layer(x)
-            self._image, self._state = image, x
+            self._state = compute_once(self.sam, "input of the last block", image, lambda: self._run_blocks(image))
+            self._image = image
         return self._state
+
+    def _run_blocks(self, image: Tensor) -> Tensor:
+        encoder = self.sam.model.vision_encoder
+        x: Tensor = encoder.patch_embed(prepare(self.sam, image))
+        if encoder.pos_embed is not None:
+            x = x + encoder.pos_embed
+        for layer in encoder.layers[:-1]:
+            x = layer(x)
+        return x
 
 
 def prepare(sam: PromptedSam, image: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cliptrase_d2.clip.tokens import PatchFeatures
 from cliptrase_d2.utils.errors import InputError, first_line
+from cliptrase_d2.utils.shared_results import compute_once
 
 # The model type in config.json, and its class. SAM 2's checkpoints also hold its video part.
 _CLASSES = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
@@ -101,7 +102,7 @@ class PromptedSam(nn.Module):
 
     def embed(self, image: Tensor) -> Any:
         """Encode an image [3,H,W], RGB in 0 to 255. This is the costly part; all prompts share it."""
-        return self.model.get_image_embeddings(self.prepare(image))
+        return compute_once(self, "embedding", image, lambda: self.model.get_image_embeddings(self.prepare(image)))
 
     def add_mask_prompt(self, embedding: Tensor, mask: Tensor) -> Tensor:
         """Add a mask to an embedding, as a prompt that all other prompts of `predict` share. SAM 2 is not supported.
@@ -202,9 +203,13 @@ class SamEncoder(nn.Module):
         if features != "tokens":
             got = f"{features!r} of {self.name!r}, whose projections do not cover the image at once"
             raise InputError("features", got, "Choose a ViT, or these features.", allowed="'tokens'")
-        images = F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False)
-        maps = self.encoder((images - self.pixel_mean) / self.pixel_std)[0]  # [B,256,h,w]
+        maps = compute_once(self, "maps", images, lambda: self._encode(images))  # [B,256,h,w]
         return PatchFeatures(maps.flatten(2).transpose(1, 2), (maps.shape[2], maps.shape[3]))
+
+    def _encode(self, images: Tensor) -> Tensor:
+        images = F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False)
+        maps: Tensor = self.encoder((images - self.pixel_mean) / self.pixel_std)[0]
+        return maps
 
 
 def load_sam(name: str, where: str = "sam") -> PromptedSam:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cliptrase_d2.clip.pos_embed import RESIZE_MODES, ResizedPositions
 from cliptrase_d2.clip.tokens import PatchFeatures
 from cliptrase_d2.utils.errors import InputError, check_choice
+from cliptrase_d2.utils.shared_results import compute_once
 
 # The last tokens after the final norm, or projections of the last block, after its first norm and with their biases,
 # the heads side by side.
@@ -81,25 +82,35 @@ class VitBackbone(nn.Module):
             InputError: unknown features.
         """
         check_choice("features", features, FEATURES)
+        tokens, rope = compute_once(self, ("last block", grid), images, lambda: self._run(images, grid))
+        tokens = self._finish(tokens, rope, features)
+        return torch.cat([tokens[:, :1], tokens[:, self.vit.num_prefix_tokens :]], dim=1)
+
+    def _run(self, images: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Return the input of the last block for all tokens, registers included, and its rotations if it has any.
+
+        All features can be computed from it, so that methods with different features share it.
+        """
         size = [points * side for points, side in zip(grid, self.vit.patch_embed.patch_size, strict=True)]
         if list(images.shape[2:]) != size:
             images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 255)
-        tokens = self._run((images - self.pixel_mean) / self.pixel_std, features)
-        return torch.cat([tokens[:, :1], tokens[:, self.vit.num_prefix_tokens :]], dim=1)
-
-    def _run(self, images: Tensor, features: str) -> Tensor:
-        """Return features of all tokens, registers included."""
         vit, rope = self.vit, None
-        x = self._embed(vit.patch_embed(images))
+        x = self._embed(vit.patch_embed((images - self.pixel_mean) / self.pixel_std))
         if isinstance(vit, eva.Eva):
             x, rope = x
-        x, last = vit.norm_pre(x), len(vit.blocks) - 1
-        for index, block in enumerate(vit.blocks):
-            if index == last and features != "tokens":
-                return _project(block.attn, block.norm1(x), _THIRDS[features])
-            is_mixed = rope is not None and getattr(vit, "rope_mixed", False)  # then every block has its own
-            x = block(x) if rope is None else block(x, rope=rope[index] if is_mixed else rope)
-        return vit.norm(x)
+        x = vit.norm_pre(x)
+        is_mixed = rope is not None and getattr(vit, "rope_mixed", False)  # then every block has its own
+        ropes = list(rope) if is_mixed else [rope] * len(vit.blocks)
+        for block, own in zip(vit.blocks, ropes[:-1], strict=False):
+            x = block(x) if own is None else block(x, rope=own)
+        return x, ropes[-1]
+
+    def _finish(self, x: Tensor, rope: Tensor | None, features: str) -> Tensor:
+        """Return features of all tokens, registers included, from the input of the last block."""
+        block = self.vit.blocks[-1]
+        if features != "tokens":
+            return _project(block.attn, block.norm1(x), _THIRDS[features])
+        return self.vit.norm(block(x) if rope is None else block(x, rope=rope))
 
     def _embed(self, patches: Tensor) -> Any:
         """Add class token, registers and positions to patches [B,h,w,E]."""

@@ -1,10 +1,12 @@
-"""Methods as configurations, and their evaluation one after the other."""
+"""Methods as configurations, and their evaluation one after the other or in turn."""
 
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from cliptrase_d2.clip.text import TextEncoder
 from cliptrase_d2.config import load_config
@@ -16,8 +18,10 @@ from cliptrase_d2.evaluation.runs import evaluate_runs, plan_runs
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.methods import DENSE_METHODS, METHOD_CLASSES
 from cliptrase_d2.methods.catalog import METHODS, ComparedMethod, find_methods
+from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.segmenter.build import build_segmenter, prepare_segmenter
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.vision_models import VitBackbone
 from tests.pipeline.tiny_segmenter import tiny_config
 
 
@@ -148,6 +152,50 @@ def test_each_method_scores_as_it_does_alone_with_words_encoded_once(
         alone = evaluate_dataset(changed, build_segmenter(changed), dataset)
         assert alone["sem_seg"] == results[run]
     assert len({numbers["mIoU"] for numbers in results.values()}) > 1
+
+
+def test_methods_with_one_second_model_run_it_once_for_each_image(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images: list[bytes] = []
+    run = VitBackbone._run
+    monkeypatch.setattr(
+        VitBackbone, "_run", lambda self, one, grid: images.append(one.numpy().tobytes()) or run(self, one, grid)
+    )
+    names = ("proxyclip", "clip", "lposs", "corrclip")
+    options = ("TEST.METHODS", str(names), "DATASETS.TEST", f"('{dataset}',)", "TEST.PROTOCOL", "published")
+    runs = plan_runs(tiny_config(tmp_path, *options))
+    results = evaluate_runs(runs, prepare_segmenter, resume=False)
+    assert list(results) == [Run(name, dataset) for name in names]
+    assert len(images) == len(set(images)) > 1
+    for run_, changed in runs.items():
+        alone = evaluate_dataset(changed, build_segmenter(changed), dataset)
+        assert alone["sem_seg"] == results[run_]
+    assert len(images) == 4 * len(set(images))  # once in turn, and alone by all but plain CLIP
+
+
+def test_resume_continues_methods_that_took_turns(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("TEST.METHODS", "('proxyclip', 'lposs')", "DATASETS.TEST", f"('{dataset}',)")
+    runs = plan_runs(tiny_config(tmp_path, *options, "TEST.PROTOCOL", "published"))
+    expected = evaluate_runs(runs, prepare_segmenter, resume=False)
+    for changed in runs.values():
+        (tmp_path / "output" / changed.MODEL.CLIPTRASE.METHOD / "inference" / dataset / "metrics.json").unlink()
+    segment, calls = CLIPtrase.forward, []
+
+    def interrupted(self: CLIPtrase, inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        calls.append(self.settings.method)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return segment(self, inputs)
+
+    monkeypatch.setattr(CLIPtrase, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_runs(runs, prepare_segmenter, resume=True)
+    assert calls == ["proxyclip", "lposs", "proxyclip", "lposs"]
+    assert evaluate_runs(runs, prepare_segmenter, resume=True) == expected
+    assert calls[4:].count("proxyclip") + 1 == calls[4:].count("lposs")  # which was interrupted one image earlier
 
 
 def test_a_method_of_whole_images_is_evaluated_with_the_published_protocol(tmp_path: Path, dataset: str) -> None:

@@ -117,6 +117,19 @@ STUDIES = {
         "slightly raises the share. The remaining patches belong to large regions, which the measure cannot\n"
         "distinguish from global patches.",
     ),
+    "second_models": Study(
+        "Methods with a second vision model, in windows",
+        ("experiments/second_models.py", "--output", "output/results/second_models"),
+        "output/results/second_models/second_models.md",
+        "All scenes, windows of 112 pixels with a stride of 56 on images of 224, by the published protocol. The\n"
+        "ViT has four blocks and patches of 8. Its weights are random, or trained without labels on canvases of\n"
+        "Emoji CLIP. Trained features tell the classes of patches better than random ones, those of things also\n"
+        "better than colours do, and raise the mIoU of ProxyCLIP and CorrCLIP. The correlation of Emoji CLIP\n"
+        "itself tells them better still. As the affinity of ProxyCLIP, it needs no second model. No method with\n"
+        "this ViT reaches CLIPtrase without clusters. LPOSS loses most: a probable reason is that 400 neighbours\n"
+        "are a quarter of the 1764 patches of these small images. Their number is the published one and was not\n"
+        "changed. These numbers say nothing about DINO on photographs.",
+    ),
     "object_sizes": Study(
         "Things by size",
         (

@@ -1,11 +1,13 @@
 """Measure the cost of every method against `encode_image` in one run, and write `methods/measured.csv`.
 
     OMP_NUM_THREADS=1 python tools/measure_methods.py
+    OMP_NUM_THREADS=1 python tools/measure_methods.py --batch 1 --methods textregion lposs proxyclip corrclip
     python tools/measure_methods.py --methods gem naclip --no-write
 
 The methods take turns with `encode_image` of the same model. On a CPU, processor seconds are counted, which other
-processes hardly change. Weights are random, and rectangles of patches replace their meaningless clusters. The numbers
-on the emoji scenes are those of RESULTS.md, which `tools/make_results_table.py` writes.
+processes hardly change. Weights are random, also those of a second vision model, and rectangles of patches replace
+their meaningless clusters. Methods of whole images run with the published protocol, in one window. The numbers on the
+emoji scenes are those of RESULTS.md, which `tools/make_results_table.py` writes.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from tabulate import tabulate
 
 from cliptrase_d2.clip.open_clip_modules import joint_width
 from cliptrase_d2.config import load_config
-from cliptrase_d2.methods.catalog import METHODS
+from cliptrase_d2.methods import METHOD_CLASSES, ImageMethod
+from cliptrase_d2.methods.catalog import METHODS, find_methods
 from cliptrase_d2.methods.published import MEASURED, MeasuredMethod, read_published_methods
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.segmenter.build import build_cliptrase, prepare_segmenter
@@ -47,7 +50,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     zoo = [name for name, facts in read_published_methods().items() if not facts.extra_models]
     what = "default: all that need no model besides CLIP"
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=zoo, metavar="METHOD", help=what)
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS | find_methods(), default=zoo, metavar="METHOD", help=what
+    )
     parser.add_argument("--model", default="ViT-B-16", help="an open_clip ViT")
     parser.add_argument("--size", type=int, default=224, help="side of square images (default 224)")
     parser.add_argument("--classes", type=int, default=21, help="number of classes (default 21)")
@@ -61,13 +66,18 @@ def parse_arguments() -> argparse.Namespace:
 
 def build(args: argparse.Namespace, method: str, model: CLIPtrase | None = None) -> CLIPtrase:
     """Build the model with a method of the catalog, or give it to an existing model."""
-    settings = METHODS[method].settings
+    settings = (METHODS | find_methods())[method].settings
+    is_whole = issubclass(METHOD_CLASSES[settings["method"]], ImageMethod)
     options = {
         "MODEL.CLIP.NAME": args.model,
         "MODEL.CLIP.PRETRAINED": "",
         "MODEL.CLIPTRASE.ADAPTIVE_DBSCAN": "True",
+        "MODEL.VISION.WEIGHTS": "",
         "MODEL.DEVICE": args.device,
+        "TEST.PROTOCOL": "published" if is_whole else "whole",
+        "TEST.WINDOW": "0",
         **{f"MODEL.CLIPTRASE.{key.upper()}": value for key, value in settings.items()},
+        **({"MODEL.CLIPTRASE.METHOD_OPTIONS.crop_size": str(args.size)} if method == "textregion" else {}),
     }
     cfg = load_config(None, [part for pair in options.items() for part in pair])
     return build_cliptrase(cfg) if model is None else prepare_segmenter(cfg, model)
@@ -82,7 +92,10 @@ def measure(args: argparse.Namespace) -> Seconds:
     text = make_random_text(vocabulary, joint_width(model.clip), args.device)
     model.text_encoder = lambda _: text  # type: ignore[assignment]
     inputs = [
-        {"image": image.to(torch.uint8), "vocabulary": vocabulary, "output_masks": False, "output_sem_seg": False}
+        {
+            **{"image": image.to(torch.uint8), "photograph": image.to(torch.uint8), "vocabulary": vocabulary},
+            **{"output_masks": False, "output_sem_seg": False},
+        }
         for image in images
     ]
     plain = open_clip.create_model(args.model, force_image_size=args.size).to(args.device).eval()
@@ -129,15 +142,16 @@ def format_csv(
     Args:
         costs: as `summarize` returns them.
         device: of the costs.
-        emoji: as `read_emoji_numbers` returns them. Other methods are left out.
+        emoji: as `read_emoji_numbers` returns them.
         old: text of the file.
     """
     rows = {row["method"]: row for row in csv.DictReader(old.splitlines())}
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for method in filter(emoji.__contains__, read_published_methods()):
-        row = {"method": method, **rows.get(method, {}), **emoji[method]}
+    known = costs.keys() | rows.keys() | emoji.keys()
+    for method in filter(known.__contains__, read_published_methods()):
+        row = {"method": method, **rows.get(method, {}), **emoji.get(method, {})}
         if method in costs and device == "cpu":
             row |= {"cpu_ms": f"{costs[method][0]:.0f}", "cpu_ratio": f"{costs[method][1]:.2f}"}
         elif method in costs:

@@ -105,10 +105,14 @@ def describe_method(name: str, method: Method) -> str:
             *textwrap.wrap(f"Source of the numbers: {facts.source}", 120),
         ]
     if measured := read_measured_methods().get(name):
+        if measured.emoji_pacc is not None:
+            lines += [
+                "",
+                f"Emoji CLIP on the packaged emoji scenes: pAcc {measured.emoji_pacc}, mIoU {measured.emoji_miou}",
+                f"Emoji CLIP on the emoji scenes of seed 2, in windows: mIoU {measured.emoji_seed2_slide_miou}",
+            ]
         lines += [
             "",
-            f"Emoji CLIP on the packaged emoji scenes: pAcc {measured.emoji_pacc}, mIoU {measured.emoji_miou}",
-            f"Emoji CLIP on the emoji scenes of seed 2, in windows: mIoU {measured.emoji_seed2_slide_miou}",
             f"Time with ViT-B/16 on one CPU core: {measured.cpu_ratio} times encode_image, {measured.cpu_ms:.0f} ms",
         ]
     return "\n".join(lines)

@@ -43,17 +43,18 @@ class MeasuredMethod(NamedTuple):
 
     Attributes:
         method: name in ``DENSE_METHODS``.
-        emoji_pacc, emoji_miou: on the shipped emoji scenes, whole images, in percent.
-        emoji_seed2_slide_miou: mIoU on the emoji scenes of seed 2, in windows, in percent.
+        emoji_pacc, emoji_miou: on the shipped emoji scenes, whole images, in percent; None for a method that reads a
+            second model or the published protocol, see `experiments/second_models.py`.
+        emoji_seed2_slide_miou: mIoU on the emoji scenes of seed 2, in windows, in percent; None likewise.
         cpu_ms: milliseconds per image of a whole segmentation on one core of a CPU.
         cpu_ratio: the same relative to `encode_image` of CLIP.
         gpu_ms: milliseconds per image on a GPU; None if not measured.
     """
 
     method: str
-    emoji_pacc: float
-    emoji_miou: float
-    emoji_seed2_slide_miou: float
+    emoji_pacc: float | None
+    emoji_miou: float | None
+    emoji_seed2_slide_miou: float | None
     cpu_ms: float
     cpu_ratio: float
     gpu_ms: float | None
@@ -72,7 +73,7 @@ def read_measured_methods() -> dict[str, MeasuredMethod]:
     for row in _read_rows(MEASURED):
         name = row.pop("method")
         numbers = {column: float(value) if value else None for column, value in row.items()}
-        methods[name] = MeasuredMethod(name, **numbers)  # type: ignore[arg-type]  # only gpu_ms may be empty
+        methods[name] = MeasuredMethod(name, **numbers)  # type: ignore[arg-type]  # costs on a CPU are never empty
     return methods
 
 

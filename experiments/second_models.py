@@ -95,9 +95,9 @@ CASES = {
 def vit_emoji_patch8_112(pretrained: bool = False, **options: Any) -> VisionTransformer:
     """A ViT of four blocks for images of 112 pixels with patches of 8, the grid of Emoji CLIP."""
     options = {key: value for key, value in options.items() if key in ("num_classes", "dynamic_img_size")}
-    model = VisionTransformer(PIXELS, PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, **options)
+    model: Any = VisionTransformer(PIXELS, PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, **options)
     model.pretrained_cfg = {"architecture": NAME, "tag": ""}
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -97,7 +97,7 @@ def _identify(model: nn.Module) -> Hashable:
 def _identify_images(images: Tensor) -> Hashable:
     kind = images.device.type
     precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    pixels = images.detach().cpu().contiguous().view(torch.uint8).numpy()
+    pixels = images.detach().cpu().contiguous().view(torch.uint8).numpy().data
     return images.shape, images.dtype, images.device, precision, hashlib.sha256(pixels).digest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import timm.data
 import torch
@@ -94,7 +94,7 @@ class VitBackbone(nn.Module):
         size = [points * side for points, side in zip(grid, self.vit.patch_embed.patch_size, strict=True)]
         if list(images.shape[2:]) != size:
             images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 255)
-        vit, rope = self.vit, None
+        vit, rope = self.vit, cast(Any, None)
         x = self._embed(vit.patch_embed((images - self.pixel_mean) / self.pixel_std))
         if isinstance(vit, eva.Eva):
             x, rope = x

@@ -21,8 +21,8 @@ LIMIT = 2**30  # bytes of the results that are kept
 class SharedResults:
     """The last results of models, without the oldest ones beyond a size.
 
-    A result is found by the model object, the versions of its weights, the precision, a name for the kind of result, and
-    the bytes of the images. Results must not be changed in place.
+    A result is found by the model object, the versions of its weights, the precision, a name for the kind of result,
+    and the bytes of the images. Results must not be changed in place.
 
     Args:
         limit: in bytes. A larger result is not kept.

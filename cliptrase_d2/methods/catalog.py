@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cliptrase_d2.methods.base import METHOD_CLASSES
+from cliptrase_d2.methods.cliptrase_plus import CLIPtrasePlus
 from cliptrase_d2.methods.corrclip import CorrCLIP
 from cliptrase_d2.methods.textregion import TextRegion
 
@@ -64,7 +65,8 @@ _BASE = {
     "cliptrase": ComparedMethod("CLIPtrase, with clusters", _PAPER, {"method": "cliptrase"}),
     # It reads the configured masks, and needs TEST.PROTOCOL "published".
     "textregion": ComparedMethod(TextRegion.title, TextRegion.source, {"method": "textregion"}),
-    # It reads the configured masks, which then vote.
+    # These read the configured masks, which then vote.
+    "cliptrase_plus": ComparedMethod(CLIPtrasePlus.title, CLIPtrasePlus.source, {"method": "cliptrase_plus"}),
     "corrclip": ComparedMethod(CorrCLIP.title, CorrCLIP.source, {"method": "corrclip"}),
 }
 

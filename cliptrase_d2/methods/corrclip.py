@@ -11,7 +11,8 @@ from torch import Tensor
 from cliptrase_d2.clip.open_clip_modules import to_joint_space
 from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, Needs
 from cliptrase_d2.methods.base import DenseMethod, register_method
-from cliptrase_d2.methods.region_maps import NO_REGION, mark_smallest, merge_regions, number_regions, resize_regions
+from cliptrase_d2.methods.class_tokens import run_class_tokens
+from cliptrase_d2.methods.region_maps import NO_REGION, mark_regions, mark_smallest, merge_regions, number_regions, resize_regions
 from cliptrase_d2.utils.errors import check_range
 from cliptrase_d2.utils.tensors import autocast
 
@@ -98,7 +99,7 @@ class CorrCLIP(DenseMethod):
             joint = joint + self.spatial_weight * to_joint_space(x.tower, tokens)
         if self.semantic_weight:
             index = number_regions(resize_regions(regions.unflatten(1, grid), x.grid))  # [B,h,w]
-            copies = to_joint_space(x.tower, run_class_tokens(x, index.flatten(1)))  # [B,K,D]
+            copies = to_joint_space(x.tower, run_class_tokens(x, mark_regions(index.flatten(1))))  # [B,K,D]
             index = resize_regions(index, grid).flatten(1)[..., None].expand(-1, -1, copies.shape[2])
             joint = joint + self.semantic_weight * copies.gather(1, index)
         return DenseFeatures(F.normalize(joint.float(), dim=-1), grid)
@@ -162,25 +163,3 @@ def region_attention(similarity: Tensor, regions: Tensor, sharpness: float) -> T
     # Not -inf, which would turn a row without entries into NaN: a uniform image outside of all regions.
     lowest = torch.finfo(similarity.dtype).min
     return (sharpness * similarity).masked_fill(~is_visible, lowest).softmax(-1)
-
-
-def run_class_tokens(x: ImageTokens, regions: Tensor) -> Tensor:
-    """Run a copy of the class token for each region through all blocks, [B,K,E].
-
-    A copy attends to the class token and to the patches of its region, and not to itself. All other tokens are those of
-    the tower. An image with fewer than K regions has unused copies.
-
-    Args:
-        x: tokens of the batch with q, k, v of all blocks.
-        regions: [B,N] int64, 0 to K-1.
-    """
-    numbers = torch.arange(int(regions.max()) + 1, device=regions.device)
-    is_inside = regions[:, None] == numbers[:, None]  # [B,K,N]
-    is_visible = F.pad(is_inside, (1, 0), value=True)[:, None]  # [B,1,K,T]
-    tokens = x.class_token(0)[:, None].expand(-1, len(numbers), -1)
-    for block in range(x.depth):
-        _, key, value = x.qkv(block)
-        query = x.project_qkv(tokens, block)[0]
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=is_visible)
-        tokens = x.finish_block(attended, x=tokens, block=block)
-    return tokens

@@ -30,6 +30,11 @@ def number_regions(regions: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, is_next.cumsum(1)).view_as(regions)
 
 
+def mark_regions(regions: Tensor) -> Tensor:
+    """Return the patches of every region, [B,N] int64 from 0 to K-1, to [B,K,N] bool. K is the most of any image."""
+    return regions[:, None] == torch.arange(int(regions.max()) + 1, device=regions.device)[:, None]
+
+
 def merge_regions(regions: Tensor, features: Tensor, eps: float) -> Tensor:
     """Merge regions that look alike, [M] int64 to [M] int64. A merged region has the smallest of its numbers.
 

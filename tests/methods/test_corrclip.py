@@ -13,9 +13,11 @@ from torch import Tensor
 
 from cliptrase_d2.clip.tokens import ImageTokens, PatchFeatures
 from cliptrase_d2.clip.visual import VisualTower
-from cliptrase_d2.methods.corrclip import CorrCLIP, get_spatial_states, region_attention, run_class_tokens
+from cliptrase_d2.methods.class_tokens import run_class_tokens
+from cliptrase_d2.methods.corrclip import CorrCLIP, get_spatial_states, region_attention
 from cliptrase_d2.methods.region_maps import (
     NO_REGION,
+    mark_regions,
     mark_smallest,
     merge_regions,
     number_regions,
@@ -178,7 +180,7 @@ def test_images_of_a_batch_have_their_own_regions() -> None:
 def test_copies_equal_those_of_one_masked_sequence(regions: Tensor) -> None:
     x = make_tokens(regions)
     coarse = resize_regions(regions, GRID)
-    copies = run_class_tokens(x, number_regions(coarse).flatten(1))
+    copies = run_class_tokens(x, mark_regions(number_regions(coarse).flatten(1)))
     expected, ordinary = slow_class_tokens(TOWER, x.images[0], coarse[0])
     torch.testing.assert_close(copies[0], expected, atol=1e-5, rtol=0)
     whole = x.finish_block(F.scaled_dot_product_attention(*x.qkv()))

@@ -20,8 +20,9 @@ from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, TextFeatures
 from cliptrase_d2.config import load_config
 from cliptrase_d2.data.protocol import Protocol
 from cliptrase_d2.mask_sources import MaskInputs, MaskSource
-from cliptrase_d2.methods.corrclip import CorrCLIP, region_attention, run_class_tokens
-from cliptrase_d2.methods.region_maps import mark_smallest, number_regions, resize_regions
+from cliptrase_d2.methods.class_tokens import run_class_tokens
+from cliptrase_d2.methods.corrclip import CorrCLIP, region_attention
+from cliptrase_d2.methods.region_maps import mark_regions, mark_smallest, number_regions, resize_regions
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.proposals import MaskProposals
 from cliptrase_d2.segmenter.build import build_segmenter
@@ -134,7 +135,7 @@ def test_stages_of_a_window(model: CLIPtrase, shared: Path, expected: dict[str, 
     assert ((weights[0] > 0).sum(1) - published["kept_per_row"]).abs().max() <= 2
     main, spatial = method.attend(x, weights)
     index = number_regions(resize_regions(merged.unflatten(1, (42, 42)), x.grid))
-    copies = run_class_tokens(x, index.flatten(1))[0]
+    copies = run_class_tokens(x, mark_regions(index.flatten(1)))[0]
     semantic = copies[resize_regions(index, (42, 42)).flatten()]
     branches = torch.stack([main[0], spatial[0], semantic])[:, patches]
     assert_near(branches, published["branches"])

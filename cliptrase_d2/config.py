@@ -148,9 +148,10 @@ def _add_method(cfg: CfgNode) -> None:
     method.BACKGROUND = []
     # Method that reads dense features out of CLIP (methods/): "cliptrase" (A.2), "sclip", "maskclip", "clip" (as
     # trained), "clearclip", "naclip", "gem", "sc_clip", "sfp", "dih_clip", "resclip"; "proxyclip", with a second vision
-    # model (MODEL.VISION); "corrclip", with this model and the masks of MODEL.MASKS; "own_patch", "cosine" and
-    # "cosine_oracle" of Table 1, the last of which reads the labels; "textregion", "lposs" and "trident", which label
-    # whole images and need TEST.PROTOCOL "published"; or a method of your own.
+    # model (MODEL.VISION); "corrclip", with this model and the masks of MODEL.MASKS; "cliptrase_plus", with these masks
+    # alone (not in a paper); "own_patch", "cosine" and "cosine_oracle" of Table 1, the last of which reads the labels;
+    # "textregion", "lposs" and "trident", which label whole images and need TEST.PROTOCOL "published"; or a method of
+    # your own.
     method.METHOD = "cliptrase"
     # Options of this method by name, such as {deviation: 3} for "naclip": the arguments of its class. The value null
     # removes an option of a base. The methods of TEST.METHODS have their own.

@@ -1,4 +1,4 @@
-"""CLIPtrase+, a method of this project: CLIPtrase's clusters are named by class tokens that see little else."""
+"""CLIPtrase plus, a method of this project: a class token of its own for every cluster of CLIPtrase."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ _ALL = range(-1000, 0)  # hidden states and blocks of towers of any depth
 class CLIPtrasePlus(DenseMethod):
     """Give every cluster a class token that sees only the patches which correlate with the cluster.
 
-    This method is not in a paper. CLIP is trained to name an image by its class token, whereas the last tokens of
-    patches are not trained. So a copy of the class token passes all blocks for each region, as in CorrCLIP's semantic
-    branch, and the patches of a region have its feature instead of their own. The regions are the masks of the model,
-    by default CLIPtrase's clusters. With CLIPtrase's correlation C of patches, the mean cosine of q, k and v over all
-    heads of the last block but one, the copy of the region r attends to the class token and to
+    This method is one of this project and not in a paper. CLIP is trained to name an image by its class token, whereas
+    the last tokens of patches are not trained. So a copy of the class token passes all blocks for each region, as in
+    CorrCLIP's semantic branch, and the patches of a region have its feature in place of their own. The regions are the
+    masks of the model, by default CLIPtrase's clusters. With CLIPtrase's correlation C of patches, the mean cosine of
+    q, k and v over all heads of the last block but one, the copy of a region r attends in every block to the class
+    token and to
 
         the patches of r, and the patches j with mean of C_ij over i in r > β·mean(C)
 
-    in every block. mean(C) is over all pairs of patches of an image or window. Clusters are often parts of things. The
-    correlated patches beside them add the rest, so that a token sees a whole thing.
+    mean(C) is over all pairs of patches of an image or window. Clusters are often parts of things. The correlated
+    patches add the rest, so that a copy sees the whole thing.
 
     A patch in no region is a region of its own. No token attends to a copy, so the class token of the features is that
-    of CLIP. There is no second vision model, and the options were chosen on emoji scenes only, see the guide.
+    of CLIP. The option was chosen on emoji scenes and never tried on photographs.
 
     Cost: CLIP reads an image twice, first for the regions. One query per region passes all blocks. The keys and values
     of all blocks are kept, and N² numbers for C.
@@ -47,7 +48,7 @@ class CLIPtrasePlus(DenseMethod):
         InputError: an option is out of range.
     """
 
-    title = "CLIPtrase+, a class token of its own for every cluster (not in a paper)"
+    title = "CLIPtrase plus, a class token for every cluster (not in a paper)"
     source = "https://github.com/cliptrase-d2/cliptrase_d2"
     needs = Needs(hidden_states=(0,), qkv=_ALL, regions=True)
 

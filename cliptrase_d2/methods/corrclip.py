@@ -12,7 +12,14 @@ from cliptrase_d2.clip.open_clip_modules import to_joint_space
 from cliptrase_d2.clip.tokens import DenseFeatures, ImageTokens, Needs
 from cliptrase_d2.methods.base import DenseMethod, register_method
 from cliptrase_d2.methods.class_tokens import run_class_tokens
-from cliptrase_d2.methods.region_maps import NO_REGION, mark_regions, mark_smallest, merge_regions, number_regions, resize_regions
+from cliptrase_d2.methods.region_maps import (
+    NO_REGION,
+    mark_regions,
+    mark_smallest,
+    merge_regions,
+    number_regions,
+    resize_regions,
+)
 from cliptrase_d2.utils.errors import check_range
 from cliptrase_d2.utils.tensors import autocast
 

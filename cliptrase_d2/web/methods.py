@@ -19,7 +19,8 @@ def _is_offered(compared: ComparedMethod) -> bool:
 
 METHODS = tuple(name for name, method in ALL_METHODS.items() if _is_offered(method))
 _NAMES = {
-    **{"cliptrase": "CLIPtrase", "cliptrase_scr": "CLIPtrase without masks", "clip": "CLIP", "maskclip": "MaskCLIP"},
+    **{"cliptrase": "CLIPtrase", "cliptrase_scr": "CLIPtrase without masks", "cliptrase_plus": "CLIPtrase plus"},
+    **{"clip": "CLIP", "maskclip": "MaskCLIP"},
     **{"sclip": "SCLIP", "clearclip": "ClearCLIP", "naclip": "NACLIP", "gem": "GEM"},
     **{"sc_clip": "SC-CLIP", "sfp": "SFP", "dih_clip": "DIH-CLIP", "resclip": "ResCLIP"},
     **{"own_patch": "Own patch alone", "cosine": "Cosine", "cliptrase_inner_product": "Clusters of inner products"},

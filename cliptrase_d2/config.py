@@ -259,10 +259,13 @@ def _add_san(cfg: CfgNode) -> None:
     san.OVERSAMPLE_RATIO = 3.0
     san.IMPORTANCE_SAMPLE_RATIO = 0.75
     # Warm start by CLIPtrase's masks (B.3): "none"; "prototypes", the queries start as k-means centres of the mask
-    # features of training images; "per_image", the mask features of each image are added to its first queries.
+    # features of training images; "per_image", the mask features of each image are added to its first queries;
+    # "closed_form", all of the side network starts so that masks are inner products of prototypes and CLIP's features.
     san.QUERY_INIT = "none"
     # Number of training images that a warm start reads, evenly spread over the data set.
     san.QUERY_INIT_IMAGES = 1000
+    # Configuration of CLIPtrase, a file or a name of the package, that labels the images of SOLVER.UNLABELLED_ITER.
+    san.TEACHER = ""
     side = cfg.MODEL.SIDE_ADAPTER = CfgNode()
     # The ViT: channels, blocks, heads, and the sides of a patch and of the images of its position embedding, in pixels.
     side.WIDTH = 240
@@ -296,6 +299,10 @@ def _add_training(cfg: CfgNode) -> None:
     # Split the IMS_PER_BATCH images of a step into this many parts to save memory. The step is the same except for its
     # random points.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Iterations before the training, with a schedule of their own, on label maps that MODEL.SAN.TEACHER predicts for
+    # the images of DATASETS.UNLABELLED, or of DATASETS.TRAIN if that is empty. The classes are those of DATASETS.TRAIN.
+    cfg.SOLVER.UNLABELLED_ITER = 0
+    cfg.DATASETS.UNLABELLED = ()
     # Number of checkpoints to keep, the newest ones; 0 for all.
     cfg.SOLVER.MAX_TO_KEEP = 3
 

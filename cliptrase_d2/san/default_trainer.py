@@ -100,6 +100,9 @@ class Trainer(DefaultTrainer):
         if cfg.SOLVER.ACCUMULATION_STEPS != 1:
             fix = "Set it to 1, or train with train_net.py."
             raise InputError("SOLVER.ACCUMULATION_STEPS", f"{cfg.SOLVER.ACCUMULATION_STEPS} in DefaultTrainer", fix)
+        if cfg.SOLVER.UNLABELLED_ITER:
+            got = f"{cfg.SOLVER.UNLABELLED_ITER} in DefaultTrainer"
+            raise InputError("SOLVER.UNLABELLED_ITER", got, "Set it to 0, or train with train_net.py.")
         batch, workers = read_batch_size(cfg), cfg.DATALOADER.NUM_WORKERS
         return load_batches(build_dataset(cfg), seed=choose_seed(cfg), start=0, batch=batch, num_workers=workers)
 

@@ -33,7 +33,7 @@ from cliptrase_d2.utils.errors import InputError, check_choice
 from cliptrase_d2.utils.tensors import autocast, get_dtype
 from cliptrase_d2.vocabulary import Vocabulary
 
-QUERY_INITS = ("none", "prototypes", "per_image")
+QUERY_INITS = ("none", "prototypes", "per_image", "closed_form")
 _MAX_SCORES = 2**24  # class scores in memory while the label map is computed
 
 

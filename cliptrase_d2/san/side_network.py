@@ -96,6 +96,12 @@ class SideAdapterNetwork(nn.Module):
                 x = x + position
         return decoded
 
+    def normalise_fused(self, features: BlockTokens) -> Tensor:
+        """Return CLIP's features of the last fusion as its projection reads them, [B,E,h',w']."""
+        last = max(self.fusion)
+        normalised: Tensor = self.fusion_layers[f"layer_{last}"].input_proj[0](features.feature_map(self.fusion[last]))
+        return normalised
+
     def _fuse(self, block: int, x: Tensor, features: BlockTokens, grid: tuple[int, int]) -> Tensor:
         if block not in self.fusion:
             return x

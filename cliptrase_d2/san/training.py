@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +31,11 @@ from cliptrase_d2.data.register import get_dataset_labels, get_rendering
 from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.evaluation.evaluate import evaluate_dataset, require_datasets
 from cliptrase_d2.evaluation.metrics import drop_class_metrics
+from cliptrase_d2.san.checkpoints import find_last_checkpoint
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.san.trainer import TRAINING_IMAGES, SANTrainer
 from cliptrase_d2.san.training_data import Augmentation, TrainingDataset, load_batches
+from cliptrase_d2.san.unlabelled import build_unlabelled_config, build_unlabelled_dataset, check_unlabelled
 from cliptrase_d2.san.warm_start import start_queries
 from cliptrase_d2.segmenter.build import load_weights
 from cliptrase_d2.utils.atomic_files import remove_unfinished
@@ -64,24 +68,49 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
     dataset = build_dataset(cfg)
     if cfg.DATASETS.TEST:
         require_datasets(cfg.DATASETS.TEST)
-    batch = read_batch_size(cfg)
+    read_batch_size(cfg)
+    check_unlabelled(cfg)
     san = SAN(cfg).to(cfg.MODEL.DEVICE)  # type: ignore[call-arg, arg-type]  # configurable
     if comm.is_main_process():
         remove_unfinished(Path(cfg.OUTPUT_DIR))
     comm.synchronize()
-    trainer = build_trainer(cfg, san)
+    is_resumed = resume and bool(find_last_checkpoint(cfg.OUTPUT_DIR))
+    if not is_resumed:
+        first = build_unlabelled_config(cfg)
+        if not (resume and cfg.SOLVER.UNLABELLED_ITER and find_last_checkpoint(first.OUTPUT_DIR)):
+            start_queries(cfg, san)
+            load_weights(cfg, san)
+        if cfg.SOLVER.UNLABELLED_ITER:
+            Path(first.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+            label = partial(build_unlabelled_dataset, first, dataset, resume=resume)
+            _run_steps(first, san, label, resume=resume, evaluate_last=True)
+    _run_steps(cfg, san, lambda seed: dataset, resume=is_resumed)
+    return san
+
+
+def _run_steps(
+    cfg: CfgNode, san: SAN, build: Callable[..., TrainingDataset], *, resume: bool, evaluate_last: bool = False
+) -> None:
+    """Run the SOLVER.MAX_ITER steps of a configuration, from the last checkpoint in its OUTPUT_DIR if resumed.
+
+    Args:
+        cfg: the whole configuration.
+        san: trained in place.
+        build: of the data set, with the argument ``seed``.
+        resume: whether to look for a checkpoint.
+        evaluate_last: whether to evaluate after the last step, too, if there are evaluations.
+    """
+    trainer = build_trainer(cfg, san, evaluate_last=evaluate_last)
+    start = 0
     if resume and trainer.checkpointer.has_checkpoint():
         trainer.checkpointer.resume_or_load("", resume=True)
         start = trainer.iter + 1
         logger.info("Resumed at iteration %d from %s", start, trainer.last_checkpoint)
-    else:
-        start_queries(cfg, san)
-        load_weights(cfg, san)
-        start = 0
+    dataset, batch = build(seed=trainer.seed), read_batch_size(cfg)
     count = sum(parameter.numel() for parameter in san.parameters() if parameter.requires_grad)
     logger.info(
-        "Training %.2f million parameters of SAN beside %s: %d images of %s, %d steps of %d images in %d part(s)",
-        count / 1e6, cfg.MODEL.CLIP.NAME, len(dataset.records), ", ".join(cfg.DATASETS.TRAIN),
+        "Training %.2f million parameters of SAN beside %s: %d images, %d steps of %d images in %d part(s)",
+        count / 1e6, cfg.MODEL.CLIP.NAME, len(dataset.records),
         cfg.SOLVER.MAX_ITER, batch, cfg.SOLVER.ACCUMULATION_STEPS,
     )  # fmt: skip
     workers = cfg.DATALOADER.NUM_WORKERS
@@ -92,7 +121,6 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
     except KeyboardInterrupt as stop:
         done = f"{trainer.iter} of {trainer.max_iter} steps are done"
         raise Interrupted(f"{done}, last checkpoint: {trainer.last_checkpoint}") from stop
-    return san
 
 
 def check_architecture(cfg: CfgNode) -> None:
@@ -180,8 +208,8 @@ def read_batch_size(cfg: CfgNode) -> int:
     return batch
 
 
-def build_trainer(cfg: CfgNode, san: SAN) -> SANTrainer:
-    """Build the trainer with its optimizer, schedule and hooks."""
+def build_trainer(cfg: CfgNode, san: SAN, *, evaluate_last: bool = False) -> SANTrainer:
+    """Build the trainer with its optimizer, schedule and hooks; ``evaluate_last`` as in `_run_steps`."""
     optimizer = build_optimizer(cfg, san)
     is_gpu = san.device.type == "cuda"
     half = torch.float16 if is_gpu else torch.bfloat16  # CPUs do not compute in float16
@@ -195,7 +223,7 @@ def build_trainer(cfg: CfgNode, san: SAN) -> SANTrainer:
         gradient_limit=read_gradient_limit(cfg),
         precision=half if cfg.SOLVER.AMP.ENABLED else torch.float32,
     )
-    trainer.register_hooks(build_hooks(cfg, trainer, build_schedule(cfg, optimizer)))
+    trainer.register_hooks(build_hooks(cfg, trainer, build_schedule(cfg, optimizer), evaluate_last=evaluate_last))
     return trainer
 
 
@@ -260,7 +288,9 @@ def read_gradient_limit(cfg: CfgNode) -> float | None:
     return clip.CLIP_VALUE
 
 
-def build_hooks(cfg: CfgNode, trainer: SANTrainer, schedule: LRMultiplier) -> list[HookBase]:
+def build_hooks(
+    cfg: CfgNode, trainer: SANTrainer, schedule: LRMultiplier, *, evaluate_last: bool = False
+) -> list[HookBase]:
     """Return the hooks: timing, schedule, evaluation, checkpoints and logs."""
 
     def evaluate() -> dict[str, dict[str, float]]:
@@ -274,7 +304,7 @@ def build_hooks(cfg: CfgNode, trainer: SANTrainer, schedule: LRMultiplier) -> li
     common = [
         hooks.IterationTimer(),
         hooks.LRScheduler(trainer.optimizer, schedule),
-        hooks.EvalHook(cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0, evaluate, eval_after_train=False),
+        hooks.EvalHook(cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0, evaluate, evaluate_last),
     ]
     if not comm.is_main_process():
         return common

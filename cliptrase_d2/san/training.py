@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -76,21 +78,45 @@ def train(cfg: CfgNode, *, resume: bool) -> SAN:
     comm.synchronize()
     is_resumed = resume and bool(find_last_checkpoint(cfg.OUTPUT_DIR))
     if not is_resumed:
-        first = build_unlabelled_config(cfg)
-        if not (resume and cfg.SOLVER.UNLABELLED_ITER and find_last_checkpoint(first.OUTPUT_DIR)):
-            start_queries(cfg, san)
-            load_weights(cfg, san)
-        if cfg.SOLVER.UNLABELLED_ITER:
-            Path(first.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-            label = partial(build_unlabelled_dataset, first, dataset, resume=resume)
-            _run_steps(first, san, label, resume=resume, evaluate_last=True)
+        _start(cfg, san, dataset, resume=resume)
     _run_steps(cfg, san, lambda seed: dataset, resume=is_resumed)
     return san
 
 
-def _run_steps(
-    cfg: CfgNode, san: SAN, build: Callable[..., TrainingDataset], *, resume: bool, evaluate_last: bool = False
-) -> None:
+def _start(cfg: CfgNode, san: SAN, dataset: TrainingDataset, *, resume: bool) -> None:
+    """Apply the warm start, load MODEL.WEIGHTS, and run the iterations without labels.
+
+    For a warm start, the seconds and the evaluation of the result are written to metrics.json as iteration -1.
+    """
+    begin = time.perf_counter()
+    first, count = build_unlabelled_config(cfg), cfg.SOLVER.UNLABELLED_ITER
+    if not (count and resume and find_last_checkpoint(first.OUTPUT_DIR)):
+        start_queries(cfg, san)
+        load_weights(cfg, san)
+    if count:
+        Path(first.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+        _run_steps(first, san, partial(build_unlabelled_dataset, first, dataset, resume=resume), resume=resume)
+    if not count and cfg.MODEL.SAN.QUERY_INIT == "none":
+        return
+    numbers: dict[str, float] = {"iteration": -1, "start_seconds": time.perf_counter() - begin}
+    if cfg.TEST.EVAL_PERIOD and (count or cfg.MODEL.SAN.QUERY_INIT == "closed_form"):
+        for name, metrics in evaluate_all(cfg, san).items():
+            numbers |= {f"{name}/{metric}": value for metric, value in metrics.items()}
+    if comm.is_main_process():
+        with (Path(cfg.OUTPUT_DIR) / "metrics.json").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(numbers, sort_keys=True) + "\n")
+
+
+def evaluate_all(cfg: CfgNode, san: SAN) -> dict[str, dict[str, float]]:
+    """Return {data set: {metric: percent}}, the names in the JSON log, without the metrics of single classes."""
+    results = {}
+    for name in cfg.DATASETS.TEST:
+        metrics = evaluate_dataset(cfg, san, name, log_table=False).get("sem_seg", {})
+        results[name] = {metric: metrics[metric] for metric in drop_class_metrics(metrics)}
+    return results
+
+
+def _run_steps(cfg: CfgNode, san: SAN, build: Callable[..., TrainingDataset], *, resume: bool) -> None:
     """Run the SOLVER.MAX_ITER steps of a configuration, from the last checkpoint in its OUTPUT_DIR if resumed.
 
     Args:
@@ -98,9 +124,8 @@ def _run_steps(
         san: trained in place.
         build: of the data set, with the argument ``seed``.
         resume: whether to look for a checkpoint.
-        evaluate_last: whether to evaluate after the last step, too, if there are evaluations.
     """
-    trainer = build_trainer(cfg, san, evaluate_last=evaluate_last)
+    trainer = build_trainer(cfg, san)
     start = 0
     if resume and trainer.checkpointer.has_checkpoint():
         trainer.checkpointer.resume_or_load("", resume=True)
@@ -208,8 +233,8 @@ def read_batch_size(cfg: CfgNode) -> int:
     return batch
 
 
-def build_trainer(cfg: CfgNode, san: SAN, *, evaluate_last: bool = False) -> SANTrainer:
-    """Build the trainer with its optimizer, schedule and hooks; ``evaluate_last`` as in `_run_steps`."""
+def build_trainer(cfg: CfgNode, san: SAN) -> SANTrainer:
+    """Build the trainer with its optimizer, schedule and hooks."""
     optimizer = build_optimizer(cfg, san)
     is_gpu = san.device.type == "cuda"
     half = torch.float16 if is_gpu else torch.bfloat16  # CPUs do not compute in float16
@@ -223,7 +248,7 @@ def build_trainer(cfg: CfgNode, san: SAN, *, evaluate_last: bool = False) -> SAN
         gradient_limit=read_gradient_limit(cfg),
         precision=half if cfg.SOLVER.AMP.ENABLED else torch.float32,
     )
-    trainer.register_hooks(build_hooks(cfg, trainer, build_schedule(cfg, optimizer), evaluate_last=evaluate_last))
+    trainer.register_hooks(build_hooks(cfg, trainer, build_schedule(cfg, optimizer)))
     return trainer
 
 
@@ -288,23 +313,16 @@ def read_gradient_limit(cfg: CfgNode) -> float | None:
     return clip.CLIP_VALUE
 
 
-def build_hooks(
-    cfg: CfgNode, trainer: SANTrainer, schedule: LRMultiplier, *, evaluate_last: bool = False
-) -> list[HookBase]:
+def build_hooks(cfg: CfgNode, trainer: SANTrainer, schedule: LRMultiplier) -> list[HookBase]:
     """Return the hooks: timing, schedule, evaluation, checkpoints and logs."""
-
-    def evaluate() -> dict[str, dict[str, float]]:
-        """Return {data set: {metric: percent}}, the names in the JSON log, without the metrics of single classes."""
-        results = {}
-        for name in cfg.DATASETS.TEST:
-            metrics = evaluate_dataset(cfg, trainer.san, name, log_table=False).get("sem_seg", {})
-            results[name] = {metric: metrics[metric] for metric in drop_class_metrics(metrics)}
-        return results
-
     common = [
         hooks.IterationTimer(),
         hooks.LRScheduler(trainer.optimizer, schedule),
-        hooks.EvalHook(cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0, evaluate, evaluate_last),
+        hooks.EvalHook(
+            cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0,
+            partial(evaluate_all, cfg, trainer.san),
+            eval_after_train=False,
+        ),
     ]
     if not comm.is_main_process():
         return common

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from itertools import islice
@@ -24,7 +23,7 @@ from cliptrase_d2.evaluation.predictions import CLASSES, PredictionEncoding
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.san.training_data import TrainingDataset, sample_records
 from cliptrase_d2.segmenter.build import build_cliptrase
-from cliptrase_d2.utils.atomic_files import atomic_write, atomic_write_text
+from cliptrase_d2.utils.atomic_files import atomic_write
 from cliptrase_d2.utils.errors import InputError, name_arguments
 
 logger = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ def _list_images(cfg: CfgNode) -> list[tuple[str, str]]:
 def _write_labels(
     cfg: CfgNode, images: list[tuple[str, dict[str, str]]], labelled: TrainingDataset, encoding: PredictionEncoding
 ) -> None:
-    """Predict and write the label maps of this process's images, and note the seconds in labels.json."""
+    """Predict and write the label maps of this process's images."""
     teacher, start = _load_teacher_config(cfg), time.perf_counter()
     model = build_cliptrase(teacher)
     mappers = {name: EvaluationMapper(teacher, name) for name in dict(images)}
@@ -140,5 +139,3 @@ def _write_labels(
         atomic_write(Path(record["sem_seg_file_name"]), lambda file, picture=picture: picture.save(file, format="PNG"))
     seconds = time.perf_counter() - start
     logger.info("%s labelled %d images in %.0f seconds", cfg.MODEL.SAN.TEACHER, len(images), seconds)
-    if comm.is_main_process():
-        atomic_write_text(Path(cfg.OUTPUT_DIR) / "labels.json", json.dumps({"seconds": seconds}) + "\n")

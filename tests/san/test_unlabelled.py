@@ -48,13 +48,15 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 def build(cfg: CfgNode, *, resume: bool = False, steps: int = 2) -> unlabelled.TrainingDataset:
     first = unlabelled.build_unlabelled_config(cfg)
-    assert first.SOLVER.MAX_ITER == steps
+    assert steps == first.SOLVER.MAX_ITER
     Path(first.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     return unlabelled.build_unlabelled_dataset(first, build_dataset(cfg), seed=0, resume=resume)
 
 
 def test_labels_are_the_predictions_of_the_teacher(tmp_path: Path) -> None:
-    cfg = config(tmp_path, teacher=("INPUT.MIN_SIZE_TEST", "240"))  # the size of the images
+    cfg = config(
+        tmp_path, teacher=("INPUT.MIN_SIZE_TEST", "240", "INPUT.MAX_SIZE_TEST", "320")
+    )  # the size of the images
     dataset = build(cfg)
     teacher = build_segmenter(unlabelled._load_teacher_config(cfg))
     written = [record for record in dataset.records if Path(record["sem_seg_file_name"]).is_file()]
@@ -140,11 +142,19 @@ def test_no_iterations_without_labels_train_as_before(tmp_path: Path) -> None:
     assert not (tmp_path / "zero" / "unlabelled").exists()
 
 
-def test_cost_of_the_labels_is_noted(tmp_path: Path) -> None:
-    cfg = config(tmp_path)
-    build(cfg)
-    noted = json.loads((Path(cfg.OUTPUT_DIR) / "unlabelled" / "labels.json").read_text())
-    assert noted["seconds"] > 0
+@pytest.mark.parametrize(
+    ("kind", "unlabelled", "evaluated"), [("prototypes", 0, False), ("closed_form", 0, True), ("none", 1, True)]
+)
+def test_log_has_the_cost_and_the_result_of_the_start(
+    tmp_path: Path, kind: str, unlabelled: int, evaluated: bool
+) -> None:
+    options = ("MODEL.SAN.QUERY_INIT", kind, "SOLVER.UNLABELLED_ITER", str(unlabelled), "TEST.EVAL_PERIOD", "9")
+    cfg = config(tmp_path, *options)
+    run(cfg)
+    start = json.loads((Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()[0])
+    assert start["iteration"] == -1
+    assert start["start_seconds"] > 0
+    assert (f"{cfg.DATASETS.TEST[0]}/mIoU" in start) == evaluated
 
 
 @pytest.mark.parametrize(

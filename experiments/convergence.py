@@ -39,15 +39,13 @@ TITLES = {
     "cold": "cold",
     "warm": "prototypes",
     "per_image": "per image",
-    "distilled": "labels of CLIPtrase",
     "closed_form": "closed form",
-    "unlabelled": "both",
+    "unlabelled": "closed form, unlabelled",
 }
 COLOURS = {
     "cold": "#444444",
     "warm": "#c1272d",
     "per_image": "#0072b2",
-    "distilled": "#e69f00",
     "closed_form": "#009e73",
     "unlabelled": "#cc79a7",
 }

@@ -84,7 +84,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--transfer", default="mIoU-held_out_things", help="metric of the second picture")
     parser.add_argument("--output", type=Path, default=Path("output/convergence"), help="folder")
     parser.add_argument("--csv", type=Path, default=ROOT / "results" / "convergence.csv", help="all finished trainings")
-    parser.add_argument("--jobs", type=int, default=1, help="concurrent trainings, which share the cores; 0 for none")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="concurrent trainings, which share the cores unless OMP_NUM_THREADS is set; 0 for none",
+    )
     parser.add_argument("--no-plot", action="store_true", help="no picture, which needs matplotlib")
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: changes of all configs")
     args = parser.parse_args()
@@ -139,7 +144,7 @@ def start_training(training: Training, options: Sequence[str], threads: int) -> 
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "train_net.py"), "--resume", "--config-file", config, *options]
     command += ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     with (folder / "console.txt").open("ab") as console:
         return subprocess.Popen(command, env=environment, stdout=console, stderr=subprocess.STDOUT)
 

@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
         "--jobs",
         type=int,
         default=1,
-        help="concurrent trainings, which share the cores unless OMP_NUM_THREADS is set; 0 for none",
+        help="concurrent trainings; 0 for none. They share the cores if OMP_NUM_THREADS is not set",
     )
     parser.add_argument("--no-plot", action="store_true", help="no picture, which needs matplotlib")
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: changes of all configs")

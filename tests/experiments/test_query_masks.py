@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from cliptrase_d2.san.image_queries import ImageMasks
+from cliptrase_d2.d2 import build_model
+from cliptrase_d2.pipeline.settings import CLIPtraseSettings
+from cliptrase_d2.san import warm_start
+from cliptrase_d2.san.image_queries import ImageMasks, ImageQueries
 from cliptrase_d2.san.model import SAN
 from experiments import query_masks
 from tests import forked
-from tests.san.tiny_san import tiny_san
+from tests.drawn_scenes import draw_scene
+from tests.san.tiny_san import tiny_san, training_config
 
 
 @pytest.fixture
@@ -40,6 +44,27 @@ def test_queries_that_show_each_others_masks(model: SAN, monkeypatch: pytest.Mon
 
 def test_a_query_that_shows_the_same_everywhere_is_at_chance(model: SAN, monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure(model, monkeypatch, [1.0] * 4, [1.0] * 4) == [(0.5, 0.5), (0.5, 0.5)]
+
+
+def test_prototypes_own_the_masks_with_the_nearest_features() -> None:
+    masks = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.bool)
+    features = torch.tensor([[1.0], [3], [8], [10]])  # means 2 and 9, projected to 4 and 18
+    queries = torch.tensor([[20.0], [5], [-9]])
+    prototypes = query_masks.Prototypes(
+        ImageQueries(1, 1, CLIPtraseSettings()), torch.tensor([[2.0]]), torch.zeros(1), queries
+    )
+    assert prototypes.nearest(features, masks) == [1, 0]
+
+
+def test_closed_form_is_above_chance_before_any_training(tmp_path: Path) -> None:
+    cfg = training_config(tmp_path, "MODEL.SAN.QUERY_INIT", "closed_form")
+    san = build_model(cfg).eval()
+    warm_start.start_queries(cfg, san)
+    prototypes = query_masks.Prototypes.read(san, ImageQueries(32, 1, CLIPtraseSettings.from_config(cfg)))
+    pixels = draw_scene(0)[0][:128, :128]
+    found = np.array(query_masks.areas(san, pixels, prototypes))
+    assert found[:, 0].mean() > 0.6
+    assert (found[:, 1] >= found[:, 0]).all()
 
 
 def test_another_warm_start_is_refused(tmp_path: Path) -> None:

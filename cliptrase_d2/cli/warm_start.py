@@ -1,7 +1,7 @@
-"""Initialise the queries of a SAN from the masks that CLIPtrase finds in a set of images.
+"""Initialise a SAN from the masks that CLIPtrase finds in a set of images.
 
-The checkpoint holds a single tensor, side_adapter_network.query_embed. The published SAN also accepts it as
-MODEL.WEIGHTS.
+The checkpoint holds a single tensor, side_adapter_network.query_embed. If MODEL.SAN.QUERY_INIT is closed_form, it holds
+the whole side network, which segments without any training. The published SAN also accepts it as MODEL.WEIGHTS.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compute the queries, write the checkpoint and return 0."""
+    """Compute the start, write the checkpoint and return 0."""
     import torch
 
     from cliptrase_d2.config import load_config
     from cliptrase_d2.data.builtin import register_builtin
     from cliptrase_d2.data.custom import read_dataset_file
     from cliptrase_d2.data.register import register_spec, require_registered
+    from cliptrase_d2.san.model import SAN
     from cliptrase_d2.san.query_projection import query_embeddings
-    from cliptrase_d2.san.warm_start import sample_masks
+    from cliptrase_d2.san.warm_start import sample_masks, start_queries
     from cliptrase_d2.segmenter.build import resolve_device
     from cliptrase_d2.utils.atomic_files import atomic_write, require_writable
     from cliptrase_d2.utils.errors import InputError
@@ -50,12 +51,20 @@ def run(arguments: argparse.Namespace) -> int:
     name, key = (cfg.DATASETS.TRAIN[0], "DATASETS.TRAIN") if dataset is None else (dataset, "--dataset")
     require_registered(name, key)
     resolve_device(cfg)
+    cfg.DATASETS.TRAIN = (name,)
     cfg.freeze()
     side = cfg.MODEL.SIDE_ADAPTER
-    sample = sample_masks(cfg, name)
-    queries = query_embeddings(sample.features, side.NUM_QUERIES, side.WIDTH, max(0, cfg.SEED))
-    content = {"model": {"side_adapter_network.query_embed": queries}}
-    atomic_write(arguments.output, lambda file: torch.save(content, file))
+    if cfg.MODEL.SAN.QUERY_INIT == "closed_form":
+        torch.manual_seed(max(0, cfg.SEED))
+        model = SAN(cfg).to(cfg.MODEL.DEVICE)  # type: ignore[call-arg, arg-type]  # configurable
+        sample = start_queries(cfg, model)
+        parts = ("side_adapter_network.", "ov_classifier.bg_embed")
+        weights = {key: value.cpu() for key, value in model.state_dict().items() if key.startswith(parts)}
+    else:
+        sample = sample_masks(cfg, name)
+        queries = query_embeddings(sample.features, side.NUM_QUERIES, side.WIDTH, max(0, cfg.SEED))
+        weights = {"side_adapter_network.query_embed": queries}
+    atomic_write(arguments.output, lambda file: torch.save({"model": weights}, file))
     print(f"{side.NUM_QUERIES} queries of width {side.WIDTH} from {sample}: {arguments.output}")
     print(f"  cliptrase train --config-file {arguments.config_file} --opts MODEL.WEIGHTS {arguments.output}")
     return 0

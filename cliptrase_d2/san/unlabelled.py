@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import CfgNode, comm
 from cliptrase_d2.data.labels import LabelRule
 from cliptrase_d2.data.loader import list_records
@@ -20,9 +19,8 @@ from cliptrase_d2.data.mapper import EvaluationMapper
 from cliptrase_d2.data.register import get_rendering
 from cliptrase_d2.data.rendering import Rendering
 from cliptrase_d2.evaluation.predictions import CLASSES, PredictionEncoding
-from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.san.training_data import TrainingDataset, sample_records
-from cliptrase_d2.segmenter.build import build_cliptrase
+from cliptrase_d2.segmenter.build import build_cliptrase, load_cliptrase_config
 from cliptrase_d2.utils.atomic_files import atomic_write
 from cliptrase_d2.utils.errors import InputError, name_arguments
 
@@ -96,12 +94,9 @@ def _load_teacher_config(cfg: CfgNode) -> CfgNode:
     if not name:
         got = f"empty with SOLVER.UNLABELLED_ITER {cfg.SOLVER.UNLABELLED_ITER}"
         raise InputError(key, got, "Name a configuration of CLIPtrase, which labels the images.")
-    teacher = load_config(name)
+    teacher = load_cliptrase_config(name, key, cfg.MODEL.DEVICE)
     if teacher.TEST.PROTOCOL == "center_crop":
         raise InputError(key, f"{name} labels only a crop of each image", "Set its TEST.PROTOCOL to whole or slide.")
-    if CLIPtrase.__name__ != teacher.MODEL.META_ARCHITECTURE:
-        raise InputError(key, f"{name} is {teacher.MODEL.META_ARCHITECTURE}", "Name a configuration of CLIPtrase.")
-    teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher
 
 

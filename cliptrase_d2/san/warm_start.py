@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class MaskSample(NamedTuple):
     """Mask features of a sample of images.
 
     Attributes:
-        features: [M,D] of all masks.
+        features: [M,D] or [M,E] of all masks.
         images: number of images.
         without: number of images without a mask.
     """
@@ -42,33 +42,39 @@ class MaskSample(NamedTuple):
     images: int
     without: int
 
+    @classmethod
+    def join(cls, features: Sequence[Tensor]) -> MaskSample:
+        """Join the mask features [Q,D] of each image."""
+        return cls(torch.cat(list(features)), len(features), sum(not len(pooled) for pooled in features))
+
     def __str__(self) -> str:
         return f"{len(self.features)} masks of {self.images} images ({self.without} without a mask)"
 
 
-def start_queries(cfg: CfgNode, model: SAN) -> None:
+def start_queries(cfg: CfgNode, model: SAN) -> MaskSample | None:
     """Apply the warm start of MODEL.SAN.QUERY_INIT to an untrained model, in place; "none" changes nothing.
 
     Args:
         cfg: names the training data set.
         model: the same in every process, before and after.
+    Returns:
+        The masks that it was computed from; None for "none".
     Raises:
         InputError: an image cannot be used, there are too few masks, or the model has no weights of CLIP yet.
     """
     kind = cfg.MODEL.SAN.QUERY_INIT
     if kind == "none":
-        return
+        return None
     side, dataset = model.side_adapter_network, cfg.DATASETS.TRAIN[0]
     seed, queries, width = max(0, cfg.SEED), side.query_embed.shape[1], side.query_embed.shape[2]
     if kind == "closed_form":
         images = sample_fused_masks(cfg, model, dataset)
-        start = fit_closed_form(images, queries, count_channels(side), seed)
-        apply_closed_form(side, start)
+        apply_closed_form(side, fit_closed_form(images, queries, count_channels(side), seed))
         _start_no_object(cfg, model, dataset)
         model.needs_training = False
-        masks, channels = sum(len(image.pooled) for image in images), len(start.bias)
-        logger.info("Warm start (%s): %d masks of %d images, %d channels", kind, masks, len(images), channels)
-        return
+        sample = MaskSample.join([image.pooled for image in images])
+        logger.info("Warm start (%s): %s", kind, sample)
+        return sample
     sample = sample_masks(cfg, dataset)
     with torch.no_grad():
         if kind == "prototypes":
@@ -77,6 +83,7 @@ def start_queries(cfg: CfgNode, model: SAN) -> None:
             assert model.query_init is not None  # "per_image" has one
             model.query_init.start_from(fit_projection(sample.features, width, seed))
     logger.info("Warm start (%s): %s", kind, sample)
+    return sample
 
 
 @torch.inference_mode()
@@ -98,7 +105,7 @@ def sample_masks(cfg: CfgNode, dataset: str) -> MaskSample:
         result = model.segment(pixels, None, [(pixels.shape[2], pixels.shape[3])])
         masks = result.masks[0]
         features.append(pool_masks(result.features, 0, masks)[: len(masks)].float().cpu())  # [Q,D]
-    return MaskSample(torch.cat(features), len(features), sum(not len(pooled) for pooled in features))
+    return MaskSample.join(features)
 
 
 @torch.inference_mode()

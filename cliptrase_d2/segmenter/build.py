@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cliptrase_d2.config import ARGUMENT_KEYS
+from cliptrase_d2.config import ARGUMENT_KEYS, load_config
 from cliptrase_d2.d2 import CfgNode, DetectionCheckpointer
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.parts import WindowSettings
@@ -77,6 +77,23 @@ def build_cliptrase(cfg: CfgNode) -> CLIPtrase:
     model = build_segmenter(cfg)
     assert isinstance(model, CLIPtrase)
     return model
+
+
+def load_cliptrase_config(name: str, key: str, device: str) -> CfgNode:
+    """Return a configuration of CLIPtrase that another configuration names, on the device of that one.
+
+    Args:
+        name: file, or name of a configuration of the package.
+        key: whose value it is.
+        device: MODEL.DEVICE.
+    Raises:
+        InputError: it cannot be read, or is not one of CLIPtrase.
+    """
+    cfg = load_config(name)
+    if CLIPtrase.__name__ != cfg.MODEL.META_ARCHITECTURE:
+        raise InputError(key, f"{name} is {cfg.MODEL.META_ARCHITECTURE}", "Name a configuration of CLIPtrase.")
+    cfg.MODEL.DEVICE = device
+    return cfg
 
 
 def load_weights(cfg: CfgNode, model: nn.Module) -> None:

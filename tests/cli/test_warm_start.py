@@ -41,6 +41,23 @@ def test_the_checkpoint_initialises_the_queries_of_a_san(tmp_path: Path, capsys:
     assert torch.equal(model.side_adapter_network.query_embed.data, queries)  # type: ignore[union-attr, operator]
 
 
+def test_the_closed_form_segments_without_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scenes(tmp_path, 5)
+    description = {"name": f"closed_{tmp_path.name}", "images": "images", "classes": list(CLASSES)}
+    (tmp_path / "scenes.yaml").write_text(yaml.safe_dump(description))
+    (tmp_path / "san.yaml").write_text("MODEL: {META_ARCHITECTURE: SAN, SAN: {QUERY_INIT: closed_form}}\n")
+    files = ["--config-file", str(tmp_path / "san.yaml"), "--dataset", str(tmp_path / "scenes.yaml")]
+    options = [*tiny_options(tmp_path), *TINY_SAN, *TRAINING_OPTIONS]
+    assert run("warm-start", *files, "--output", str(tmp_path / "init.pth"), "--", *options) == 0
+    assert "masks of 5 images" in capsys.readouterr().out
+    content = torch.load(tmp_path / "init.pth", weights_only=True)["model"]
+    cfg = tiny_san_config(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "init.pth"), "MODEL.SAN.ALLOW_UNTRAINED", "False")
+    weights = build_segmenter(cfg).state_dict()  # an error if it counted as untrained
+    assert all(torch.equal(weights[name], value) for name, value in content.items())
+    names = {name for name in weights if name.startswith("side_adapter_network.")}
+    assert content.keys() == names | {"ov_classifier.bg_embed"}
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -38,11 +38,11 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[Any], object], object]] = [
     ("MODEL.SIDE_ADAPTER.DECODER_LAYERS", "2", lambda san: len(_query_layers(san)), 2),
     ("MODEL.CLIP.TEMPLATES", "vild", lambda san: san.text_encoder.templates, "vild"),
 ]
-# Tested below and in test_training.py.
+# Tested below, in test_training.py and in test_unlabelled.py.
 OF_THE_TRAINING = {
     "INPUT.COLOR_AUG_SSD", "SOLVER.ACCUMULATION_STEPS", "SOLVER.MAX_TO_KEEP", "SOLVER.POLY_LR_POWER",
     "SOLVER.WEIGHT_DECAY_EMBED", "MODEL.SAN.QUERY_INIT_IMAGES", "SOLVER.OPTIMIZER", "SOLVER.BACKBONE_MULTIPLIER",
-    "SOLVER.CLIP_MULTIPLIER",
+    "SOLVER.CLIP_MULTIPLIER", "SOLVER.UNLABELLED_ITER", "DATASETS.UNLABELLED", "MODEL.SAN.TEACHER",
 }  # fmt: skip
 
 
@@ -88,8 +88,19 @@ def test_published_configurations_have_the_published_values(name: str, split: in
     assert [f"{block * split // 3}->{block}" for block in range(4)] == side.FUSION_MAP
 
 
-@pytest.mark.parametrize("kind", ["warm", "per_image"])
+@pytest.mark.parametrize("kind", ["warm", "per_image", "closed_form"])
 def test_warm_configurations_differ_only_in_the_queries(kind: str) -> None:
     cold, warm = (load_config(CONFIGS / f"emoji_scenes_{name}.yaml") for name in ("cold", kind))
     warm.MODEL.SAN.QUERY_INIT, warm.OUTPUT_DIR = cold.MODEL.SAN.QUERY_INIT, cold.OUTPUT_DIR
     assert warm == cold
+
+
+def test_unlabelled_configuration_only_adds_iterations() -> None:
+    warm, unlabelled = (load_config(CONFIGS / f"emoji_scenes_{name}.yaml") for name in ("closed_form", "unlabelled"))
+    assert (unlabelled.SOLVER.UNLABELLED_ITER, load_config(unlabelled.MODEL.SAN.TEACHER).TEST.PROTOCOL) == (
+        100,
+        "slide",
+    )
+    unlabelled.SOLVER.UNLABELLED_ITER, unlabelled.MODEL.SAN.TEACHER = 0, ""
+    unlabelled.OUTPUT_DIR = warm.OUTPUT_DIR
+    assert unlabelled == warm

@@ -69,7 +69,7 @@ class Prototypes(NamedTuple):
     def read(cls, model: SAN, finder: ImageQueries) -> Prototypes:
         """Copy them from a model that was started and not trained."""
         side, count = model.side_adapter_network, count_channels(model.side_adapter_network)
-        projection = side.fusion_layers[f"layer_{max(side.fusion)}"].input_proj[1]
+        projection: Any = side.last_fusion.input_proj[1]
         weight, bias = projection.weight[:count, :, 0, 0], projection.bias[:count]
         return cls(finder, *(part.detach().clone() for part in (weight, bias, side.query_embed[0, :, :count])))
 

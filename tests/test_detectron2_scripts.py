@@ -193,6 +193,7 @@ def test_script_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ("MODEL.META_ARCHITECTURE", "CLIPtrase", "nothing to train"),
         ("SOLVER.ACCUMULATION_STEPS", "2", "SOLVER.ACCUMULATION_STEPS"),
+        ("SOLVER.UNLABELLED_ITER", "2", "SOLVER.UNLABELLED_ITER: 2 in DefaultTrainer"),
         ("DATASETS.TRAIN", "()", "DATASETS.TRAIN"),
     ],
 )

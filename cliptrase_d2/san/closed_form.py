@@ -8,7 +8,7 @@ attention biases are then inner products of queries and features, before any tra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ def apply_closed_form(side: SideAdapterNetwork, start: ClosedForm) -> None:
     """
     count = len(start.bias)
     _keep_free(side, count)
-    projection = side.fusion_layers[f"layer_{max(side.fusion)}"].input_proj[1]
+    projection: Any = side.last_fusion.input_proj[1]
     projection.weight[:count] = start.weight[:, :, None, None]
     projection.bias[:count] = start.bias
     side.query_embed[0, :, :count] = start.queries
@@ -142,13 +142,15 @@ def apply_closed_form(side: SideAdapterNetwork, start: ClosedForm) -> None:
 
 def count_channels(side: SideAdapterNetwork) -> int:
     """Return the largest K for a side network: half of its width or of its decoder's channels."""
-    return min(side.query_embed.shape[2], side.mask_decoder.query_mlp.layers[-1].out_features) // 2
+    last: Any = side.mask_decoder.query_mlp.layers[-1]
+    return int(min(side.query_embed.shape[2], last.out_features)) // 2
 
 
 def _keep_free(side: SideAdapterNetwork, count: int) -> None:
     """Set to 0 all weights that write to the first channels."""
-    vit = side.vit_model
-    writers: list[nn.Module] = [vit.patch_embed.proj, *(fusion.input_proj[1] for fusion in side.fusion_layers.values())]
+    vit: Any = side.vit_model
+    fusions: Any = side.fusion_layers.values()
+    writers = [vit.patch_embed.proj, *(fusion.input_proj[1] for fusion in fusions)]
     writers += [layer for block in vit.blocks for layer in (block.attn.proj, block.mlp.fc2)]
     for layer in writers:
         layer.weight[:count] = 0
@@ -168,12 +170,13 @@ def _start_perceptron(mlp: MLP, parts: int, factor: float, constant: float, coun
         count: K.
         zero_rest: whether the remaining outputs start as 0; otherwise they do not change.
     """
-    *hidden, last = mlp.layers
+    layers: list[Any] = list(mlp.layers)
+    *hidden, last = layers
     identity = torch.eye(count)
     signed = torch.cat([identity, -identity]) if hidden else identity  # [2K,K]
     for index, layer in enumerate(hidden):
         _set_rows(layer, slice(0, 2 * count), signed if index == 0 else torch.eye(2 * count))
-    size = last.out_channels if isinstance(last, nn.Conv2d) else last.out_features
+    size = len(last.bias)
     for first in range(0, size, size // parts):
         _set_rows(last, slice(first, first + count), factor * signed.T)
         constants = slice(first + count, first + (size // parts if zero_rest else count + 1))
@@ -181,9 +184,10 @@ def _start_perceptron(mlp: MLP, parts: int, factor: float, constant: float, coun
         last.bias[first + count] = constant
 
 
-def _set_rows(layer: nn.Module, rows: slice, values: Tensor) -> None:
+def _set_rows(layer: nn.Linear | nn.Conv2d, rows: slice, values: Tensor) -> None:
     """Set rows of a linear layer or 1x1 convolution to values [R,C] in the first C columns, and to 0 elsewhere."""
     weight = layer.weight[rows].flatten(1)  # a view, [R,columns]
     weight.zero_()
     weight[:, : values.shape[1]] = values
+    assert layer.bias is not None
     layer.bias[rows] = 0

@@ -96,10 +96,16 @@ class SideAdapterNetwork(nn.Module):
                 x = x + position
         return decoded
 
+    @property
+    def last_fusion(self) -> AddFusion:
+        """The layer that adds CLIP's features last."""
+        layer = self.fusion_layers[f"layer_{max(self.fusion)}"]
+        assert isinstance(layer, AddFusion)
+        return layer
+
     def normalise_fused(self, features: BlockTokens) -> Tensor:
         """Return CLIP's features of the last fusion as its projection reads them, [B,E,h',w']."""
-        last = max(self.fusion)
-        normalised: Tensor = self.fusion_layers[f"layer_{last}"].input_proj[0](features.feature_map(self.fusion[last]))
+        normalised: Tensor = self.last_fusion.input_proj[0](features.feature_map(self.fusion[max(self.fusion)]))
         return normalised
 
     def _fuse(self, block: int, x: Tensor, features: BlockTokens, grid: tuple[int, int]) -> Tensor:

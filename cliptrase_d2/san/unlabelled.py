@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,6 @@ def _write_labels(
         inputs = mappers[name]({"file_name": record["file_name"]})
         label_map = model([{**inputs, **options}])[0]["label_map"].cpu().numpy()
         picture = Image.fromarray(encoding.encode(label_map))
-        atomic_write(Path(record["sem_seg_file_name"]), lambda file, picture=picture: picture.save(file, format="PNG"))
+        atomic_write(Path(record["sem_seg_file_name"]), partial(picture.save, format="PNG"))
     seconds = time.perf_counter() - start
     logger.info("%s labelled %d images in %.0f seconds", cfg.MODEL.SAN.TEACHER, len(images), seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,12 @@ def test_key_reaches_the_evaluation(
     monkeypatch.chdir(tmp_path)  # the evaluation creates its output folder here
     write_scenes(tmp_path, 1)
     name = register_dataset(f"keys_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")
-    monkeypatch.setattr(evaluation, "evaluate", lambda model, loader, evaluator, **_: read(loader, evaluator))
+
+    def read_only(model: object, loader: object, evaluator: object, **_: object) -> Generator[None, None, object]:
+        yield
+        return read(loader, evaluator)
+
+    monkeypatch.setattr(evaluation, "_evaluate", read_only)
     model = tiny_segmenter()
     assert evaluation.evaluate_dataset(tiny_config(tmp_path), model, name) != expected  # the default differs
     assert evaluation.evaluate_dataset(tiny_config(tmp_path, key, value), model, name) == expected

@@ -207,7 +207,9 @@ def test_names_appear_under_the_pointer_and_classes_can_be_hidden(desktop: Watch
 def test_background_and_unknown_pixels(desktop: Watched) -> None:
     page = desktop.page
     page.locator("#more button").first.click()
+    page.locator("#threshold input[type=range]").wait_for()  # the settings have opened
     page.locator("#threshold input[type=number]").fill("100")
+    page.locator("#threshold input[type=number]").press("Tab")
     page.locator("#left tbody th", has_text="unknown").wait_for()
     assert desktop.read_classes()[-1] == "unknown"
     page.locator("#threshold input[type=number]").fill("0")

@@ -46,6 +46,7 @@ from cliptrase_d2.unknown import check_threshold
 from cliptrase_d2.utils.atomic_files import remove_unfinished, require_writable
 from cliptrase_d2.utils.errors import InputError, name_arguments
 from cliptrase_d2.utils.interruption import Interrupted
+from cliptrase_d2.utils.modules import evaluation_mode
 from cliptrase_d2.utils.oom_retry import OOMRetry
 from cliptrase_d2.utils.workers import explain_worker_deaths
 
@@ -230,8 +231,6 @@ def _evaluate(
     earlier: Counts | None,
 ) -> Steps:
     evaluator.reset()
-    was_training = model.training
-    model.eval()
     total, num_done = (len(loader.indices), 0) if done is None else (len(done), int(done.sum()))
     bar = tqdm(
         total=total,
@@ -242,7 +241,7 @@ def _evaluate(
         disable=not comm.is_main_process() or bool(os.environ.get("TQDM_DISABLE")),
     )
     position, seconds, start = 0, 0.0, time.monotonic()
-    with explain_worker_deaths(f"the data set {evaluator.dataset_name}"), bar:
+    with explain_worker_deaths(f"the data set {evaluator.dataset_name}"), evaluation_mode(model), bar:
         try:
             for size in _process_batches(model, loader, evaluator):
                 if writer:
@@ -256,7 +255,6 @@ def _evaluate(
         finally:  # an error or Ctrl-C must not lose finished images
             if writer:
                 writer.flush()
-    model.train(was_training)
     num_seen = evaluator.counts.images + len(evaluator.counts.skipped)
     if num_seen != len(loader.indices):
         raise RuntimeError(f"{num_seen} of {len(loader.indices)} records were evaluated")

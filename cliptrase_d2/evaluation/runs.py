@@ -26,6 +26,7 @@ from cliptrase_d2.evaluation.evaluate import (
 )
 from cliptrase_d2.evaluation.summary import Run
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.modules import evaluation_mode
 from cliptrase_d2.utils.shared_results import share_results
 from cliptrase_d2.utils.workers import explain_worker_deaths
 
@@ -134,9 +135,7 @@ def _take_turns(
     """Evaluate runs on one data set, batch by batch in turn."""
     logger.info("%d methods read the same second model and take turns, batch by batch", len(runs))
     results: dict[Run, dict[str, float]] = {}
-    was_training = model.training
-    model.eval()
-    with share_results(), explain_worker_deaths("the data set"), ExitStack() as stack:
+    with share_results(), explain_worker_deaths("the data set"), evaluation_mode(model), ExitStack() as stack:
         turns = {
             run: stack.enter_context(
                 closing(evaluate_in_steps(cfg, model, run.dataset, resume=resume, log_table=False, turns=len(runs)))
@@ -151,5 +150,4 @@ def _take_turns(
                 except StopIteration as end:
                     results[run] = end.value.get("sem_seg", {})
                     del turns[run]
-    model.train(was_training)
     return results

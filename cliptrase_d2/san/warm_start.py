@@ -24,6 +24,7 @@ from cliptrase_d2.san.image_queries import ImageQueries
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.san.query_projection import fit_projection, query_embeddings
 from cliptrase_d2.utils.errors import InputError
+from cliptrase_d2.utils.modules import evaluation_mode
 
 logger = logging.getLogger(__name__)
 _NO_OBJECT_IMAGES = 50  # for the embedding of "no object"
@@ -140,12 +141,10 @@ def _start_no_object(cfg: CfgNode, model: SAN, dataset: str) -> None:
     Most queries of an image have no mask. A random embedding would be far from all of theirs, and its correction would
     dominate the first steps.
     """
-    was_training = model.training
-    model.eval()
     images = islice(_read_images(cfg, dataset, 1.0, model.size_divisibility, model.resampling), _NO_OBJECT_IMAGES)
-    embeddings = [model.predict_masks(model.normalise(image)[None])[-1][1][0] for image in images]  # each [Q,D]
+    with evaluation_mode(model):
+        embeddings = [model.predict_masks(model.normalise(image)[None])[-1][1][0] for image in images]  # each [Q,D]
     model.ov_classifier.bg_embed.copy_(torch.cat(embeddings).mean(0, keepdim=True))
-    model.train(was_training)
 
 
 def _read_images(cfg: CfgNode, dataset: str, factor: float, multiple: int, resampling: str) -> Iterator[Tensor]:

@@ -62,6 +62,20 @@ def test_oracle_scores_100_percent_in_evaluation_mode(
     assert "5/5" not in captured.out
 
 
+class Broken(Oracle):
+    """Fails at every call."""
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        raise ArithmeticError
+
+
+def test_an_error_does_not_change_the_mode_of_the_model(dataset: str, tmp_path: Path) -> None:
+    model = Broken().train()
+    with pytest.raises(ArithmeticError):
+        evaluate_dataset(tiny_config(tmp_path), model, dataset)
+    assert model.training
+
+
 def test_unreadable_images_are_skipped_and_listed(dataset: str, tmp_path: Path) -> None:
     for name in ("scene_000.png", "scene_001.png"):  # a whole batch
         (tmp_path / "images" / name).write_bytes(b"no image")

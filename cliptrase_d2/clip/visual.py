@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from cliptrase_d2.clip.pos_embed import RESIZE_MODES, ResizedPositions
 from cliptrase_d2.clip.siglip import SiglipTower
 from cliptrase_d2.clip.tokens import QKV, ImageTokens, Needs
 from cliptrase_d2.utils.errors import InputError, check_choice
+from cliptrase_d2.utils.shared_results import collect_parts, compute_once
+
+_TrunkTokens = tuple[dict[int, Tensor], dict[int, QKV]]  # hidden states by number; q, k and v by block
 
 
 class VisualTower(nn.Module):
@@ -59,7 +63,7 @@ class VisualTower(nn.Module):
         return (images * self.pixel_std + self.pixel_mean).clamp(0, 255)
 
     def forward(self, images: Tensor, needs: Needs | None = None, position: Tensor | None = None) -> ImageTokens:
-        """Run all blocks but the last.
+        """Run all blocks but the last, once for the methods that share results (`share_results`).
 
         Args:
             images: [B,3,H,W] float, normalised; H and W are multiples of the patch size, any aspect.
@@ -70,11 +74,22 @@ class VisualTower(nn.Module):
         """
         grid, needs = self.grid(images), needs or Needs()
         if position is None:
-            position = self.position(grid, needs.position_resize)
-        x = clip.embed(self.visual, images, position)  # [B,N+1,E]
-        blocks = clip.blocks(self.visual)
-        states, projections = run_trunk(blocks, x, needs)
-        return ImageTokens(self.visual, dict(enumerate(blocks)), states, projections, grid, images)
+            states, projections = self._run_once(images, grid, needs)
+        else:
+            states, projections = self._run(images, needs, position)
+        return ImageTokens(self.visual, dict(enumerate(clip.blocks(self.visual))), states, projections, grid, images)
+
+    def _run_once(self, images: Tensor, grid: tuple[int, int], needs: Needs) -> _TrunkTokens:
+        """Run all blocks but the last, and keep what the methods that share results have asked for so far."""
+        mode = needs.position_resize
+        states, blocks = needs.resolve(self.depth)
+        states, blocks = collect_parts(self, ("states", mode), states), collect_parts(self, ("qkv", mode), blocks)
+        needs = Needs(tuple(states), tuple(blocks))
+        run = partial(self._run, images, needs, self.position(grid, mode))
+        return compute_once(self, (mode, states, blocks), images, run)
+
+    def _run(self, images: Tensor, needs: Needs, position: Tensor) -> _TrunkTokens:
+        return run_trunk(clip.blocks(self.visual), clip.embed(self.visual, images, position), needs)
 
     def without_tokens(self) -> ImageTokens:
         """Return the operations of the tower that read no tokens but their arguments."""
@@ -128,9 +143,7 @@ def build_tower(visual: Any, position_resize: str = "scale_factor") -> VisualTow
     return SiglipTower(visual) if hasattr(visual, "trunk") else VisualTower(visual, position_resize)
 
 
-def run_trunk(
-    blocks: nn.ModuleList, x: Tensor, needs: Needs, first: int = 0
-) -> tuple[dict[int, Tensor], dict[int, QKV]]:
+def run_trunk(blocks: nn.ModuleList, x: Tensor, needs: Needs, first: int = 0) -> _TrunkTokens:
     """Run all blocks but the last as trained.
 
     Args:

@@ -48,6 +48,7 @@ from cliptrase_d2.utils.errors import InputError, name_arguments
 from cliptrase_d2.utils.interruption import Interrupted
 from cliptrase_d2.utils.modules import evaluation_mode
 from cliptrase_d2.utils.oom_retry import OOMRetry
+from cliptrase_d2.utils.shared_results import count_saved_seconds
 from cliptrase_d2.utils.workers import explain_worker_deaths
 
 logger = logging.getLogger(__name__)
@@ -221,6 +222,26 @@ def _run_to_end(steps: Steps) -> dict[str, dict[str, float]]:
             return results
 
 
+class _Clock:
+    """Measures the time of an evaluation without its pauses. Starts at once.
+
+    Attributes:
+        seconds: between starts and stops.
+        saved: by results that other evaluations had computed.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.saved = 0.0, 0.0
+        self.start()
+
+    def start(self) -> None:
+        self._start, self._saved = time.monotonic(), count_saved_seconds()
+
+    def stop(self) -> None:
+        self.seconds += time.monotonic() - self._start
+        self.saved += count_saved_seconds() - self._saved
+
+
 def _evaluate(
     model: SegmentationModel,
     loader: EvaluationLoader,
@@ -240,7 +261,7 @@ def _evaluate(
         mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines
         disable=not comm.is_main_process() or bool(os.environ.get("TQDM_DISABLE")),
     )
-    position, seconds, start = 0, 0.0, time.monotonic()
+    position, clock = 0, _Clock()
     with explain_worker_deaths(f"the data set {evaluator.dataset_name}"), evaluation_mode(model), bar:
         try:
             for size in _process_batches(model, loader, evaluator):
@@ -249,9 +270,9 @@ def _evaluate(
                 position += size
                 # Other processes are assumed to be as fast as this one.
                 bar.update(min(size * comm.get_world_size(), total - bar.n))
-                seconds += time.monotonic() - start  # without the pause
+                clock.stop()
                 yield
-                start = time.monotonic()
+                clock.start()
         finally:  # an error or Ctrl-C must not lose finished images
             if writer:
                 writer.flush()
@@ -260,7 +281,8 @@ def _evaluate(
         raise RuntimeError(f"{num_seen} of {len(loader.indices)} records were evaluated")
     comm.synchronize()  # the time of the slowest process counts
     if comm.is_main_process():
-        write_timing(evaluator.folder, seconds + time.monotonic() - start, total - num_done)
+        clock.stop()
+        write_timing(evaluator.folder, clock.seconds, clock.saved, total - num_done)
     return evaluator.evaluate(earlier)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 
@@ -68,8 +67,9 @@ def evaluate_runs(
 ) -> dict[Run, dict[str, float]]:
     """Evaluate the runs with one model. Weights and text features are shared by all of them.
 
-    Runs that read the same second model on the same data set take turns, batch by batch, so that the model computes
-    features or masks of an image once (`share_results`). All others run one after the other.
+    The runs on a data set take turns, batch by batch, so that CLIP's image tower, and a second model that several of
+    them read, run once for an image (`share_results`). Unsupervised runs, which keep the masks of all images, run one
+    after the other.
 
     Args:
         runs: as `plan_runs` returns them.
@@ -82,11 +82,9 @@ def evaluate_runs(
         InputError: a model, image or label cannot be used.
     """
     kept = {run: find_results(cfg, run.dataset) for run, cfg in runs.items()} if resume else {}
-    extra_models: dict[Run, set[tuple[str, str]]] = {}
     for run, cfg in runs.items():
         if not kept.get(run):
             model = prepare(cfg, model)  # a part that cannot be built ends the evaluation before its first image
-            extra_models[run] = {(role, facts["name"]) for role, facts in getattr(model, "extra_models", {}).items()}
     results: dict[Run, dict[str, float]] = {}
     for run, cfg in runs.items():
         metrics = kept.get(run)
@@ -96,7 +94,9 @@ def evaluate_runs(
             logger.info("%s: results of an earlier run with this configuration were kept", run)
             results[run] = metrics.get("sem_seg", {})
             continue
-        group = {other: runs[other] for other in _find_group(run, extra_models)}
+        group = {run: cfg}
+        if not cfg.TEST.UNSUPERVISED_GROUPS:
+            group = {other: runs[other] for other in runs if other.dataset == run.dataset and not kept.get(other)}
         for other in group:
             _log_start(other)
         if len(group) > 1:
@@ -116,24 +116,11 @@ def _log_start(run: Run) -> None:
         logger.info("%s: %s (%s)", run, composition.title, composition.method.source)
 
 
-def _find_group(run: Run, extra_models: Mapping[Run, set[tuple[str, str]]]) -> list[Run]:
-    """Return the runs of a data set that read a model that another of them reads, or the run alone.
-
-    Args:
-        run: one of them.
-        extra_models: role and name of the models beside CLIP, of every run that is not finished.
-    """
-    models = {other: names for other, names in extra_models.items() if other.dataset == run.dataset}
-    count = Counter(name for names in models.values() for name in names)
-    group = [other for other, names in models.items() if any(count[name] > 1 for name in names)]
-    return group if run in group else [run]
-
-
 def _take_turns(
     runs: Mapping[Run, CfgNode], prepare: Prepare, model: SegmentationModel, *, resume: bool
 ) -> dict[Run, dict[str, float]]:
     """Evaluate runs on one data set, batch by batch in turn."""
-    logger.info("%d methods read the same second model and take turns, batch by batch", len(runs))
+    logger.info("%d methods take turns, batch by batch, so that they share the image tower's results", len(runs))
     results: dict[Run, dict[str, float]] = {}
     with share_results(), explain_worker_deaths("the data set"), evaluation_mode(model), ExitStack() as stack:
         turns = {

@@ -1,14 +1,15 @@
-"""Results of a second model that several methods of one evaluation read, computed once for each image."""
+"""Results of models that several methods of one evaluation read, computed once for each image."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import ref
 
 import torch
@@ -16,6 +17,12 @@ from torch import Tensor, nn
 
 Result = TypeVar("Result")
 LIMIT = 2**30  # bytes of the results that are kept
+
+
+class _Kept(NamedTuple):
+    result: Any
+    size: int  # in bytes
+    seconds: float  # of computing it
 
 
 class SharedResults:
@@ -26,26 +33,35 @@ class SharedResults:
 
     Args:
         limit: in bytes. A larger result is not kept.
+
+    Attributes:
+        saved: seconds that computing the kept results anew would have taken, whenever one was returned.
     """
 
     def __init__(self, limit: int = LIMIT):
-        self.limit, self.size = limit, 0
-        self._results: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self.limit, self.size, self.saved = limit, 0, 0.0
+        self.parts: dict[Hashable, frozenset[int]] = {}  # of each kind, all that were asked for
+        self._results: OrderedDict[Hashable, _Kept] = OrderedDict()
 
     def get(self, model: nn.Module, kind: Hashable, images: Tensor, compute: Callable[[], Result]) -> Result:
         """Return a kept result, or compute and keep it."""
         key = (_identify(model), kind, _identify_images(images))
         if key in self._results:
             self._results.move_to_end(key)
-            result: Result = self._results[key][0]
+            kept = self._results[key]
+            self.saved += kept.seconds
+            result: Result = kept.result
             return result
+        start = time.monotonic()
         result = compute()
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
         size = _count_bytes(result)
         if size <= self.limit:
-            self._results[key] = result, size
+            self._results[key] = _Kept(result, size, time.monotonic() - start)
             self.size += size
         while self.size > self.limit:
-            self.size -= self._results.popitem(last=False)[1][1]
+            self.size -= self._results.popitem(last=False)[1].size
         return result
 
     def clear(self) -> None:
@@ -79,6 +95,30 @@ def compute_once(model: nn.Module, kind: Hashable, images: Tensor, compute: Call
     """
     results = _shared.get()
     return compute() if results is None else results.get(model, kind, images, compute)
+
+
+def collect_parts(model: nn.Module, kind: Hashable, parts: frozenset[int]) -> frozenset[int]:
+    """Return all parts of a kind of result that were asked for within `share_results`; outside only these parts.
+
+    A result with all of them serves every method. It is computed anew when a method first asks for another part.
+
+    Args:
+        model: of the result.
+        kind: of the parts.
+        parts: that are needed now.
+    """
+    results = _shared.get()
+    if results is None:
+        return parts
+    key = (ref(model), kind)
+    results.parts[key] = results.parts.get(key, frozenset()) | parts
+    return results.parts[key]
+
+
+def count_saved_seconds() -> float:
+    """Return the seconds that `share_results` has saved so far, 0 outside."""
+    results = _shared.get()
+    return 0.0 if results is None else results.saved
 
 
 def forget_results() -> None:

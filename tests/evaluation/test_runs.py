@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from cliptrase_d2.clip.text import TextEncoder
+from cliptrase_d2.clip.visual import VisualTower
 from cliptrase_d2.config import load_config
 from cliptrase_d2.d2 import DatasetCatalog
 from cliptrase_d2.data.register import register_dataset
@@ -152,6 +153,33 @@ def test_each_method_scores_as_it_does_alone_with_words_encoded_once(
         alone = evaluate_dataset(changed, build_segmenter(changed), dataset)
         assert alone["sem_seg"] == results[run]
     assert len({numbers["mIoU"] for numbers in results.values()}) > 1
+
+
+@pytest.mark.parametrize(("protocol", "views"), [("whole", 1), ("slide", 2)])
+def test_the_image_tower_runs_once_for_all_methods(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch, protocol: str, views: int
+) -> None:
+    images: list[bytes] = []
+    run = VisualTower._run
+    monkeypatch.setattr(
+        VisualTower, "_run", lambda self, one, *rest: images.append(one.numpy().tobytes()) or run(self, one, *rest)
+    )
+    names = ("clip", "sclip", "cliptrase_scr", "cliptrase", "maskclip+clusters+pamr")
+    options = ("TEST.METHODS", str(names), "DATASETS.TEST", f"('{dataset}',)", "TEST.PROTOCOL", protocol)
+    evaluate_runs(plan_runs(tiny_config(tmp_path, *options)), prepare_segmenter, resume=False)
+    # At the first image, "cliptrase" asks for q, k and v of the block before the last, which later results contain.
+    counts = [images.count(one) for one in dict.fromkeys(images)]
+    assert counts == [2] * views + [1] * (len(counts) - views)
+    assert len(counts) > 4
+    timings = [json.loads(path.read_text()) for path in (tmp_path / "output").glob("*/inference/*/timing.json")]
+    assert sorted(bool(timing["saved"]) for timing in timings) == [False, True, True, True, True]
+
+
+def test_unsupervised_runs_take_no_turns(tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cliptrase_d2.evaluation.runs._take_turns", lambda *_, **__: pytest.fail("took turns"))
+    options = ("TEST.METHODS", "('cliptrase', 'maskclip+clusters')", "DATASETS.TEST", f"('{dataset}',)")
+    runs = plan_runs(tiny_config(tmp_path, *options, "TEST.UNSUPERVISED_GROUPS", "3"))
+    assert len(evaluate_runs(runs, prepare_segmenter, resume=False)) == 2
 
 
 def test_methods_with_one_second_model_run_it_once_for_each_image(

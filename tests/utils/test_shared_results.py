@@ -1,5 +1,6 @@
 """Results of a second model, computed once for each image."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cliptrase_d2.utils.oom_retry import OOMRetry
-from cliptrase_d2.utils.shared_results import SharedResults, compute_once, share_results
+from cliptrase_d2.utils.shared_results import (
+    SharedResults,
+    collect_parts,
+    compute_once,
+    count_saved_seconds,
+    share_results,
+)
 
 IMAGES = torch.arange(12.0).view(1, 3, 2, 2)
 
@@ -118,3 +125,33 @@ def test_results_are_forgotten_when_memory_runs_out() -> None:
         list(OOMRetry(segment)([{"image": IMAGES[0]}, {"image": IMAGES[0]}]))  # type: ignore[arg-type]
     assert sizes == [2, 1, 1]
     assert layer.calls == 2
+
+
+def test_parts_are_collected_by_model_and_kind_until_the_context_ends() -> None:
+    model, other = nn.Identity(), nn.Identity()
+    assert collect_parts(model, "states", frozenset({1})) == {1}
+    with share_results():
+        assert collect_parts(model, "states", frozenset({1})) == {1}
+        assert collect_parts(model, "states", frozenset({2, 3})) == {1, 2, 3}
+        assert collect_parts(model, "states", frozenset()) == {1, 2, 3}
+        assert collect_parts(model, "qkv", frozenset()) == set()
+        assert collect_parts(other, "states", frozenset({4})) == {4}
+    assert collect_parts(model, "states", frozenset({2})) == {2}
+
+
+def test_saved_seconds_are_those_of_every_computation_that_was_not_repeated() -> None:
+    def compute() -> Tensor:
+        time.sleep(0.02)
+        return IMAGES
+
+    model = nn.Identity()
+    assert count_saved_seconds() == 0
+    with share_results():
+        compute_once(model, "kind", IMAGES, compute)
+        assert count_saved_seconds() == 0
+        compute_once(model, "kind", IMAGES, compute)
+        once = count_saved_seconds()
+        assert once >= 0.02
+        compute_once(model, "kind", IMAGES, compute)
+        assert count_saved_seconds() == 2 * once
+    assert count_saved_seconds() == 0

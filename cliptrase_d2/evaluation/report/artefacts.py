@@ -95,21 +95,23 @@ def read_confusion(folder: Path) -> np.ndarray | None:
         raise _damaged(path, error) from error
 
 
-def write_timing(folder: Path, seconds: float, images: int) -> None:
+def write_timing(folder: Path, seconds: float, saved: float, images: int) -> None:
     """Write the time of the loop over the images of an evaluation that has just ended.
 
     Args:
         folder: of the evaluation.
         seconds: of this run.
+        saved: seconds that it would have taken in addition, without results that other evaluations computed.
         images: number of images of this run; those that an earlier run finished are not part of its time.
     """
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    text = json.dumps({"finished": finished, "seconds": round(seconds, 3), "images": images})
+    times = {"seconds": round(seconds, 3), "saved": round(saved, 3)}
+    text = json.dumps({"finished": finished, **times, "images": images})
     atomic_write_text(folder / "timing.json", text)
 
 
 def read_timing(folder: Path) -> dict[str, Any] | None:
-    """Read ``finished`` (ISO 8601), ``seconds`` and ``images``; None if nothing was measured.
+    """Read ``finished`` (ISO 8601), ``seconds``, ``saved`` and ``images``; None if nothing was measured.
 
     Raises:
         InputError: the file is damaged.

@@ -91,7 +91,8 @@ class Evaluation:
         report: content of metrics.json.
         confusions: of the worst classes; None if there is no confusion matrix.
         heat_map: None if there is no confusion matrix, or no pixel was scored.
-        timing: ``finished``, ``seconds`` and ``images`` of the run that ended the evaluation; None if not measured.
+        timing: ``finished``, ``seconds``, ``saved`` and ``images`` of the run that ended the evaluation; None if not
+            measured.
         comparisons: metric, our value and the paper's in percent; empty if the paper has none.
         gallery: pictures.
     """
@@ -111,9 +112,15 @@ class Evaluation:
 
     @property
     def speed(self) -> float | None:
-        """Images per second; None if it was not measured or an earlier run had finished all images."""
+        """Images per second of the method alone.
+
+        None if it was not measured or an earlier run had finished all images.
+        """
         timing = self.timing
-        return timing["images"] / timing["seconds"] if timing and timing["images"] and timing["seconds"] else None
+        if not timing or not timing["images"]:
+            return None
+        seconds = timing["seconds"] + timing.get("saved", 0.0)  # earlier versions did not write "saved"
+        return timing["images"] / seconds if seconds else None
 
     @property
     def benchmark(self) -> Benchmark | None:

@@ -14,7 +14,7 @@ from cliptrase_d2.data.benchmarks import BENCHMARKS
 from cliptrase_d2.data.register import register_dataset, register_spec
 from cliptrase_d2.evaluation.evaluator import SegmentationEvaluator
 from cliptrase_d2.evaluation.report.artefacts import write_timing
-from cliptrase_d2.evaluation.report.evaluations import EvaluationSource
+from cliptrase_d2.evaluation.report.evaluations import EvaluationSource, read_evaluation
 from cliptrase_d2.evaluation.report.page import write_page
 from cliptrase_d2.utils.errors import InputError
 from tests.browser import BROWSER, HEADLESS, NO_BROWSER
@@ -137,16 +137,24 @@ def test_page_with_many_true_classes_is_small(tmp_path: Path) -> None:
 def test_date_duration_and_speed_are_on_top(tmp_path: Path) -> None:
     sources = [evaluate(tmp_path, "clip"), evaluate(tmp_path, "cliptrase")]
     assert not any(part in page(tmp_path, *sources) for part in ("Duration", "Images/s"))  # not measured
-    write_timing(sources[0].folder, 1.5, 3)
+    write_timing(sources[0].folder, 1.5, 0.0, 3)
     finished = json.loads((sources[0].folder / "timing.json").read_text())["finished"]
     text = visible_text(page(tmp_path, *sources[:1]))
     assert f"{finished[:10]} {finished[11:16]} UTC" in text[: text.index("Results")]
     assert "Duration1.5 s\n" in text
     assert "Speed2 images/s" in text
-    write_timing(sources[1].folder, 3 * 3600 + 61, 1)  # a run that was resumed
+    write_timing(sources[1].folder, 3 * 3600 + 61, 0.0, 1)  # a run that was resumed
     text = visible_text(page(tmp_path, *sources))
     assert "Duration3 h 1 min, for 4 of 6 images; earlier runs evaluated the others" in text
     assert "Speed0.00037 images/s" in text
+
+
+def test_the_speed_of_a_method_includes_results_that_another_one_computed(tmp_path: Path) -> None:
+    sources = [evaluate(tmp_path, "clip"), evaluate(tmp_path, "cliptrase")]
+    write_timing(sources[0].folder, 1.5, 0.0, 3)
+    write_timing(sources[1].folder, 0.5, 1.0, 3)
+    assert [read_evaluation(source).speed for source in sources] == [2.0, 2.0]
+    assert "Duration2 s\n" in visible_text(page(tmp_path, *sources))
 
 
 def test_worst_images_are_first(tmp_path: Path) -> None:

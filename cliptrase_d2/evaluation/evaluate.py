@@ -8,9 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -103,8 +103,27 @@ def evaluate_dataset(
     return _run_to_end(evaluate_in_steps(cfg, model, name, resume=resume, log_table=log_table))
 
 
+class Turns(NamedTuple):
+    """What evaluations that take turns have in common.
+
+    Attributes:
+        evaluations: their number. They divide the reading processes.
+        bar: counts the images of all of them.
+    """
+
+    evaluations: int
+    bar: tqdm
+
+
 def evaluate_in_steps(
-    cfg: CfgNode, model: SegmentationModel, name: str, *, resume: bool, log_table: bool, turns: int = 1
+    cfg: CfgNode,
+    model: SegmentationModel,
+    name: str,
+    *,
+    resume: bool,
+    log_table: bool,
+    method: str = "",
+    turns: Turns | None = None,
 ) -> Steps:
     """Evaluate as `evaluate_dataset`, with a pause after every batch, in which the model may be used for others.
 
@@ -112,7 +131,8 @@ def evaluate_in_steps(
 
     Args:
         cfg, model, name, resume, log_table: of `evaluate_dataset`.
-        turns: number of evaluations that take turns. They divide the reading processes.
+        method: name for the log; "" for none.
+        turns: of this evaluation with others; None if it runs alone.
     Returns:
         Detectron2's form, ``{"sem_seg": {metric: percent}}``; empty in every process but the main one.
     Raises:
@@ -126,7 +146,8 @@ def evaluate_in_steps(
     with name_arguments(ARGUMENT_KEYS):
         mapper = EvaluationMapper(cfg, name, patch_size=model.patch_multiple, resampling=model.resampling)
         records = list_records(name, cfg.TEST.ON_ERROR)
-    evaluator = _build_evaluator(cfg, name, records, log_table, getattr(model, "extra_models", {}))
+    log = {"log_table": log_table, "method": method}
+    evaluator = _build_evaluator(cfg, name, records, getattr(model, "extra_models", {}), log)
     fingerprint = digest(repr((result_hashes(cfg, name), file_names(records))))
     progress = Progress(evaluator.folder / "progress", fingerprint, len(records), len(evaluator.classes))
     can_resume = not cfg.TEST.UNSUPERVISED_GROUPS  # groups are formed over all images at once
@@ -138,15 +159,18 @@ def evaluate_in_steps(
         # Unsupervised, the prediction of an image is not known before all others.
         mapper if cfg.TEST.UNSUPERVISED_GROUPS else ObjectMapper(mapper, mapper.label_rule.ignore_label),
         batch_size=cfg.TEST.BATCH_SIZE,
-        num_workers=-(-cfg.DATALOADER.NUM_WORKERS // turns),
+        num_workers=-(-cfg.DATALOADER.NUM_WORKERS // (turns.evaluations if turns else 1)),
         on_error=cfg.TEST.ON_ERROR,
         done=done,
     )
     writer = progress.writer(generation, comm.get_rank()) if can_resume else None
     if cfg.TEST.AUG.ENABLED:
         model = AugmentedModel(model, flip=cfg.TEST.AUG.FLIP)
-    with _report_finished_images(progress, evaluator.folder):
-        results = yield from _evaluate(model, loader, evaluator, done=done, writer=writer, earlier=earlier)
+    with (
+        _report_finished_images(progress, evaluator.folder),
+        nullcontext(turns.bar) if turns else build_bar(name) as bar,
+    ):
+        results = yield from _evaluate(model, loader, evaluator, bar, done=done, writer=writer, earlier=earlier)
     if comm.is_main_process():
         readable = [record for record in records if not isinstance(record, BadRecord)]
         labels = [record["sem_seg_file_name"] for record in readable if "sem_seg_file_name" in record]
@@ -210,7 +234,8 @@ def evaluate(
         writer: of this process's progress; None to write none.
         earlier: counts of the records in ``done``.
     """
-    return _run_to_end(_evaluate(model, loader, evaluator, done=done, writer=writer, earlier=earlier))
+    with build_bar(evaluator.dataset_name) as bar:
+        return _run_to_end(_evaluate(model, loader, evaluator, bar, done=done, writer=writer, earlier=earlier))
 
 
 def _run_to_end(steps: Steps) -> dict[str, dict[str, float]]:
@@ -220,6 +245,18 @@ def _run_to_end(steps: Steps) -> dict[str, dict[str, float]]:
         except StopIteration as end:
             results: dict[str, dict[str, float]] = end.value
             return results
+
+
+def build_bar(title: str) -> tqdm:
+    """Return a progress bar in images, whose total grows with every evaluation that starts."""
+    return tqdm(
+        total=0,
+        desc=title,
+        unit="image",
+        delay=1e-9,  # the total is not known yet
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines
+        disable=not comm.is_main_process() or bool(os.environ.get("TQDM_DISABLE")),
+    )
 
 
 class _Clock:
@@ -246,6 +283,7 @@ def _evaluate(
     model: SegmentationModel,
     loader: EvaluationLoader,
     evaluator: SegmentationEvaluator,
+    bar: tqdm,
     *,
     done: np.ndarray | None,
     writer: ProgressWriter | None,
@@ -253,23 +291,20 @@ def _evaluate(
 ) -> Steps:
     evaluator.reset()
     total, num_done = (len(loader.indices), 0) if done is None else (len(done), int(done.sum()))
-    bar = tqdm(
-        total=total,
-        initial=num_done,
-        desc=evaluator.dataset_name,
-        unit="image",
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file needs fewer lines
-        disable=not comm.is_main_process() or bool(os.environ.get("TQDM_DISABLE")),
-    )
-    position, clock = 0, _Clock()
-    with explain_worker_deaths(f"the data set {evaluator.dataset_name}"), evaluation_mode(model), bar:
+    if not bar.disable:
+        bar.total = (bar.total or 0) + total
+        bar.initial, bar.n = bar.initial + num_done, bar.n + num_done
+    position, num_shown, clock = 0, num_done, _Clock()
+    with explain_worker_deaths(f"the data set {evaluator.dataset_name}"), evaluation_mode(model):
         try:
             for size in _process_batches(model, loader, evaluator):
                 if writer:
                     writer.done(loader.indices[position : position + size], evaluator.counts)
                 position += size
                 # Other processes are assumed to be as fast as this one.
-                bar.update(min(size * comm.get_world_size(), total - bar.n))
+                shown = min(num_done + position * comm.get_world_size(), total)
+                bar.update(shown - num_shown)
+                num_shown = shown
                 clock.stop()
                 yield
                 clock.start()
@@ -333,7 +368,7 @@ def require_datasets(names: Sequence[str]) -> None:
 
 
 def _build_evaluator(
-    cfg: CfgNode, name: str, records: Sequence[Any], log_table: bool, extra_models: Mapping[str, Any]
+    cfg: CfgNode, name: str, records: Sequence[Any], extra_models: Mapping[str, Any], log: Mapping[str, Any]
 ) -> SegmentationEvaluator:
     if cfg.TEST.SAVE_OVERLAYS < 0:
         raise InputError("TEST.SAVE_OVERLAYS", cfg.TEST.SAVE_OVERLAYS, "Set a number of images.", allowed="0 or more")
@@ -353,7 +388,7 @@ def _build_evaluator(
             **result_hashes(cfg, name),
             "versions": versions(),
         },
-        "log_table": log_table,
+        **log,
     }
     if cfg.TEST.UNSUPERVISED_GROUPS:
         arguments |= {"groups": cfg.TEST.UNSUPERVISED_GROUPS, "seed": max(0, cfg.SEED)}

@@ -92,6 +92,7 @@ class SegmentationEvaluator(DatasetEvaluator):
             report page shows them in this order.
         context: further content of metrics.json: protocol, hashes, versions.
         log_table: log all means and a row per class; otherwise pAcc and mIoU only.
+        method: name for the log; "" for none.
         threshold: least score of a pixel's class, 0 to 1, which the model gets with each image; 0 for none. Pixels
             below it count as the data set's unknown class or, if it has none, as wrong for their true class.
     """
@@ -107,6 +108,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         overlays: Collection[str] = (),
         context: Mapping[str, Any] | None = None,
         log_table: bool = True,
+        method: str = "",
         threshold: float = 0.0,
     ):
         vocabulary, label_rule = get_dataset_labels(dataset_name)
@@ -121,7 +123,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.output_base = output_base
         self.overlays = dict.fromkeys(overlays)  # ordered, with fast look-up
         self.context = dict(context or {})
-        self.log_table = log_table
+        self.log_table, self.method = log_table, method
         self.threshold = threshold
         self.unknown_class = get_unknown_class(dataset_name)
         self.reset()
@@ -220,7 +222,8 @@ class SegmentationEvaluator(DatasetEvaluator):
             scores = f"\n{format_table(report)}\n\n{format_sizes(report)}"
         else:
             scores = f", pAcc {report['pAcc']:.2f}, mIoU {report['mIoU']:.2f}"
-        logger.info("%s: %d images%s", self.dataset_name, report["images"], scores)
+        title = f"{self.method} on {self.dataset_name}" if self.method else self.dataset_name
+        logger.info("%s: %d images%s", title, report["images"], scores)
         self._log_labels(report)
         for file_name in report["no_valid_label"]:
             logger.warning("%s: not scored, every pixel has the ignore label", file_name)

@@ -18,6 +18,8 @@ from cliptrase_d2.evaluation.compositions import (
 )
 from cliptrase_d2.evaluation.evaluate import (
     SegmentationModel,
+    Turns,
+    build_bar,
     evaluate_dataset,
     evaluate_in_steps,
     find_results,
@@ -122,19 +124,25 @@ def _take_turns(
     """Evaluate runs on one data set, batch by batch in turn."""
     logger.info("%d methods take turns, batch by batch, so that they share the image tower's results", len(runs))
     results: dict[Run, dict[str, float]] = {}
+    dataset = next(iter(runs)).dataset
     with share_results(), explain_worker_deaths("the data set"), evaluation_mode(model), ExitStack() as stack:
-        turns = {
+        turns = Turns(len(runs), stack.enter_context(build_bar(f"{dataset}, {len(runs)} methods")))
+        waiting = {
             run: stack.enter_context(
-                closing(evaluate_in_steps(cfg, model, run.dataset, resume=resume, log_table=False, turns=len(runs)))
+                closing(
+                    evaluate_in_steps(
+                        cfg, model, dataset, resume=resume, log_table=False, method=run.method, turns=turns
+                    )
+                )
             )
             for run, cfg in runs.items()
         }
-        while turns:
-            for run, steps in list(turns.items()):
+        while waiting:
+            for run, steps in list(waiting.items()):
                 prepare(runs[run], model)
                 try:
                     next(steps)
                 except StopIteration as end:
                     results[run] = end.value.get("sem_seg", {})
-                    del turns[run]
+                    del waiting[run]
     return results

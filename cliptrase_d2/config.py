@@ -259,8 +259,8 @@ def _add_san(cfg: CfgNode) -> None:
     san.OVERSAMPLE_RATIO = 3.0
     san.IMPORTANCE_SAMPLE_RATIO = 0.75
     # Warm start by CLIPtrase's masks (B.3): "none"; "prototypes", the queries start as k-means centres of the mask
-    # features of training images; "per_image", the mask features of each image are added to its first queries;
-    # "closed_form", all of the side network starts so that masks are inner products of prototypes and CLIP's features.
+    # features of training images; "closed_form", all of the side network starts so that masks are inner products of
+    # prototypes and CLIP's features.
     san.QUERY_INIT = "none"
     # Number of training images that a warm start reads, evenly spread over the data set.
     san.QUERY_INIT_IMAGES = 1000

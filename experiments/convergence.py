@@ -38,14 +38,12 @@ ROOT = Path(__file__).resolve().parents[1]
 TITLES = {
     "cold": "cold",
     "warm": "prototypes",
-    "per_image": "per image",
     "closed_form": "closed form",
     "unlabelled": "closed form, unlabelled",
 }
 COLOURS = {
     "cold": "#444444",
     "warm": "#c1272d",
-    "per_image": "#0072b2",
     "closed_form": "#009e73",
     "unlabelled": "#cc79a7",
 }

@@ -3,10 +3,9 @@
     python experiments/query_masks.py --config-file configs/san/emoji_scenes_closed_form.yaml
     python experiments/query_masks.py --config-file configs/san/emoji_scenes_closed_form.yaml -- MODEL.WEIGHTS FILE.pth
 
-Without weights nothing is trained. Every mask that CLIPtrase finds in an image has its own query: with the warm start
-"per_image" the one to which it is added, with "closed_form" the one that started as the nearest prototype. The script
-measures how well the mask logits of this query separate the mask's patches from the others, as the area under the ROC
-curve (0.5 is chance), and compares it with the best of all queries.
+Without weights nothing is trained. Every mask that CLIPtrase finds in an image has its own query, the one that started
+as the nearest prototype. The script measures how well the mask logits of this query separate the mask's patches from
+the others, as the area under the ROC curve (0.5 is chance), and compares it with the best of all queries.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from cliptrase_d2.data.loader import list_records
 from cliptrase_d2.pipeline.proposals import mask_average_pooling
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.san.closed_form import count_channels
-from cliptrase_d2.san.image_queries import ImageQueries
+from cliptrase_d2.san.mask_finder import find_masks
 from cliptrase_d2.san.model import SAN
 from cliptrase_d2.san.warm_start import start_queries
 from cliptrase_d2.segmenter.build import load_weights, resolve_device
@@ -41,7 +40,7 @@ class Agreement(NamedTuple):
     """Means over all masks of all images.
 
     Attributes:
-        own: area under the ROC curve of the query that a mask was added to, in [0,1].
+        own: area under the ROC curve of a mask's own query, in [0,1].
         best: the same of the best query for each mask.
         masks: their number.
     """
@@ -55,23 +54,23 @@ class Prototypes(NamedTuple):
     """The queries of the warm start "closed_form", and how it projects features to compare with them.
 
     Attributes:
-        finder: finds the masks of an image.
+        settings: of the masks of an image.
         weight, bias: [K,E] and [K].
         queries: [Q,K].
     """
 
-    finder: ImageQueries
+    settings: CLIPtraseSettings
     weight: Tensor
     bias: Tensor
     queries: Tensor
 
     @classmethod
-    def read(cls, model: SAN, finder: ImageQueries) -> Prototypes:
+    def read(cls, model: SAN, settings: CLIPtraseSettings) -> Prototypes:
         """Copy them from a model that was started and not trained."""
         side, count = model.side_adapter_network, count_channels(model.side_adapter_network)
         projection: Any = side.last_fusion.input_proj[1]
         weight, bias = projection.weight[:count, :, 0, 0], projection.bias[:count]
-        return cls(finder, *(part.detach().clone() for part in (weight, bias, side.query_embed[0, :, :count])))
+        return cls(settings, *(part.detach().clone() for part in (weight, bias, side.query_embed[0, :, :count])))
 
     def nearest(self, features: Tensor, masks: Tensor) -> list[int]:
         """Return the query of each mask, for fused features [N,E] and masks [Q,N] bool, none of them empty."""
@@ -82,37 +81,29 @@ class Prototypes(NamedTuple):
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config-file", required=True, help='of a SAN with MODEL.SAN.QUERY_INIT "per_image" or "closed_form"'
-    )
+    parser.add_argument("--config-file", required=True, help='of a SAN with MODEL.SAN.QUERY_INIT "closed_form"')
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="after --: changes of the config")
     return parser.parse_args()
 
 
 @torch.inference_mode()
-def areas(model: SAN, image: np.ndarray, prototypes: Prototypes | None = None) -> list[tuple[float, float]]:
+def areas(model: SAN, image: np.ndarray, prototypes: Prototypes) -> list[tuple[float, float]]:
     """Of each mask of an image [H,W,3] uint8: the area of its own query, and the largest of all queries."""
-    finder = model.query_init if prototypes is None else prototypes.finder
-    assert finder is not None, "the model has queries of an image"
     pixels = model.normalise(torch.from_numpy(image).permute(2, 0, 1))[None]  # [1,3,H,W]
     features = model.encode_image(pixels)
-    masks = finder.image_masks(features, model.clip_rec_head)[0].patches
+    masks = find_masks(features, model.clip_rec_head, prototypes.settings)[0]
+    masks = masks[masks.any(1)]
     logits = F.interpolate(model.predict_masks(pixels)[-1][0], features.grid, mode="bilinear")[0].flatten(1)  # [Q,N]
-    if prototypes is None:
-        masks = masks[: len(logits)]
-        owners = list(range(len(masks)))
-    else:
-        masks = masks[masks.any(1)]
-        owners = prototypes.nearest(model.side_adapter_network.normalise_fused(features)[0].flatten(1).T, masks)
+    owners = prototypes.nearest(model.side_adapter_network.normalise_fused(features)[0].flatten(1).T, masks)
     found = []
     for query, mask in zip(owners, masks.cpu().numpy(), strict=True):
-        if mask.any() and not mask.all():  # a mask may be hidden by others
+        if not mask.all():
             every = [roc_auc_score(mask, own) for own in logits.cpu().numpy()]
             found.append((every[query], max(every)))
     return found
 
 
-def measure(model: SAN, records: list[Any], prototypes: Prototypes | None) -> Agreement:
+def measure(model: SAN, records: list[Any], prototypes: Prototypes) -> Agreement:
     """Over all images of a data set; images whose sides are not a multiple of the size divisibility are left out."""
     found: list[tuple[float, float]] = []
     for record in tqdm(records, unit="image"):
@@ -132,16 +123,12 @@ def main() -> None:
         cfg = load_config(args.config_file, args.opts)
         register_builtin()
         resolve_device(cfg)
-        kind = cfg.MODEL.SAN.QUERY_INIT
-        check_choice("MODEL.SAN.QUERY_INIT", kind, ("per_image", "closed_form"))
+        check_choice("MODEL.SAN.QUERY_INIT", cfg.MODEL.SAN.QUERY_INIT, ("closed_form",))
         torch.manual_seed(max(0, cfg.SEED))
-        weights, cfg.MODEL.WEIGHTS, prototypes = cfg.MODEL.WEIGHTS, "", None  # a start needs CLIP's own weights
+        weights, cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS, ""  # a start needs CLIP's own weights
         model = SAN(cfg).to(cfg.MODEL.DEVICE).eval()  # type: ignore[call-arg, arg-type]  # configurable
-        if kind == "closed_form" or not weights:
-            start_queries(cfg, model)
-        if kind == "closed_form":
-            width = model.ov_classifier.bg_embed.shape[1]
-            prototypes = Prototypes.read(model, ImageQueries(width, 1, CLIPtraseSettings.from_config(cfg)))
+        start_queries(cfg, model)
+        prototypes = Prototypes.read(model, CLIPtraseSettings.from_config(cfg))
         cfg.MODEL.WEIGHTS = weights
         load_weights(cfg, model)
         found = measure(model, list_records(cfg.DATASETS.TEST[0], "stop"), prototypes)

@@ -23,17 +23,15 @@ from cliptrase_d2.pipeline.open_vocabulary import (
     apply_threshold,
     build_text_encoder,
 )
-from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.san.clip_parts import ClipParts, get_clip
 from cliptrase_d2.san.criterion import Criterion, LossNormalizers, LossWeights, Prediction, Targets
-from cliptrase_d2.san.image_queries import ImageQueries
 from cliptrase_d2.san.side_network import SideAdapterNetwork
 from cliptrase_d2.san.split_tower import BlockTokens, FirstBlocks, LastBlocks, WordClassifier
 from cliptrase_d2.utils.errors import InputError, check_choice
 from cliptrase_d2.utils.tensors import autocast, get_dtype
 from cliptrase_d2.vocabulary import Vocabulary
 
-QUERY_INITS = ("none", "prototypes", "per_image", "closed_form")
+QUERY_INITS = ("none", "prototypes", "closed_form")
 _MAX_SCORES = 2**24  # class scores in memory while the label map is computed
 
 
@@ -48,7 +46,6 @@ class SAN(OpenVocabularySegmenter):
         pixel_mean, pixel_std: of RGB in 0 to 255, as in CLIP's training.
         clip_resolution: size of CLIP's input relative to the image.
         size_divisibility: images of a batch are padded to multiples of this many pixels.
-        query_init: computes each image's query offsets; None for plain SAN.
         vocabularies: finds the classes of an input.
         precision: arithmetic in evaluation, a key of ``tensors.PRECISIONS``; the trainer sets its own.
         max_sem_seg: largest ``sem_seg``, in gibibytes, of an input that does not ask for it.
@@ -76,7 +73,6 @@ class SAN(OpenVocabularySegmenter):
         pixel_std: Sequence[float],
         clip_resolution: float = 0.5,
         size_divisibility: int = 32,
-        query_init: ImageQueries | None = None,
         vocabularies: InputVocabulary = OWN_VOCABULARY_ONLY,
         precision: str = "fp32",
         max_sem_seg: float = MAX_SEM_SEG,
@@ -88,7 +84,7 @@ class SAN(OpenVocabularySegmenter):
         self.criterion = criterion
         self.side_adapter_network = side_adapter_network
         self.clip_visual_extractor, self.clip_rec_head = clip_visual_extractor, clip_rec_head
-        self.ov_classifier, self.query_init = ov_classifier, query_init
+        self.ov_classifier = ov_classifier
         self.clip_resolution, self.size_divisibility = clip_resolution, size_divisibility
         self.precision, self.quick_gelu = get_dtype(precision), quick_gelu
         self.needs_clip, self.needs_training = needs_clip, needs_training
@@ -103,6 +99,7 @@ class SAN(OpenVocabularySegmenter):
             InputError: an unusable setting or CLIP, or keys of the published package in place of this one's.
         """
         require_own_keys(cfg)
+        check_choice("MODEL.SAN.QUERY_INIT", cfg.MODEL.SAN.QUERY_INIT, QUERY_INITS)
         clip, needs_clip = get_clip(cfg)
         parts = ClipParts.split(clip, cfg.MODEL.SAN.FEATURE_LAST_LAYER_IDX)
         mean, std = pixel_statistics(clip.visual)
@@ -115,8 +112,6 @@ class SAN(OpenVocabularySegmenter):
             "pixel_std": [255 * value for value in std],
             "clip_resolution": cfg.MODEL.SAN.CLIP_RESOLUTION,
             "size_divisibility": cfg.MODEL.SAN.SIZE_DIVISIBILITY,
-            # Built after the other parts, so that their random numbers are the same with and without it.
-            "query_init": build_image_queries(cfg, parts.ov_classifier),
             "vocabularies": InputVocabulary.from_config(cfg),
             "precision": cfg.MODEL.CLIP.PRECISION,
             "max_sem_seg": cfg.MODEL.CLIPTRASE.MAX_SEM_SEG,
@@ -204,11 +199,7 @@ class SAN(OpenVocabularySegmenter):
             Mask logits [B,Q,h,w] and embeddings [B,Q,D] in the joint space, per block.
         """
         features = self.encode_image(images)
-        offset = None
-        if self.query_init is not None:
-            count = self.side_adapter_network.query_embed.shape[1]
-            offset = self.query_init(features, self.clip_rec_head, count)
-        decoded = self.side_adapter_network(images, features, offset)
+        decoded = self.side_adapter_network(images, features)
         return [(masks, self.clip_rec_head(features, biases)) for masks, biases in decoded]
 
     def encode_image(self, images: Tensor) -> BlockTokens:
@@ -386,16 +377,3 @@ def build_criterion(cfg: CfgNode) -> Criterion | None:
         oversample=san.OVERSAMPLE_RATIO,
         importance=san.IMPORTANCE_SAMPLE_RATIO,
     )
-
-
-def build_image_queries(cfg: CfgNode, classifier: WordClassifier) -> ImageQueries | None:
-    """Build the per-image query offsets; None unless MODEL.SAN.QUERY_INIT is "per_image".
-
-    Raises:
-        InputError: an unknown MODEL.SAN.QUERY_INIT.
-    """
-    kind = cfg.MODEL.SAN.QUERY_INIT
-    check_choice("MODEL.SAN.QUERY_INIT", kind, QUERY_INITS)
-    if kind != "per_image":
-        return None
-    return ImageQueries(classifier.bg_embed.shape[1], cfg.MODEL.SIDE_ADAPTER.WIDTH, CLIPtraseSettings.from_config(cfg))

@@ -1,7 +1,7 @@
 """Initial queries of SAN from the features of CLIPtrase's masks (supplement, B.3): k-means, PCA and scaling.
 
-The supplement only says that mask average pooling initialises the query embedding. Here either k-means prototypes of a
-sample of images, one per query, or each image's own masks are projected to the width of the side network.
+The supplement only says that mask average pooling initialises the query embedding. Here k-means prototypes of a sample
+of images, one per query, are projected to the width of the side network.
 """
 
 from __future__ import annotations

@@ -65,23 +65,18 @@ class SideAdapterNetwork(nn.Module):
         """Side of a patch, which is one value of the mask logits, in pixels."""
         return self.vit_model.patch_embed.patch_size[0]
 
-    def forward(
-        self, images: Tensor, features: BlockTokens, query_offset: Tensor | None = None
-    ) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, images: Tensor, features: BlockTokens) -> list[tuple[Tensor, Tensor]]:
         """Decode each supervised block in training, only the last one otherwise.
 
         Args:
             images: [B,3,H,W] normalised, sides in multiples of the patch size.
             features: CLIP's features of the same images at any size.
-            query_offset: [B,Q,S], added to the queries of each image.
         Returns:
             Mask logits [B,Q,h,w] and attention biases [B,A,Q,h,w] of each block, in order.
         """
         patches = self.vit_model.patch_embed.proj(images)  # [B,S,h,w]
         grid = (patches.shape[2], patches.shape[3])
         queries = self.query_embed.expand(len(images), -1, -1)  # [B,Q,S]
-        if query_offset is not None:
-            queries = queries + query_offset
         position = torch.cat([self.query_pos_embed, self._resize_position(grid)], dim=1)  # [1,Q+L,S]
         x = torch.cat([queries, patches.flatten(2).transpose(1, 2)], dim=1) + position  # [B,Q+L,S]
         x = self._fuse(0, x, features, grid)

@@ -20,9 +20,9 @@ from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
 from cliptrase_d2.pipeline.stages import pool_masks
 from cliptrase_d2.san.closed_form import FusedMasks, apply_closed_form, count_channels, fit_closed_form
-from cliptrase_d2.san.image_queries import ImageQueries
+from cliptrase_d2.san.mask_finder import find_masks
 from cliptrase_d2.san.model import SAN
-from cliptrase_d2.san.query_projection import fit_projection, query_embeddings
+from cliptrase_d2.san.query_projection import query_embeddings
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.utils.modules import evaluation_mode
 
@@ -78,11 +78,7 @@ def start_queries(cfg: CfgNode, model: SAN) -> MaskSample | None:
         return sample
     sample = sample_masks(cfg, dataset)
     with torch.no_grad():
-        if kind == "prototypes":
-            side.query_embed.copy_(query_embeddings(sample.features, queries, width, seed))
-        else:
-            assert model.query_init is not None  # "per_image" has one
-            model.query_init.start_from(fit_projection(sample.features, width, seed))
+        side.query_embed.copy_(query_embeddings(sample.features, queries, width, seed))
     logger.info("Warm start (%s): %s", kind, sample)
     return sample
 
@@ -123,12 +119,12 @@ def sample_fused_masks(cfg: CfgNode, model: SAN, dataset: str) -> list[FusedMask
     if model.needs_clip:
         got = "'closed_form' with a MODEL.WEIGHTS that contains CLIP, which is loaded later"
         raise InputError("MODEL.SAN.QUERY_INIT", got, "Set it to none.")
-    finder = ImageQueries(model.ov_classifier.bg_embed.shape[1], 1, CLIPtraseSettings.from_config(cfg))
+    settings = CLIPtraseSettings.from_config(cfg)
     generator = torch.Generator().manual_seed(max(0, cfg.SEED))
     samples = []
     for image in _read_images(cfg, dataset, 1.0, model.size_divisibility, model.resampling):
         tokens = model.encode_image(model.normalise(image)[None])
-        masks = finder.image_masks(tokens, model.clip_rec_head)[0].patches.cpu()  # [Q,N]
+        masks = find_masks(tokens, model.clip_rec_head, settings)[0].cpu()  # [Q,N]
         features = model.side_adapter_network.normalise_fused(tokens)[0].flatten(1).T.float().cpu()  # [N,E]
         samples.append(FusedMasks.pool(features, masks, generator))
     return samples

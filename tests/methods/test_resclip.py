@@ -19,7 +19,6 @@ from cliptrase_d2.methods.resclip import BASES, ResCLIP
 from cliptrase_d2.methods.semantic_feedback import feedback_matrix, patch_words, path_stays_in_word, pixel_words
 from cliptrase_d2.pipeline.model import CLIPtrase
 from cliptrase_d2.pipeline.settings import CLIPtraseSettings
-from cliptrase_d2.san.image_queries import ImageQueries
 from cliptrase_d2.utils.errors import InputError
 from tests.pipeline.tiny_segmenter import scene, telling_words, tiny_segmenter
 
@@ -314,11 +313,6 @@ def test_a_model_without_words_is_refused() -> None:
 def test_an_evaluation_without_words_is_refused() -> None:
     with pytest.raises(InputError, match=r"method.*resclip.*UNSUPERVISED_GROUPS"):
         tiny_segmenter(settings=CLIPtraseSettings(method="resclip"), output_mask_features=True)
-
-
-def test_a_warm_start_of_san_is_refused() -> None:
-    with pytest.raises(InputError, match=r"method.*resclip"):
-        ImageQueries(32, 24, CLIPtraseSettings(method="resclip"))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[Any], object], object]] = [
     ("MODEL.SAN.TRAIN_NUM_POINTS", "99", lambda san: san.criterion.points, 99),
     ("MODEL.SAN.OVERSAMPLE_RATIO", "2.0", lambda san: san.criterion.oversample, 2.0),
     ("MODEL.SAN.IMPORTANCE_SAMPLE_RATIO", "0.5", lambda san: san.criterion.importance, 0.5),
-    ("MODEL.SAN.QUERY_INIT", "per_image", lambda san: san.query_init is not None, True),
     ("MODEL.SIDE_ADAPTER.WIDTH", "32", lambda san: san.side_adapter_network.query_embed.shape[2], 32),
     ("MODEL.SIDE_ADAPTER.DEPTH", "3", lambda san: len(san.side_adapter_network.vit_model.blocks), 3),
     ("MODEL.SIDE_ADAPTER.HEADS", "4", lambda san: san.side_adapter_network.vit_model.blocks[0].attn.num_heads, 4),
@@ -41,8 +40,9 @@ OF_THE_MODEL: list[tuple[str, str, Callable[[Any], object], object]] = [
 # Tested below, in test_training.py and in test_unlabelled.py.
 OF_THE_TRAINING = {
     "INPUT.COLOR_AUG_SSD", "SOLVER.ACCUMULATION_STEPS", "SOLVER.MAX_TO_KEEP", "SOLVER.POLY_LR_POWER",
-    "SOLVER.WEIGHT_DECAY_EMBED", "MODEL.SAN.QUERY_INIT_IMAGES", "SOLVER.OPTIMIZER", "SOLVER.BACKBONE_MULTIPLIER",
-    "SOLVER.CLIP_MULTIPLIER", "SOLVER.UNLABELLED_ITER", "DATASETS.UNLABELLED", "MODEL.SAN.TEACHER",
+    "SOLVER.WEIGHT_DECAY_EMBED", "MODEL.SAN.QUERY_INIT", "MODEL.SAN.QUERY_INIT_IMAGES", "SOLVER.OPTIMIZER",
+    "SOLVER.BACKBONE_MULTIPLIER", "SOLVER.CLIP_MULTIPLIER", "SOLVER.UNLABELLED_ITER", "DATASETS.UNLABELLED",
+    "MODEL.SAN.TEACHER",
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_published_configurations_have_the_published_values(name: str, split: in
     assert [f"{block * split // 3}->{block}" for block in range(4)] == side.FUSION_MAP
 
 
-@pytest.mark.parametrize("kind", ["warm", "per_image", "closed_form"])
+@pytest.mark.parametrize("kind", ["warm", "closed_form"])
 def test_warm_configurations_differ_only_in_the_queries(kind: str) -> None:
     cold, warm = (load_config(CONFIGS / f"emoji_scenes_{name}.yaml") for name in ("cold", kind))
     warm.MODEL.SAN.QUERY_INIT, warm.OUTPUT_DIR = cold.MODEL.SAN.QUERY_INIT, cold.OUTPUT_DIR

@@ -1,4 +1,4 @@
-"""SAN as a Detectron2 model: inputs, outputs, training, and the per-image warm start."""
+"""SAN as a Detectron2 model: inputs, outputs and training."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,9 @@ import torch.nn.functional as F
 
 from cliptrase_d2.san.criterion import Criterion
 from cliptrase_d2.san.model import SAN
-from cliptrase_d2.san.query_projection import fit_projection
 from cliptrase_d2.utils.errors import InputError
 from cliptrase_d2.vocabulary import Vocabulary
 from tests.san.tiny_san import picture, tiny_san
-
-PER_IMAGE = ("MODEL.SAN.QUERY_INIT", "per_image", "MODEL.CLIPTRASE.MIN_SAMPLES", "2", "MODEL.CLIPTRASE.EPS", "1.5")
 
 
 @pytest.fixture
@@ -161,17 +158,6 @@ def test_training_works_after_an_evaluation(model: SAN, trained: SAN) -> None:
     sum(trained.train()([labelled()]).values()).backward()
     gradients = [parameter.grad for parameter in trained.parameters() if parameter.requires_grad]
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
-
-
-def test_unfitted_per_image_queries_equal_plain_san_to_the_bit(tmp_path: Path) -> None:
-    plain, started = tiny_san(tmp_path), tiny_san(tmp_path, *PER_IMAGE)
-    for name, value in plain.state_dict().items():
-        assert torch.equal(value, started.state_dict()[name]), name
-    first, second = (model([{"image": picture()}])[0] for model in (plain, started))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert started.query_init is not None
-    started.query_init.start_from(fit_projection(torch.randn(50, 32), 24))
-    assert not torch.equal(started([{"image": picture()}])[0]["pred_masks"], first["pred_masks"])
 
 
 def test_state_dict_has_the_parts_of_published_checkpoints(tmp_path: Path) -> None:

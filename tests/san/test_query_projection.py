@@ -1,18 +1,12 @@
-"""Initial queries from mask features: prototypes, projection, and offsets of each image."""
+"""Initial queries from mask features: prototypes and projection."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cliptrase_d2.pipeline.settings import CLIPtraseSettings
-from cliptrase_d2.san.image_queries import ImageQueries
 from cliptrase_d2.san.query_projection import find_prototypes, fit_projection, query_embeddings
 from cliptrase_d2.san.side_network import INITIAL_SCALE
-from cliptrase_d2.san.split_tower import BlockTokens, FirstBlocks, LastBlocks
 from cliptrase_d2.utils.errors import InputError
-from tests.clip.tiny import tiny_clip
-
-FIRST, LAST = FirstBlocks(tiny_clip().visual, 1), LastBlocks(tiny_clip().visual, 1)
 
 
 def clouds(*sizes: int, width: int = 8) -> torch.Tensor:
@@ -76,56 +70,3 @@ def test_query_embeddings_have_one_query_per_cloud() -> None:
     queries = query_embeddings(clouds(5, 20, 10), 3, 16)
     assert queries.shape == (1, 3, 16)
     assert root_mean_square(queries) == pytest.approx(INITIAL_SCALE, rel=1e-4)
-
-
-@pytest.fixture
-def queries() -> ImageQueries:
-    queries = ImageQueries(32, 24, CLIPtraseSettings(eps=0.5, min_samples=2, median_filter=1))
-    queries.start_from(fit_projection(torch.randn(40, 32), 24))
-    return queries
-
-
-def encode(*tones: tuple[float, float]) -> BlockTokens:
-    """First blocks of the tower on images of two tones, left and right, with 4x6 patches."""
-    images = torch.empty(len(tones), 3, 64, 96)
-    for image, (left, right) in zip(images, tones, strict=True):
-        image[..., :32], image[..., 32:] = left, right
-    return FIRST(images)
-
-
-def test_offsets_before_fitting_are_zero() -> None:
-    assert ImageQueries(32, 24, CLIPtraseSettings())(encode((-2, 2)), LAST, 6).abs().max() == 0
-
-
-def test_each_mask_has_an_offset_and_other_queries_none(queries: ImageQueries) -> None:
-    features = encode((-2, 2), (0.5, 0.5))
-    masks = [image.features[:6] for image in queries.image_masks(features, LAST)]
-    assert len(masks[0]) >= 2
-    for pooled, offset in zip(masks, queries(features, LAST, 6), strict=True):
-        assert torch.allclose(offset[: len(pooled)], queries.projection(pooled), atol=1e-6)
-        assert (offset[len(pooled) :] == 0).all()
-
-
-def test_largest_masks_are_kept_if_queries_are_few(queries: ImageQueries) -> None:
-    features = encode((-2, 2))
-    assert torch.allclose(queries(features, LAST, 1), queries(features, LAST, 6)[:, :1], atol=1e-7)
-
-
-def test_masks_do_not_depend_on_the_rest_of_the_batch(queries: ImageQueries) -> None:
-    batch = queries.image_masks(encode((-2, 2), (1, -1)), LAST)
-    alone = queries.image_masks(encode((1, -1)), LAST)
-    assert torch.allclose(batch[1].features, alone[0].features, atol=1e-5)
-    assert torch.equal(batch[1].patches, alone[0].patches)
-
-
-def test_each_patch_is_in_one_mask_and_the_largest_mask_is_first(queries: ImageQueries) -> None:
-    patches = queries.image_masks(encode((-2, 2)), LAST)[0].patches
-    assert patches.sum(0).tolist() == [1] * 24
-    assert patches.sum(1).tolist() == sorted(patches.sum(1).tolist(), reverse=True)
-
-
-def test_only_the_linear_layer_is_trained(queries: ImageQueries) -> None:
-    queries(encode((-2, 2)), LAST, 6).sum().backward()
-    assert queries.projection.bias.grad is not None
-    assert queries.projection.weight.grad is not None
-    assert FIRST.positional_embedding.grad is None

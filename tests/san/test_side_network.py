@@ -75,11 +75,3 @@ def test_only_fused_features_affect_the_masks(index: int, matters: bool) -> None
     changed = BlockTokens(tuple(tokens), FEATURES.grid)
     before, after = (network()(IMAGES, features)[0][0] for features in (FEATURES, changed))
     assert torch.allclose(before, after, atol=1e-6) != matters
-
-
-def test_offset_changes_its_image_and_query() -> None:
-    offset = torch.zeros(2, 5, 24)
-    offset[1, 3] = 1.0
-    plain, moved = (network()(IMAGES, FEATURES, value)[0][0] for value in (None, offset))
-    assert torch.allclose(plain[0], moved[0], atol=1e-6)
-    assert not torch.allclose(plain[1, 3], moved[1, 3], atol=1e-4)

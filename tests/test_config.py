@@ -217,7 +217,9 @@ def test_key_reaches_the_evaluation(
     write_scenes(tmp_path, 1)
     name = register_dataset(f"keys_{tmp_path.name}", tmp_path / "images", CLASSES, tmp_path / "annotations")
 
-    def read_only(model: object, loader: object, evaluator: object, **_: object) -> Generator[None, None, object]:
+    def read_only(
+        model: object, loader: object, evaluator: object, bar: object, **_: object
+    ) -> Generator[None, None, object]:
         yield
         return read(loader, evaluator)
 
